@@ -1,0 +1,58 @@
+//! What goes into the coordinator machine and what comes out of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::OpId;
+use crate::port::{PortError, StoreReply, StoreRequest, TransportReply, TransportRequest};
+use crate::report::Report;
+
+/// An input of the coordinator machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// The first input of a process, or a timer; early, late and double wakes are legal.
+    Wake,
+    /// The driver has no other input at hand: a commit that waited for company may begin.
+    Idle,
+    /// The answer to [`Effect::Store`].
+    StoreDone {
+        /// Names the request.
+        op: OpId,
+        /// Its outcome.
+        result: Result<StoreReply, PortError>,
+    },
+    /// The answer to [`Effect::Transport`].
+    TransportDone {
+        /// Names the request.
+        op: OpId,
+        /// Its outcome.
+        result: Result<TransportReply, PortError>,
+    },
+    /// Stop: commit what is folded, give the shards up.
+    Shutdown,
+    /// The machine panicked while it handled an input of this task (or of an unknown one): the
+    /// driver made a new machine and tells it so.
+    Panicked,
+}
+
+/// An effect of the coordinator machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Ask the store.
+    Store {
+        /// Names the request.
+        op: OpId,
+        /// The request.
+        request: StoreRequest,
+    },
+    /// Ask the transport. Appends to one stream are carried out in the order of these effects.
+    Transport {
+        /// Names the request.
+        op: OpId,
+        /// The request.
+        request: TransportRequest,
+    },
+    /// Tell people.
+    Report(Report),
+    /// The machine is done; the process (or this coordinator in it) ends.
+    Stopped,
+}

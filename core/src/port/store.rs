@@ -1,0 +1,335 @@
+//! The store port.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+use super::PortError;
+use crate::id::{
+    BatchUid, ClientId, DedupId, Incarnation, NodeId, Offset, Role, ShardId, TaskId, Token,
+    WorkerId,
+};
+use crate::json::Json;
+use crate::record::{
+    ArtifactRecord, DeploymentRecord, Failure, NodeRecord, ScratchRecord, ShardRecord, TaskRecord,
+    TaskState, WorkerRecord,
+};
+
+/// A record that a commit writes, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// Written over whatever is there.
+    Task(Box<TaskRecord>),
+    /// Written over whatever is there.
+    Node(Box<NodeRecord>),
+    /// Inserted; the same number or batch uid again makes the commit `Invalid`.
+    Artifact(Box<ArtifactRecord>),
+}
+
+/// One group commit of a shard: applied whole, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The shard.
+    pub shard: ShardId,
+    /// Must equal the stored shard epoch.
+    pub epoch: u64,
+    /// Must equal the stored `commit_seq` + 1.
+    pub seq: u64,
+    /// Identity of this commit: the same seq with the same id stored = it had happened.
+    pub id: u64,
+    /// First offset that is not folded in.
+    pub next: Offset,
+    /// `dedup_id` of the entry before `next`.
+    pub last_entry: Option<DedupId>,
+    /// Records to write; at most one per key.
+    pub records: Vec<Record>,
+}
+
+/// A request to the store.
+///
+/// Every request is safe to repeat. "Store time" is the store's own clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreRequest {
+    /// Read the deployment record, creating it as proposed if there is none. -> `Deployment`
+    Deployment {
+        /// Used only if there is no record yet.
+        propose: DeploymentRecord,
+    },
+    /// Take or renew the lease on a shard if it is free, lapsed (by store time) or ours. -> `Lease`
+    AcquireShard {
+        /// The shard.
+        shard: ShardId,
+        /// This start of this coordinator.
+        owner: ClientId,
+        /// Length of the lease from now.
+        ttl_ms: u64,
+    },
+    /// Give the lease up if it is ours. -> `Done`
+    ReleaseShard {
+        /// The shard.
+        shard: ShardId,
+        /// This start of this coordinator.
+        owner: ClientId,
+    },
+    /// Read the shard record (all zero if there is none). -> `Shard`
+    ReadShard {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Raise the shard epoch by one if epoch and commit_seq are as read and the lease is `owner`'s.
+    /// -> `Shard` (as raised), or `Fenced`. A repeat may find its own raise and answer `Fenced`;
+    /// the caller then starts over with the lease.
+    RaiseEpoch {
+        /// The shard.
+        shard: ShardId,
+        /// This start of this coordinator.
+        owner: ClientId,
+        /// Epoch as read.
+        epoch: u64,
+        /// Commit_seq as read.
+        commit_seq: u64,
+    },
+    /// Page through the shard's tasks that are not settled, by task id. -> `Tasks`
+    LoadTasks {
+        /// The shard.
+        shard: ShardId,
+        /// Only ids greater than this.
+        after: Option<TaskId>,
+        /// Most tasks per page.
+        limit: u32,
+    },
+    /// One group commit. -> `Committed` once durable; where [`Store::applies_before_sync`] is
+    /// true, once *applied* (visible to reads, in order; a crash may lose a suffix of commits).
+    /// `Fenced`: another epoch. `Invalid`: refused whole, nothing written.
+    Commit(Box<Commit>),
+    /// Make every applied commit of the shard durable. -> `Synced`. Only where
+    /// [`Store::applies_before_sync`] is true.
+    Sync {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// What is known of tasks that the owner does not hold in memory. -> `Answers`, in order
+    LookupTasks {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// Every worker's record. -> `Workers`
+    ReadWorkers,
+    /// Raise a worker's incarnation and write its record. -> `Registered`. A repeat raises again.
+    RegisterWorker {
+        /// The worker.
+        worker_id: WorkerId,
+        /// Its roles.
+        roles: Vec<Role>,
+        /// Nodes it runs at once.
+        capacity: u32,
+        /// Its inbox partition.
+        inbox: u32,
+        /// Its version, for people.
+        worker_version: Arc<str>,
+    },
+    /// The worker's own newest incarnation and the current grants of nodes. -> `Grants`, in order
+    ReadGrants {
+        /// The asking worker.
+        worker_id: WorkerId,
+        /// The nodes.
+        nodes: Vec<(TaskId, NodeId)>,
+    },
+    /// Batch uids of accepted artifacts with a number above `after`, by number. -> `Accepted`
+    ReadAccepted {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+        /// Only numbers above this.
+        after: u64,
+        /// Most uids per reply.
+        limit: u32,
+    },
+    /// Artifacts with a number above `after`, by number, staged bodies resolved. -> `Artifacts`
+    ReadArtifacts {
+        /// The task.
+        task_id: TaskId,
+        /// The source node.
+        node_id: NodeId,
+        /// Only numbers above this.
+        after: u64,
+        /// Most artifacts per reply (and about 4 MiB; at least one if there is one).
+        limit: u32,
+    },
+    /// Read a node's scratch and raise its token in the same operation. -> `Scratch`, or `Fenced`
+    /// if a greater token was there.
+    TakeScratch {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+        /// The token of the run that reads.
+        token: Token,
+    },
+    /// Write a node's scratch if the token is not below the stored one. -> `Done`, or `Fenced`
+    PutScratch {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+        /// The token of the run that writes.
+        token: Token,
+        /// The batch in work.
+        batch_uid: BatchUid,
+        /// Its checkpoint.
+        checkpoint: Json,
+    },
+    /// Stage the body of a large artifact, immutable. -> `Done`
+    StageArtifact {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+        /// The batch.
+        batch_uid: BatchUid,
+        /// The token of the run that writes.
+        token: Token,
+        /// The artifact.
+        body: Json,
+    },
+    /// A task with all its nodes. -> `Task`
+    ReadTask {
+        /// The task.
+        task_id: TaskId,
+    },
+    /// Page through all tasks by id, newest state of each. -> `Tasks` without nodes
+    ListTasks {
+        /// Only ids greater than this.
+        after: Option<TaskId>,
+        /// Most tasks per page.
+        limit: u32,
+    },
+    /// Every node granted to a worker: its active runs. -> `Nodes`
+    ActiveRuns {
+        /// The worker.
+        worker_id: WorkerId,
+    },
+}
+
+/// The answer to a [`StoreRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreReply {
+    /// It is done.
+    Done,
+    /// The deployment's fixed numbers.
+    Deployment(DeploymentRecord),
+    /// Who holds the shard now.
+    Lease(LeaseView),
+    /// The shard record.
+    Shard(ShardRecord),
+    /// A page of tasks.
+    Tasks(TaskPage),
+    /// The commit is durable (or applied, see [`StoreRequest::Commit`]).
+    Committed {
+        /// Its seq.
+        seq: u64,
+    },
+    /// Every commit applied before the request is durable.
+    Synced {
+        /// Seq of the newest durable commit.
+        seq: u64,
+    },
+    /// What is known of the asked tasks, in order.
+    Answers(Vec<Option<TaskAnswer>>),
+    /// Workers.
+    Workers(Vec<WorkerRecord>),
+    /// The new incarnation.
+    Registered(Incarnation),
+    /// Grants of the asked nodes, in order; the asking worker's newest incarnation.
+    Grants {
+        /// The asking worker's newest incarnation, as stored.
+        incarnation: Incarnation,
+        /// One per asked node; `None` if there is no such node.
+        grants: Vec<Option<GrantView>>,
+    },
+    /// Number and uid of accepted batches.
+    Accepted(Vec<(u64, BatchUid)>),
+    /// Artifacts with their bodies inline.
+    Artifacts(Vec<ArtifactRecord>),
+    /// The scratch as it was, if one was saved.
+    Scratch(Option<ScratchRecord>),
+    /// A task with its nodes.
+    Task(Option<Box<TaskWithNodes>>),
+    /// Nodes.
+    Nodes(Vec<NodeRecord>),
+}
+
+/// Who holds a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// The asker holds it.
+    pub held: bool,
+    /// Who holds it.
+    pub owner: ClientId,
+    /// Rest of the lease by store time.
+    pub remaining_ms: u64,
+}
+
+/// What is known of a task that is not in the owner's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskAnswer {
+    /// Hash of its submission.
+    pub submission_hash: u128,
+    /// Its state.
+    pub state: TaskState,
+    /// Terminal and no grant left.
+    pub settled: bool,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// The grant of a node as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantView {
+    /// The current token; `None` if the node is not granted.
+    pub token: Option<Token>,
+    /// The task is cancelled or failed, or the grant was told to end.
+    pub cancelled: bool,
+}
+
+/// A task and its nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWithNodes {
+    /// The task.
+    pub task: TaskRecord,
+    /// Its nodes, by node id.
+    pub nodes: Vec<NodeRecord>,
+    /// How long ago, by store time, each node record was written.
+    pub node_age_ms: Vec<u64>,
+}
+
+/// A page of tasks, by id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskPage {
+    /// The tasks.
+    pub tasks: Vec<TaskWithNodes>,
+    /// Tasks with a record that cannot be read: set aside, and why.
+    pub unreadable: Vec<(TaskId, Arc<str>)>,
+    /// Ask again with `after` = the last id of this page.
+    pub more: bool,
+}
+
+/// A store.
+///
+/// Implementations keep no policy: every decision is in the request. A call that is dropped
+/// before it returns may or may not have happened.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Carries out one request.
+    ///
+    /// # Errors
+    /// [`PortError`], whose kind says what to do next.
+    async fn call(&self, request: StoreRequest) -> Result<StoreReply, PortError>;
+
+    /// `Commit` returns when applied, and `Sync` makes it durable (one process, one fate).
+    fn applies_before_sync(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,369 @@
+//! What is kept in the store: the only truth. Everything that must still be sent follows from it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::{
+    BatchUid, DedupId, Epoch, Incarnation, NodeId, Offset, Role, ShardId, TaskId, Token, WorkerId,
+};
+use crate::json::Json;
+use crate::message::{Artifact, CancelReason, Cursor, Metrics};
+
+/// Format version written into every record; a record of a newer version is set aside.
+pub const RECORD_VERSION: u16 = 1;
+/// Transitions kept per record; beyond, the middle is dropped and counted.
+pub const HISTORY_MAX: usize = 128;
+
+/// State of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Accepted, nothing granted yet.
+    Queued,
+    /// At least one node was granted.
+    Running,
+    /// Held back by a client.
+    Paused,
+    /// A cancel is acknowledged; running nodes are ending.
+    Cancelling,
+    /// Every node ended and no failure is left unhandled.
+    Finished,
+    /// A node failed for good and nothing handled it.
+    Failed,
+    /// Cancelled by a client.
+    Cancelled,
+    /// A record of the task cannot be read, or it broke an invariant; set aside.
+    Quarantined,
+}
+
+impl TaskState {
+    /// A terminal state never changes.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Finished | Self::Failed | Self::Cancelled | Self::Quarantined
+        )
+    }
+}
+
+/// State of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Its fan-in does not hold yet.
+    Queued,
+    /// May start; waits for a slot.
+    Ready,
+    /// Waits for its retry time.
+    Deferred,
+    /// Granted to a worker.
+    Running,
+    /// Ended well.
+    Finished,
+    /// Failed for good.
+    Failed,
+    /// Ended by a cancel, or never started because its task ended.
+    Cancelled,
+    /// Its rule can no longer hold.
+    Skipped,
+}
+
+impl NodeState {
+    /// A terminal state never changes.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Finished | Self::Failed | Self::Cancelled | Self::Skipped
+        )
+    }
+}
+
+/// Why something failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The node that failed.
+    pub node_id: NodeId,
+    /// Short, stable name of the error class.
+    pub reason_code: Arc<str>,
+    /// The error for people.
+    pub error: Arc<str>,
+}
+
+/// One change of state, kept for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition<S> {
+    /// The state entered.
+    pub to: S,
+    /// Wall time of the owner when it folded the cause.
+    pub at_ms: i64,
+    /// What caused it, in a few words.
+    pub cause: Arc<str>,
+}
+
+/// The newest and the first transitions of a task or node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History<S> {
+    /// In order; when full, the middle is dropped.
+    pub entries: Vec<Transition<S>>,
+    /// How many were dropped from the middle.
+    pub dropped: u64,
+}
+
+impl<S> Default for History<S> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            dropped: 0,
+        }
+    }
+}
+
+impl<S> History<S> {
+    /// Notes a change of state.
+    pub fn push(&mut self, to: S, at_ms: i64, cause: impl Into<Arc<str>>) {
+        if self.entries.len() >= HISTORY_MAX {
+            self.entries.remove(HISTORY_MAX / 4);
+            self.dropped += 1;
+        }
+        self.entries.push(Transition {
+            to,
+            at_ms,
+            cause: cause.into(),
+        });
+    }
+}
+
+/// A finite floating point number, so that records can be compared.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(pub f64);
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.total_cmp(&other.0).is_eq()
+    }
+}
+impl Eq for Number {}
+
+/// Running totals of one numeric metric over accepted batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricTotal {
+    /// Sum of the values.
+    pub sum: Number,
+    /// How many batches had the metric.
+    pub count: u64,
+    /// Smallest value.
+    pub min: Number,
+    /// Largest value.
+    pub max: Number,
+    /// Value of the newest batch.
+    pub last: Number,
+}
+
+impl MetricTotal {
+    /// Adds one value.
+    pub fn add(&mut self, value: f64) {
+        let first = self.count == 0;
+        self.sum = Number(self.sum.0 + value);
+        self.count += 1;
+        self.min = Number(if first { value } else { self.min.0.min(value) });
+        self.max = Number(if first { value } else { self.max.0.max(value) });
+        self.last = Number(value);
+    }
+}
+
+/// Totals by metric name.
+pub type Totals = BTreeMap<Arc<str>, MetricTotal>;
+
+/// Adds the numbers among a batch's metrics to the totals; other values are kept per batch only.
+pub fn add_metrics(totals: &mut Totals, metrics: &Metrics) {
+    for (name, value) in metrics {
+        if let Ok(number) = value.text().parse::<f64>()
+            && number.is_finite()
+        {
+            totals.entry(name.clone()).or_default().add(number);
+        }
+    }
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Format version.
+    pub version: u16,
+    /// The task.
+    pub task_id: TaskId,
+    /// Hash of the submission: the same id with another one is a conflict.
+    pub submission_hash: u128,
+    /// The graph as submitted, validated.
+    pub graph: Json,
+    /// The task's vars: a JSON object, or `null`.
+    pub vars: Json,
+    /// The client's idempotency key, if it gave one.
+    pub idempotency_key: Option<Arc<str>>,
+    /// State of the task.
+    pub state: TaskState,
+    /// Terminal and no grant left.
+    pub settled: bool,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// Grace of the acknowledged cancel in milliseconds, if there is one.
+    pub cancel_grace_ms: Option<u64>,
+    /// Wall time of the submission, for people.
+    pub created_at_ms: i64,
+    /// Every change of state.
+    pub history: History<TaskState>,
+}
+
+/// The right to run a node now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Who may run it.
+    pub worker_id: WorkerId,
+    /// The process of that worker.
+    pub incarnation: Incarnation,
+    /// Inbox partition of that worker.
+    pub inbox: u32,
+    /// Length of the lease in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// The run was told to end: why, and within what time.
+    pub cancel: Option<GrantCancel>,
+}
+
+/// A cancel of one grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantCancel {
+    /// Why.
+    pub reason: CancelReason,
+    /// Time for the handler to end.
+    pub grace_ms: u64,
+}
+
+/// A node of a task. One record holds everything its next holder and its next owner need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Format version.
+    pub version: u16,
+    /// The task.
+    pub task_id: TaskId,
+    /// The node.
+    pub node_id: NodeId,
+    /// State of the node.
+    pub state: NodeState,
+    /// The attempt, counted from 1 once it was granted.
+    pub epoch: Epoch,
+    /// The newest token ever given out; current only while `grant` is set.
+    pub lease_no: Token,
+    /// The current grant.
+    pub grant: Option<Grant>,
+    /// `seq` of the last applied event of the current token.
+    pub last_seq: u64,
+    /// Accepted batches over all attempts = number of the newest artifact.
+    pub accepted: u64,
+    /// Newest checkpoint committed with a batch.
+    pub checkpoint: Option<Json>,
+    /// `accepted` when that checkpoint was committed.
+    pub checkpoint_batches: u64,
+    /// Newest adapter cursor committed with a batch.
+    pub cursor: Cursor,
+    /// `accepted` when that cursor was committed.
+    pub cursor_batches: u64,
+    /// Totals over accepted batches (and `finalize`, once finished).
+    pub totals: Totals,
+    /// What `finalize` returned.
+    pub result: Option<Json>,
+    /// Attempts that the handler ended in failure.
+    pub failures: u32,
+    /// Grants lost in a row; an accepted batch sets it back to 0.
+    pub losses: u32,
+    /// Grants made, for people.
+    pub grants: u32,
+    /// Milliseconds left of the wait when the record was written (state `deferred`).
+    pub wait_ms: Option<u64>,
+    /// The next grant begins a new attempt (the last one ended in a failure).
+    pub new_attempt: bool,
+    /// Why it failed or was skipped, if it was.
+    pub failure: Option<Failure>,
+    /// Every change of state.
+    pub history: History<NodeState>,
+}
+
+/// One accepted batch: its artifact and metrics, numbered within its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRecord {
+    /// Format version.
+    pub version: u16,
+    /// The task.
+    pub task_id: TaskId,
+    /// The node.
+    pub node_id: NodeId,
+    /// Place in the node's accepted sequence, from 1.
+    pub number: u64,
+    /// The batch. (task, node, batch uid) is unique in the store.
+    pub batch_uid: BatchUid,
+    /// Token it was accepted under; names the staged body.
+    pub token: Token,
+    /// Metrics of the batch.
+    pub metrics: Metrics,
+    /// The artifact; if absent, the metrics are the artifact.
+    pub artifact: Option<Artifact>,
+}
+
+/// A shard: who may write it, and how far it has folded its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// The shard.
+    pub shard: ShardId,
+    /// Raised by every takeover.
+    pub epoch: u64,
+    /// Raised by every commit.
+    pub commit_seq: u64,
+    /// Id of the newest commit.
+    pub commit_id: u64,
+    /// First offset of the stream that is not folded.
+    pub next: Offset,
+    /// `dedup_id` of the entry before `next`, to notice another log.
+    pub last_entry: Option<DedupId>,
+}
+
+/// The newest process of a worker id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    /// Format version.
+    pub version: u16,
+    /// The worker.
+    pub worker_id: WorkerId,
+    /// Its newest process start.
+    pub incarnation: Incarnation,
+    /// Roles of that process.
+    pub roles: Vec<Role>,
+    /// Nodes it runs at once.
+    pub capacity: u32,
+    /// Its inbox partition.
+    pub inbox: u32,
+    /// Its version, for people.
+    pub worker_version: Arc<str>,
+}
+
+/// A checkpoint of the batch in work, for the next holder that meets the same batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScratchRecord {
+    /// The newest token that read or wrote it; an older one may not write.
+    pub token: Token,
+    /// The batch it belongs to, if one was saved.
+    pub batch_uid: Option<BatchUid>,
+    /// The checkpoint.
+    pub checkpoint: Json,
+}
+
+/// What is fixed when a deployment is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentRecord {
+    /// Number of shards of all tasks.
+    pub shards: u32,
+    /// Number of inbox partitions.
+    pub inboxes: u32,
+}

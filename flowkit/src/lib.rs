@@ -1,0 +1,1 @@
+//! FlowKit: durable task graphs. The facade crate and the flowkit command.

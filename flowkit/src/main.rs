@@ -1,0 +1,2 @@
+//! The `flowkit` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! In-memory models of FlowKit's broker and store, with fault hooks.

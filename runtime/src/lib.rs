@@ -1,0 +1,1 @@
+//! FlowKit's tokio drivers and the handler API.

@@ -1,0 +1,1 @@
+//! Deterministic simulation of FlowKit: fault plans, checkers, tier 0.

@@ -1,0 +1,1 @@
+//! FlowKit's durable store for one machine.

@@ -1,0 +1,1 @@
+//! Conformance suites and cross-crate scenarios of FlowKit.

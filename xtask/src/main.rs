@@ -1,0 +1,2 @@
+//! One command per job of the FlowKit repository.
+fn main() {}
