@@ -1,2 +1,60 @@
-//! One command per job of the FlowKit repository.
-fn main() {}
+//! One command per job of the FlowKit repository: `cargo xtask test`, `cargo xtask check`, …
+
+mod bench;
+mod check;
+mod licences;
+mod mutants;
+mod purity;
+mod run;
+mod sim;
+mod spdx;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// One command per job of this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    /// Build, run every test (doctests included), then the simulator on fresh seeds.
+    Test(test::Options),
+    /// Everything that can be judged without running tests: format, lints, purity, docs, licences.
+    Check,
+    /// File lengths and words that must not be left in the code.
+    Tidy,
+    /// Licences, banned crates and sources of every dependency, as `deny.toml` says.
+    Licences,
+    /// Measure the engine on the embedded store; writes `target/bench/embedded.json`.
+    Bench(bench::Options),
+    /// Plant each known bug in turn and see that the simulator finds it.
+    Mutants(mutants::Options),
+    /// Run the simulator (an optimised build).
+    Sim(sim::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().job {
+        Job::Test(options) => test::run(&options),
+        Job::Check => check::run(),
+        Job::Tidy => tidy::run(),
+        Job::Licences => licences::run(),
+        Job::Bench(options) => bench::run(&options),
+        Job::Mutants(options) => mutants::run(&options),
+        Job::Sim(options) => sim::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("\nerror: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

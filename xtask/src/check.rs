@@ -1,0 +1,59 @@
+//! `cargo xtask check`: all that can be judged without running tests. Every step runs even when
+//! an earlier one failed, so that one call shows all there is to mend.
+
+use crate::run::{Outcome, cargo, step};
+use crate::{licences, purity, tidy};
+
+type Step = (&'static str, fn() -> Outcome);
+
+pub(crate) fn run() -> Outcome {
+    let steps: [Step; 6] = [
+        ("format", format),
+        ("tidy", tidy::run),
+        ("licences", licences::run),
+        ("purity", purity::run),
+        ("clippy", clippy),
+        ("docs", docs),
+    ];
+    let mut failed = Vec::new();
+    for (name, step) in steps {
+        if let Err(message) = step() {
+            eprintln!("error: {message}");
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        println!("\ncheck: ok");
+        Ok(())
+    } else {
+        Err(format!("check failed: {}", failed.join(", ")))
+    }
+}
+
+fn format() -> Outcome {
+    step("format", cargo().args(["fmt", "--all", "--check"]))
+        .map_err(|e| format!("{e}; `cargo fmt --all` mends it"))
+}
+
+fn clippy() -> Outcome {
+    step(
+        "clippy",
+        cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )
+}
+
+fn docs() -> Outcome {
+    step(
+        "docs",
+        cargo()
+            .args(["doc", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask test`: every test of the workspace, then the simulator on fresh seeds.
+
+use clap::Args;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::run::{Outcome, cargo, step};
+use crate::sim;
+
+/// Seeds of the simulator's part; enough to meet every fault kind many times in about a minute.
+const SEEDS_DEFAULT: u64 = 2_000;
+
+/// Options of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Fresh seeds for the simulator; 0 leaves it out.
+    #[arg(long, default_value_t = SEEDS_DEFAULT)]
+    seeds: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Outcome {
+    step(
+        "build",
+        cargo().args(["test", "--workspace", "--all-targets", "--no-run"]),
+    )?;
+    // The crash proof (`flowkit/tests/crash.rs`: SIGKILL at random moments) is one of these.
+    let mut sum = Sum::default();
+    let tests = run_tests(&mut sum);
+    let simulation = if options.seeds == 0 {
+        println!("\n== simulation: left out (--seeds 0)");
+        Ok(())
+    } else {
+        sim::fresh(options.seeds)
+    };
+    if sum.ignored > 0 {
+        println!("{} tests were ignored; none should be", sum.ignored);
+    }
+    for (what, outcome) in [("tests", &tests), ("simulation", &simulation)] {
+        println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+    }
+    // Alone on the last line, so that people and programs find it.
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    tests.and(simulation)
+}
+
+/// Runs `cargo test`, shows its output and adds up its result lines.
+fn run_tests(sum: &mut Sum) -> Outcome {
+    println!("\n== tests: cargo test --workspace --no-fail-fast (doctests included)");
+    let mut child = cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot start cargo test: {e}"))?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(|e| format!("cannot read the output of cargo test: {e}"))?;
+            println!("{line}");
+            sum.add(&line);
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|e| format!("cannot wait for cargo test: {e}"))?;
+    if status.success() && sum.failed == 0 && sum.passed > 0 {
+        Ok(())
+    } else {
+        Err(format!(
+            "tests failed ({status}): {} passed, {} failed; the failures are listed above",
+            sum.passed, sum.failed
+        ))
+    }
+}
+
+/// The numbers of all `test result:` lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Sum {
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        // "ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s"
+        let Some((_, counts)) = rest.split_once(". ") else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sum;
+
+    #[test]
+    fn result_lines_of_all_binaries_are_added_up() {
+        let mut sum = Sum::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 4 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.20s",
+            "a test that prints test result: ok. 9 passed; 9 failed",
+        ] {
+            sum.add(line);
+        }
+        let expected = Sum {
+            passed: 7,
+            failed: 2,
+            ignored: 1,
+        };
+        assert_eq!(sum, expected);
+    }
+}
