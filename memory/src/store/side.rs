@@ -1,0 +1,141 @@
+//! What is written beside commits, each request on its own: durable when it is answered, except
+//! for shard leases where one process is everything (see [`StoreModel`](super::StoreModel)).
+
+use flowkit_core::id::{BatchUid, ClientId, Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
+use flowkit_core::json::Json;
+use flowkit_core::port::LeaseView;
+use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Side {
+    pub(super) deployment: Option<DeploymentRecord>,
+    pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
+    leases: BTreeMap<ShardId, Lease>,
+    scratch: BTreeMap<(TaskId, NodeId), ScratchRecord>,
+    staged: BTreeMap<(TaskId, NodeId), BTreeMap<(BatchUid, Token), Json>>,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    owner: ClientId,
+    until_ms: u64,
+}
+
+impl Side {
+    /// Takes or renews a lease if it is free, lapsed or `owner`'s.
+    pub(super) fn acquire(
+        &mut self,
+        now_ms: u64,
+        shard: ShardId,
+        owner: &ClientId,
+        ttl_ms: u64,
+    ) -> LeaseView {
+        if let Some(lease) = self.leases.get(&shard)
+            && lease.owner != *owner
+            && lease.until_ms > now_ms
+        {
+            return LeaseView {
+                held: false,
+                owner: lease.owner.clone(),
+                remaining_ms: lease.until_ms - now_ms,
+            };
+        }
+        let lease = Lease {
+            owner: owner.clone(),
+            until_ms: now_ms.saturating_add(ttl_ms),
+        };
+        self.leases.insert(shard, lease);
+        LeaseView {
+            held: true,
+            owner: owner.clone(),
+            remaining_ms: ttl_ms,
+        }
+    }
+
+    pub(super) fn release(&mut self, shard: ShardId, owner: &ClientId) {
+        if self.leases.get(&shard).is_some_and(|l| l.owner == *owner) {
+            self.leases.remove(&shard);
+        }
+    }
+
+    pub(super) fn holds(&self, now_ms: u64, shard: ShardId, owner: &ClientId) -> bool {
+        let lease = self.leases.get(&shard);
+        lease.is_some_and(|l| l.owner == *owner && l.until_ms > now_ms)
+    }
+
+    pub(super) fn drop_leases(&mut self) {
+        self.leases.clear();
+    }
+
+    pub(super) fn register(&mut self, mut worker: WorkerRecord) -> Incarnation {
+        let before = self.workers.get(&worker.worker_id);
+        worker.incarnation = before
+            .map_or(Incarnation(0), |known| known.incarnation)
+            .next();
+        let incarnation = worker.incarnation;
+        self.workers.insert(worker.worker_id.clone(), worker);
+        incarnation
+    }
+
+    /// The scratch as it was and its token raised, or the greater token that is there.
+    pub(super) fn take_scratch(
+        &mut self,
+        task: &TaskId,
+        node: &NodeId,
+        token: Token,
+    ) -> Result<Option<ScratchRecord>, Token> {
+        let key = (task.clone(), node.clone());
+        let stored = self.scratch.entry(key).or_insert(ScratchRecord {
+            token,
+            batch_uid: None,
+            checkpoint: Json::null(),
+        });
+        if stored.token > token {
+            return Err(stored.token);
+        }
+        let before = stored.batch_uid.is_some().then(|| stored.clone());
+        stored.token = token;
+        Ok(before)
+    }
+
+    /// Writes a scratch, unless a greater token is there.
+    pub(super) fn put_scratch(
+        &mut self,
+        task: &TaskId,
+        node: &NodeId,
+        scratch: ScratchRecord,
+    ) -> Result<(), Token> {
+        let key = (task.clone(), node.clone());
+        match self.scratch.get(&key) {
+            Some(stored) if stored.token > scratch.token => Err(stored.token),
+            _ => {
+                self.scratch.insert(key, scratch);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn staged(
+        &self,
+        task: &TaskId,
+        node: &NodeId,
+        uid: &BatchUid,
+        token: Token,
+    ) -> Option<&Json> {
+        let bodies = self.staged.get(&(task.clone(), node.clone()))?;
+        bodies.get(&(uid.clone(), token))
+    }
+
+    pub(super) fn stage(
+        &mut self,
+        task: &TaskId,
+        node: &NodeId,
+        uid: &BatchUid,
+        token: Token,
+        body: &Json,
+    ) {
+        let bodies = self.staged.entry((task.clone(), node.clone())).or_default();
+        bodies.insert((uid.clone(), token), body.clone());
+    }
+}
