@@ -5,9 +5,16 @@
 //! against the real servers. What a network can do to a request (delay, loss, a lost reply, a late
 //! copy) is done around a model; what only the inside can do (loss of unsynced state, records that
 //! rot, refusals, a full disk) is a fault hook, see [`StoreFault`] and [`BrokerModel`].
+//!
+//! With the feature `process` they also serve one process as its ports: [`MemoryStore`] and
+//! [`LocalTransport`].
 
 mod broker;
+#[cfg(feature = "process")]
+mod process;
 mod store;
 
 pub use broker::{BrokerModel, Outcome};
+#[cfg(feature = "process")]
+pub use process::{Clock, LocalLimits, LocalTransport, MemoryStore, monotonic_clock};
 pub use store::{StoreFault, StoreModel, Tables};

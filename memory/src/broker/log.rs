@@ -32,6 +32,11 @@ impl Log {
         Offset(self.start + self.entries.len() as u64)
     }
 
+    #[cfg(feature = "process")]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Changes with every change of the log.
     pub(crate) const fn version(&self) -> u64 {
         self.version
