@@ -1,5 +1,10 @@
 //! A JSON value of a user, carried as text and not looked into.
 
+mod limits;
+
+pub use limits::{JSON_DEPTH_MAX, check_value};
+pub(crate) use limits::{Limits, breaks};
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::fmt;
