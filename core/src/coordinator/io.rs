@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::OpId;
+use crate::id::{Offset, OpId, ShardId, TaskId};
 use crate::port::{PortError, StoreReply, StoreRequest, TransportReply, TransportRequest};
 use crate::report::Report;
 
@@ -29,9 +29,23 @@ pub enum Input {
     },
     /// Stop: commit what is folded, give the shards up.
     Shutdown,
-    /// The machine panicked while it handled an input of this task (or of an unknown one): the
-    /// driver made a new machine and tells it so.
-    Panicked,
+    /// The last machine of this process panicked; the driver made this one and tells it what
+    /// [`super::Coordinator::subject`] named. Comes before the first `Wake`.
+    Panicked {
+        /// What was being handled.
+        subject: Subject,
+    },
+}
+
+/// What a coordinator is handling at the moment: if it panics there, this costs its task only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The shard.
+    pub shard: Option<ShardId>,
+    /// The stream entry, if one was being folded.
+    pub offset: Option<Offset>,
+    /// The task, if known.
+    pub task_id: Option<TaskId>,
 }
 
 /// An effect of the coordinator machine.

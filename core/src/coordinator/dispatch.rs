@@ -1,0 +1,344 @@
+//! Dispatch: ready nodes meet free slots.
+
+use std::sync::Arc;
+
+use super::commit::{Outgoing, When};
+use super::context::Context;
+use super::shard::Shard;
+use super::task::{NodeKey, Run};
+use crate::id::{Role, Token, WorkerId};
+use crate::message::{Body, CancelReason, InputReady, TaskCancel, TaskStart};
+use crate::port::Stream;
+use crate::record::{Grant, GrantCancel, NodeState, TaskState};
+
+impl Shard {
+    /// Puts a ready node at the end of its role's queue.
+    pub(super) fn enqueue(&mut self, key: NodeKey) {
+        self.ready_newest += 1;
+        let order = self.ready_newest;
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        let role = task.plan.node(key.node).role.clone();
+        task.nodes[key.node].queued = Some(order);
+        self.ready
+            .entry(role)
+            .or_default()
+            .insert((order, key.node, key.task));
+    }
+
+    pub(super) fn dequeue(&mut self, key: NodeKey) {
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        let Some(order) = task.nodes[key.node].queued.take() else {
+            return;
+        };
+        let role = &task.plan.node(key.node).role;
+        if let Some(queue) = self.ready.get_mut(role) {
+            queue.remove(&(order, key.node, key.task));
+            if queue.is_empty() {
+                self.ready.remove(role);
+            }
+        }
+    }
+
+    /// Grants ready nodes to free slots until one or the other is used up.
+    pub(super) fn dispatch(&mut self, ctx: &mut Context<'_>) {
+        let mut role = self.ready.keys().next().cloned();
+        while let Some(current) = role {
+            while self.may_change() && self.dispatch_one(ctx, &current) {}
+            role = self
+                .ready
+                .range((
+                    std::ops::Bound::Excluded(current),
+                    std::ops::Bound::Unbounded,
+                ))
+                .next()
+                .map(|(role, _)| role.clone());
+        }
+    }
+
+    /// False when the role has no ready node or no free slot.
+    fn dispatch_one(&mut self, ctx: &mut Context<'_>, role: &Role) -> bool {
+        let Some(&(_, node, task)) = self.ready.get(role).and_then(|queue| queue.first()) else {
+            return false;
+        };
+        let key = NodeKey { task, node };
+        if !self.task(key).is_some_and(|task| task.sources_live(node)) {
+            // It waits outside of the queue until its sources are granted.
+            self.dequeue(key);
+            return true;
+        }
+        let avoid = self.node(key).and_then(|node| node.avoid.as_ref());
+        let Some(worker) = ctx.workers.choose(role, avoid) else {
+            self.recall(ctx, role);
+            return false;
+        };
+        let (id, incarnation, inbox) = (
+            worker.record.worker_id.clone(),
+            worker.record.incarnation,
+            worker.record.inbox,
+        );
+        self.dequeue(key);
+        let grant = Grant {
+            worker_id: id,
+            incarnation,
+            inbox,
+            lease_ttl_ms: ctx.config.lease_ttl_ms,
+            cancel: None,
+        };
+        self.grant(ctx, key, grant);
+        true
+    }
+
+    fn grant(&mut self, ctx: &mut Context<'_>, key: NodeKey, grant: Grant) {
+        self.touch(ctx, key);
+        self.held
+            .entry(grant.worker_id.clone())
+            .or_default()
+            .insert(key);
+        ctx.workers.grant_begins(&grant.worker_id);
+        let cause = format!("granted to {}", grant.worker_id);
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        assert!(!task.is_closing(), "no grant is made once a task is ending");
+        task.grants += 1;
+        let node = &mut task.nodes[key.node];
+        node.avoid = None;
+        node.run = Some(Run::new(ctx.now.mono, ctx.config.resend_backoff_ms));
+        let record = &mut node.record;
+        assert!(
+            record.grant.is_none() && record.state == NodeState::Ready,
+            "granted once"
+        );
+        record.lease_no = record.lease_no.next();
+        if record.new_attempt {
+            record.new_attempt = false;
+            record.epoch = record.epoch.next();
+        }
+        record.grants += 1;
+        record.last_seq = 0;
+        record.state = NodeState::Running;
+        record
+            .history
+            .push(NodeState::Running, ctx.now.wall_ms, cause);
+        record.grant = Some(grant);
+        if task.record.state == TaskState::Queued {
+            self.set_task_state(ctx, key.task, TaskState::Running, "first grant");
+        }
+        if let Some(start) = self.start(ctx, key) {
+            self.send_outgoing(ctx, start);
+        }
+        self.update_readers(key);
+    }
+
+    /// The START of a node's current grant, as of now.
+    pub(super) fn start(&self, ctx: &Context<'_>, key: NodeKey) -> Option<Outgoing> {
+        let task = self.task(key)?;
+        let plan = task.plan.node(key.node);
+        let record = &task.nodes[key.node].record;
+        let grant = record.grant.as_ref()?;
+        let body = Body::TaskStart(Box::new(TaskStart {
+            input: plan.input.clone(),
+            adapter: plan.adapter.clone(),
+            lease_ttl_ms: grant.lease_ttl_ms,
+            checkpoint: record.checkpoint.clone(),
+            checkpoint_batches: record.checkpoint_batches,
+            cursor: record.cursor.clone(),
+            cursor_batches: record.cursor_batches,
+            accepted: record.accepted,
+            totals: record.totals.clone(),
+            vars: task.record.vars.clone(),
+            sources: task.source_states(key.node),
+        }));
+        let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);
+        envelope.task_id = Some(record.task_id.clone());
+        envelope.node_id = Some(record.node_id.clone());
+        envelope.step_type = Some(plan.role.clone());
+        envelope.attempt_epoch = Some(record.epoch);
+        envelope.lease_no = Some(record.lease_no);
+        Some(Outgoing {
+            when: When::Applied,
+            stream: Stream::Inbox(grant.inbox),
+            envelope: Arc::new(envelope.identified(0)),
+            start_of: Some(key),
+        })
+    }
+
+    /// The START's commit is in the store: its clocks begin. False if it is no longer wanted.
+    pub(super) fn start_released(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: NodeKey,
+        token: Option<Token>,
+    ) -> bool {
+        if !token.is_some_and(|token| self.is_current(key, token)) {
+            return false;
+        }
+        let node = self.node_mut(key);
+        if node
+            .record
+            .grant
+            .as_ref()
+            .is_some_and(|grant| grant.cancel.is_some())
+        {
+            return false;
+        }
+        if let Some(run) = &mut node.run
+            && !run.released
+        {
+            run.released = true;
+            run.heard_at = ctx.now.mono;
+            run.resend_at = Some(ctx.now.mono.after(run.resend_backoff_ms));
+            self.rearm(ctx, key);
+        }
+        true
+    }
+
+    /// Tells a granted run to end; told once, repeated until it has.
+    pub(super) fn tell_cancel(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: NodeKey,
+        reason: CancelReason,
+        grace_ms: u64,
+    ) {
+        let close_ms = grace_ms.max(ctx.config.lease_ttl_ms + ctx.config.lease_margin_ms());
+        let node = self.node_mut(key);
+        let Some(grant) = &mut node.record.grant else {
+            return;
+        };
+        if grant
+            .cancel
+            .is_some_and(|told| told.reason != CancelReason::Yield)
+        {
+            return;
+        }
+        grant.cancel = Some(GrantCancel { reason, grace_ms });
+        if let Some(run) = &mut node.run {
+            run.released = true;
+            run.close_at = Some(ctx.now.mono.after(close_ms));
+            run.resend_backoff_ms = ctx.config.resend_backoff_ms;
+            run.resend_at = Some(ctx.now.mono.after(run.resend_backoff_ms));
+        }
+        self.touch(ctx, key);
+        self.rearm(ctx, key);
+        self.send_cancel(ctx, key);
+    }
+
+    pub(super) fn send_cancel(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
+        let Some(node) = self.node(key) else { return };
+        let record = &node.record;
+        let Some(grant) = &record.grant else { return };
+        let Some(told) = grant.cancel else { return };
+        let body = Body::TaskCancel(TaskCancel {
+            reason: told.reason,
+            grace_ms: told.grace_ms,
+        });
+        let about = (
+            record.task_id.clone(),
+            record.node_id.clone(),
+            record.lease_no,
+        );
+        let to = (grant.worker_id.clone(), grant.incarnation, grant.inbox);
+        let nonce = ctx.now.mono.0;
+        self.command(
+            ctx,
+            (&to.0, to.1, to.2),
+            (&about.0, &about.1, about.2),
+            nonce,
+            body,
+        );
+    }
+
+    /// Tells the readers whose sources moved on what there is, as of the commit being cut.
+    pub(super) fn tell_readers(&mut self, ctx: &mut Context<'_>) {
+        for key in std::mem::take(&mut self.open.readers) {
+            let Some(task) = self.tasks.get_mut(&key.task) else {
+                continue;
+            };
+            let ended = super::task::sources(task.plan.node(key.node)).all(|s| task.ended(s));
+            if let Some(run) = task.nodes[key.node].run.as_mut().filter(|_| ended) {
+                // Repeated until the reader ends: it must not miss that nothing more comes.
+                run.resend_at = Some(ctx.now.mono.after(run.resend_backoff_ms));
+                self.rearm(ctx, key);
+            }
+            if let Some(envelope) = self.input_ready(ctx, key) {
+                self.open.outbox.push(envelope);
+            }
+        }
+    }
+
+    pub(super) fn input_ready(&self, ctx: &Context<'_>, key: NodeKey) -> Option<Outgoing> {
+        let task = self.task(key)?;
+        let record = &task.nodes[key.node].record;
+        let grant = record.grant.as_ref()?;
+        let body = Body::InputReady(InputReady {
+            sources: task.source_states(key.node),
+        });
+        let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);
+        envelope.task_id = Some(record.task_id.clone());
+        envelope.node_id = Some(record.node_id.clone());
+        envelope.lease_no = Some(record.lease_no);
+        Some(Outgoing {
+            when: When::Applied,
+            stream: Stream::Inbox(grant.inbox),
+            envelope: Arc::new(envelope.identified(ctx.now.mono.0)),
+            start_of: None,
+        })
+    }
+
+    /// No slot for a ready node: a reader that waits for a source without a grant makes room.
+    /// Recomputed at every dispatch, so nothing of it is remembered.
+    fn recall(&mut self, ctx: &mut Context<'_>, role: &Role) {
+        let mut wanted = self
+            .ready
+            .get(role)
+            .map_or(0, std::collections::BTreeSet::len);
+        let mut told = Vec::new();
+        for key in &self.starving {
+            if wanted == 0 {
+                break;
+            }
+            let Some(grant) = self.node(*key).and_then(|node| node.record.grant.as_ref()) else {
+                continue;
+            };
+            if !ctx.workers.runs_role(&grant.worker_id, role) {
+                continue;
+            }
+            wanted -= 1;
+            if grant.cancel.is_none() {
+                told.push(*key);
+            }
+        }
+        let grace_ms = ctx.config.cancel_grace_ms;
+        for key in told {
+            self.tell_cancel(ctx, key, CancelReason::Yield, grace_ms);
+        }
+    }
+
+    /// A newer process of the worker is alive: what the older one held is over, once the stream
+    /// is folded.
+    pub(super) fn worker_restarted(
+        &mut self,
+        ctx: &Context<'_>,
+        worker: &WorkerId,
+        incarnation: crate::id::Incarnation,
+    ) {
+        let held = self.held.get(worker).into_iter().flatten().copied();
+        let older: Vec<NodeKey> = held
+            .filter(|key| {
+                let grant = self.node(*key).and_then(|node| node.record.grant.as_ref());
+                grant.is_some_and(|grant| grant.incarnation < incarnation)
+            })
+            .collect();
+        for key in older {
+            if let Some(run) = &mut self.node_mut(key).run {
+                run.dead = true;
+            }
+            self.rearm(ctx, key);
+        }
+    }
+}

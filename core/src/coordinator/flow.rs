@@ -1,0 +1,429 @@
+//! How a grant ends, and what the end of one node means for the others.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::shard::Shard;
+use super::task::{NodeKey, sources};
+use crate::graph::{EdgeCondition, Verdict};
+use crate::message::CancelReason;
+use crate::record::{Failure, Grant, NodeState, TaskState};
+use crate::report::{Report, ReportKind};
+
+/// Losses in a row from which on the next grant waits.
+const LOSSES_FREE: u32 = 3;
+
+impl Shard {
+    fn set_state(&mut self, ctx: &Context<'_>, key: NodeKey, state: NodeState, cause: &str) {
+        self.touch(ctx, key);
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        let record = &mut task.nodes[key.node].record;
+        assert!(
+            !record.state.is_terminal(),
+            "a terminal state never changes"
+        );
+        record.state = state;
+        record.history.push(state, ctx.now.wall_ms, cause);
+        if state.is_terminal() {
+            task.open -= 1;
+        }
+    }
+
+    pub(super) fn set_task_state(
+        &mut self,
+        ctx: &Context<'_>,
+        number: u64,
+        state: TaskState,
+        cause: &str,
+    ) {
+        self.touch_task(ctx, number);
+        let Some(task) = self.tasks.get_mut(&number) else {
+            return;
+        };
+        assert!(
+            !task.record.state.is_terminal(),
+            "a terminal state never changes"
+        );
+        task.record.state = state;
+        task.record.history.push(state, ctx.now.wall_ms, cause);
+    }
+
+    /// Takes the current grant away. The caller gives the node its next state in the same step.
+    fn take_grant(&mut self, ctx: &mut Context<'_>, key: NodeKey) -> Option<Grant> {
+        self.set_due(key, None);
+        self.starving.remove(&key);
+        let task = self.tasks.get_mut(&key.task)?;
+        let node = &mut task.nodes[key.node];
+        node.run = None;
+        let grant = node.record.grant.take()?;
+        node.record.last_seq = 0;
+        task.grants -= 1;
+        if let Some(held) = self.held.get_mut(&grant.worker_id) {
+            held.remove(&key);
+            if held.is_empty() {
+                self.held.remove(&grant.worker_id);
+            }
+        }
+        ctx.workers.grant_ends(&grant.worker_id);
+        self.touch(ctx, key);
+        Some(grant)
+    }
+
+    /// The run ended well.
+    pub(super) fn end_finished(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
+        self.take_grant(ctx, key);
+        self.set_state(ctx, key, NodeState::Finished, "done");
+        self.spread(ctx, key);
+    }
+
+    /// The node failed for good.
+    pub(super) fn end_failed(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: NodeKey,
+        reason_code: &str,
+        error: &str,
+    ) {
+        self.take_grant(ctx, key);
+        if self
+            .tasks
+            .get(&key.task)
+            .is_some_and(super::task::Task::is_closing)
+        {
+            self.set_state(ctx, key, NodeState::Cancelled, "failed while it was ending");
+        } else {
+            let record = &mut self.node_mut(key).record;
+            record.failure = Some(Failure {
+                node_id: record.node_id.clone(),
+                reason_code: Arc::from(reason_code),
+                error: Arc::from(error),
+            });
+            self.set_state(ctx, key, NodeState::Failed, reason_code);
+        }
+        self.spread(ctx, key);
+    }
+
+    /// The attempt failed; the next one may begin after a while.
+    pub(super) fn end_to_retry(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: NodeKey,
+        wait_ms: u64,
+        reason_code: &str,
+    ) {
+        self.node_mut(key).record.new_attempt = true;
+        self.end_to_ready(ctx, key, wait_ms, reason_code);
+    }
+
+    /// The lease ran out, or its holder's process is gone.
+    pub(super) fn lose_grant(&mut self, ctx: &mut Context<'_>, key: NodeKey, why: &str) {
+        let Some(task) = self.task(key) else { return };
+        let losses_max = task.plan.node(key.node).retry.losses_max;
+        let closing = task.is_closing();
+        let record = &mut self.node_mut(key).record;
+        record.losses += 1;
+        let losses = record.losses;
+        let report = Report::new(ReportKind::GrantLost, why).about(
+            &record.task_id,
+            &record.node_id,
+            Some(record.lease_no),
+        );
+        ctx.report(report);
+        if losses >= losses_max && !closing {
+            let error = format!("lost {losses} grants in a row; the last time: {why}");
+            return self.end_failed(ctx, key, "worker_lost", &error);
+        }
+        let wait_ms = match losses.checked_sub(LOSSES_FREE + 1) {
+            None => 0,
+            Some(doublings) => (1_000_u64 << doublings.min(6)).min(60_000),
+        };
+        self.end_to_ready(ctx, key, wait_ms, why);
+    }
+
+    /// A refusal, a recall or a drain: counts nowhere.
+    pub(super) fn end_uncounted(&mut self, ctx: &mut Context<'_>, key: NodeKey, why: &str) {
+        self.end_to_ready(ctx, key, 0, why);
+    }
+
+    /// The run says that it ended because it was told to. If nobody here told it (the order came
+    /// from an owner before us, or it yields), the node is granted anew.
+    pub(super) fn end_told(&mut self, ctx: &mut Context<'_>, key: NodeKey, yielded: bool) {
+        let why = if yielded {
+            "it made room for another node"
+        } else {
+            "it was told to end"
+        };
+        self.end_to_ready(ctx, key, 0, why);
+    }
+
+    fn end_to_ready(&mut self, ctx: &mut Context<'_>, key: NodeKey, wait_ms: u64, why: &str) {
+        self.take_grant(ctx, key);
+        if self
+            .tasks
+            .get(&key.task)
+            .is_some_and(super::task::Task::is_closing)
+        {
+            self.set_state(ctx, key, NodeState::Cancelled, why);
+            return self.spread(ctx, key);
+        }
+        if wait_ms == 0 {
+            self.make_ready(ctx, key, why);
+        } else {
+            self.set_state(ctx, key, NodeState::Deferred, why);
+            let at = ctx.now.mono.after(wait_ms);
+            self.node_mut(key).retry_at = Some(at);
+            self.set_due(key, Some(at));
+        }
+        self.update_readers(key);
+    }
+
+    pub(super) fn make_ready(&mut self, ctx: &mut Context<'_>, key: NodeKey, why: &str) {
+        self.set_state(ctx, key, NodeState::Ready, why);
+        self.node_mut(key).retry_at = None;
+        self.set_due(key, None);
+        self.enqueue(key);
+    }
+
+    /// A batch of the node was accepted: readers look for it, children that wait for it may start.
+    pub(super) fn after_progress(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
+        let first = self.node(key).is_some_and(|node| node.record.accepted == 1);
+        self.note_readers(key);
+        if first {
+            self.spread(ctx, key);
+        }
+    }
+
+    /// Granted readers of the node are told after the commit.
+    fn note_readers(&mut self, key: NodeKey) {
+        let Some(task) = self.tasks.get(&key.task) else {
+            return;
+        };
+        for child in &task.plan.node(key.node).children {
+            let reads = sources(task.plan.node(child.node)).any(|source| source == key.node);
+            if reads && task.nodes[child.node].is_granted() {
+                self.open.readers.insert(NodeKey {
+                    task: key.task,
+                    node: child.node,
+                });
+            }
+        }
+    }
+
+    /// A source was granted, or lost its grant, or ended: its readers may start, or hold a slot
+    /// for nothing.
+    pub(super) fn update_readers(&mut self, key: NodeKey) {
+        let Some(task) = self.tasks.get(&key.task) else {
+            return;
+        };
+        let plan = task.plan.clone();
+        for child in &plan.node(key.node).children {
+            if !sources(plan.node(child.node)).any(|source| source == key.node) {
+                continue;
+            }
+            let reader = NodeKey {
+                task: key.task,
+                node: child.node,
+            };
+            let Some(task) = self.tasks.get(&key.task) else {
+                return;
+            };
+            let (live, node) = (task.sources_live(child.node), &task.nodes[child.node]);
+            if node.is_granted() {
+                if live {
+                    self.starving.remove(&reader);
+                } else {
+                    self.starving.insert(reader);
+                }
+            } else if live && node.record.state == NodeState::Ready && node.queued.is_none() {
+                self.enqueue(reader);
+            }
+        }
+    }
+
+    /// What follows from a node's new state, down the graph.
+    pub(super) fn spread(&mut self, ctx: &mut Context<'_>, start: NodeKey) {
+        let number = start.task;
+        let mut work = VecDeque::from([start.node]);
+        while let Some(node) = work.pop_front() {
+            let key = NodeKey { task: number, node };
+            self.note_readers(key);
+            self.update_readers(key);
+            self.spread_edges(ctx, key, &mut work);
+            self.spread_resolution(ctx, key, &mut work);
+        }
+        self.task_progress(ctx, number);
+    }
+
+    fn spread_edges(&mut self, ctx: &mut Context<'_>, key: NodeKey, work: &mut VecDeque<usize>) {
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        let mut changed = Vec::new();
+        task.move_edges(key.node, &mut changed);
+        if task.is_closing() {
+            return; // Whatever has not started was ended with the task.
+        }
+        let plan = task.plan.clone();
+        for child in changed {
+            let Some(task) = self.tasks.get(&key.task) else {
+                return;
+            };
+            let node = &task.nodes[child];
+            if node.record.state != NodeState::Queued {
+                continue;
+            }
+            let verdict = node.tally.verdict(plan.node(child).fan_in);
+            let child_key = NodeKey {
+                task: key.task,
+                node: child,
+            };
+            let parent = &plan.node(key.node).id;
+            match verdict {
+                Verdict::Wait => {}
+                Verdict::Start => {
+                    self.make_ready(
+                        ctx,
+                        child_key,
+                        &format!("`{parent}` made its start rule hold"),
+                    );
+                }
+                Verdict::Skip => {
+                    let why = format!("`{parent}` ended so that its start rule cannot hold");
+                    self.set_state(ctx, child_key, NodeState::Skipped, &why);
+                    work.push_back(child);
+                }
+            }
+        }
+    }
+
+    /// A failure is judged once the nodes that were to handle it have ended.
+    fn spread_resolution(
+        &mut self,
+        ctx: &mut Context<'_>,
+        key: NodeKey,
+        work: &mut VecDeque<usize>,
+    ) {
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        if task.nodes[key.node].resolved.is_some() {
+            return;
+        }
+        let Some(resolved) = task.resolution(key.node) else {
+            return;
+        };
+        task.nodes[key.node].resolved = Some(resolved);
+        let failed = task.nodes[key.node].record.state == NodeState::Failed;
+        for edge in &task.plan.node(key.node).parents {
+            if edge.when == EdgeCondition::Failure {
+                work.push_back(edge.node);
+            }
+        }
+        // A failed node that was to handle another's failure is that one's business.
+        let handler = task.plan.node(key.node).parents.iter().any(|e| {
+            e.when == EdgeCondition::Failure && task.nodes[e.node].record.state == NodeState::Failed
+        });
+        if failed && !resolved && !handler && !task.is_closing() {
+            self.fail_task(ctx, key);
+        } else if failed {
+            self.note_readers(key);
+        }
+    }
+
+    /// A failure that nothing handles: the task fails at once.
+    fn fail_task(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        task.record
+            .failure
+            .clone_from(&task.nodes[key.node].record.failure);
+        let plan = task.plan.clone();
+        let cause = format!("`{}` failed", plan.node(key.node).id);
+        self.set_task_state(ctx, key.task, TaskState::Failed, &cause);
+        let mut below = vec![false; plan.len()];
+        for node in plan.topological_order() {
+            if node == key.node || below[node] {
+                for child in &plan.node(node).children {
+                    below[child.node] = true;
+                }
+            }
+        }
+        self.end_others(ctx, key.task, &cause, CancelReason::TaskFailed, |node| {
+            below[node]
+        });
+    }
+
+    /// Ends every node that has not started and tells running ones to end.
+    pub(super) fn end_others(
+        &mut self,
+        ctx: &mut Context<'_>,
+        number: u64,
+        cause: &str,
+        reason: CancelReason,
+        skipped: impl Fn(usize) -> bool,
+    ) {
+        let Some(task) = self.tasks.get(&number) else {
+            return;
+        };
+        let grace_ms = task
+            .record
+            .cancel_grace_ms
+            .unwrap_or(ctx.config.cancel_grace_ms);
+        for node in 0..task.nodes.len() {
+            let key = NodeKey { task: number, node };
+            let Some(current) = self.node(key) else {
+                return;
+            };
+            if current.record.state.is_terminal() {
+                continue;
+            }
+            if current.is_granted() {
+                self.tell_cancel(ctx, key, reason, grace_ms);
+                continue;
+            }
+            self.dequeue(key);
+            self.set_due(key, None);
+            self.node_mut(key).retry_at = None;
+            let state = if skipped(node) {
+                NodeState::Skipped
+            } else {
+                NodeState::Cancelled
+            };
+            self.set_state(ctx, key, state, cause);
+            self.node_mut(key).resolved = Some(false);
+        }
+    }
+
+    /// Ends the task if its nodes have, and settles it once no grant is left.
+    pub(super) fn task_progress(&mut self, ctx: &mut Context<'_>, number: u64) {
+        let Some(task) = self.tasks.get(&number) else {
+            return;
+        };
+        if task.record.state == TaskState::Cancelling && task.grants == 0 {
+            self.set_task_state(ctx, number, TaskState::Cancelled, "every run has ended");
+        } else if !task.is_closing() && task.open == 0 {
+            self.set_task_state(ctx, number, TaskState::Finished, "every node has ended");
+        }
+        let Some(task) = self.tasks.get_mut(&number) else {
+            return;
+        };
+        if task.record.state.is_terminal() && task.grants == 0 && !task.record.settled {
+            task.record.settled = true;
+            self.touch_task(ctx, number);
+            self.open.settled.push(number);
+            self.answer_watchers(ctx, number);
+        }
+    }
+
+    /// Forgets a settled task: its last commit is in the store.
+    pub(super) fn drop_task(&mut self, ctx: &mut Context<'_>, number: u64) {
+        self.answer_watchers(ctx, number);
+        if let Some(task) = self.tasks.remove(&number) {
+            self.numbers.remove(task.id());
+        }
+    }
+}

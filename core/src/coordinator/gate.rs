@@ -1,0 +1,70 @@
+//! Grants that may be ended only once everything that stood in the stream by then is folded.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::task::NodeKey;
+use crate::id::Offset;
+use crate::time::Mono;
+
+/// An owner never expires what it has not yet read: a grant whose time is up first waits for the
+/// stream's end offset, then for the fold to reach it, and is then judged again.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Wait for the next question.
+    waiting: BTreeSet<NodeKey>,
+    /// Wait for the answer to the question that is out.
+    asked: Option<BTreeSet<NodeKey>>,
+    /// Wait for the fold to reach an offset.
+    folding: VecDeque<(Offset, BTreeSet<NodeKey>)>,
+    /// When to ask again after the question failed.
+    ask_at: Option<Mono>,
+}
+
+impl Gate {
+    pub(super) fn enter(&mut self, key: NodeKey) {
+        self.waiting.insert(key);
+    }
+
+    pub(super) fn ask_at(&self) -> Option<Mono> {
+        self.ask_at
+    }
+
+    /// True if the end offset is to be asked for now.
+    pub(super) fn ask(&mut self, now: Mono) -> bool {
+        if self.asked.is_some() || self.waiting.is_empty() || self.ask_at.is_some_and(|at| at > now)
+        {
+            return false;
+        }
+        self.ask_at = None;
+        self.asked = Some(std::mem::take(&mut self.waiting));
+        true
+    }
+
+    pub(super) fn answered(&mut self, end: Offset) {
+        if let Some(keys) = self.asked.take() {
+            self.folding.push_back((end, keys));
+        }
+    }
+
+    /// The question failed: nobody expires until it can be asked.
+    pub(super) fn failed(&mut self, again_at: Mono) {
+        if let Some(keys) = self.asked.take() {
+            self.waiting.extend(keys);
+            self.ask_at = Some(again_at);
+        }
+    }
+
+    /// Grants that may be judged: everything below their offset is folded.
+    pub(super) fn passed(&mut self, next: Offset) -> BTreeSet<NodeKey> {
+        let mut passed = BTreeSet::new();
+        while self.folding.front().is_some_and(|(end, _)| *end <= next) {
+            passed.extend(
+                self.folding
+                    .pop_front()
+                    .map(|(_, keys)| keys)
+                    .unwrap_or_default(),
+            );
+        }
+        passed
+    }
+}

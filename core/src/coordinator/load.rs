@@ -1,0 +1,228 @@
+//! Tasks coming into memory: submitted, or read at a takeover.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::shard::Shard;
+use super::task::{NodeKey, Run, Task};
+use crate::graph::{Fault, Graph, Plan, Verdict};
+use crate::hash::stable128;
+use crate::id::{Offset, TaskId};
+use crate::json::Json;
+use crate::port::TaskWithNodes;
+use crate::record::{NodeState, TaskState};
+use crate::report::{Report, ReportKind};
+
+/// Compiled graphs that are kept for the next task of the same graph.
+const PLANS_MAX: usize = 64;
+
+/// Compiled graphs by the hash of their text: equal graphs share one plan and one text.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    plans: BTreeMap<u128, (Json, Arc<Plan>)>,
+}
+
+impl Plans {
+    pub(super) fn compile(&mut self, graph: &Json) -> Result<(Json, Arc<Plan>), Vec<Fault>> {
+        let hash = stable128(&[graph.text().as_bytes()]);
+        if let Some((text, plan)) = self.plans.get(&hash)
+            && text == graph
+        {
+            return Ok((text.clone(), plan.clone()));
+        }
+        let plan = Arc::new(Graph::parse(graph)?.plan());
+        if self.plans.len() >= PLANS_MAX {
+            self.plans.clear();
+        }
+        self.plans.insert(hash, (graph.clone(), plan.clone()));
+        Ok((graph.clone(), plan))
+    }
+}
+
+/// What a refused commit is blamed on.
+#[derive(Debug)]
+pub(super) struct Blame {
+    pub(super) offset: Option<Offset>,
+    pub(super) tasks: Vec<TaskId>,
+}
+
+impl Shard {
+    pub(super) fn insert(&mut self, task: Task) -> u64 {
+        self.task_newest += 1;
+        let number = self.task_newest;
+        self.numbers.insert(task.id().clone(), number);
+        self.tasks.insert(number, task);
+        number
+    }
+
+    /// Starts what may start in a task that was just submitted.
+    pub(super) fn begin_task(&mut self, ctx: &mut Context<'_>, number: u64) {
+        let Some(task) = self.tasks.get(&number) else {
+            return;
+        };
+        let plan = task.plan.clone();
+        for node in 0..plan.len() {
+            let key = NodeKey { task: number, node };
+            self.touch(ctx, key);
+            if plan.node(node).parents.is_empty() {
+                self.make_ready(ctx, key, "it waits for nothing");
+            }
+        }
+    }
+
+    /// Takes a task in as read from the store. Nothing is sent yet.
+    pub(super) fn load_task(&mut self, ctx: &mut Context<'_>, stored: TaskWithNodes) {
+        let id = stored.task.task_id.clone();
+        let compiled = self.plans.compile(&stored.task.graph);
+        let ages: BTreeMap<_, _> = stored
+            .nodes
+            .iter()
+            .map(|node| node.node_id.clone())
+            .zip(stored.node_age_ms.iter().copied())
+            .collect();
+        let loaded = compiled
+            .ok()
+            .and_then(|(_, plan)| Task::loaded(stored.task, plan, stored.nodes));
+        let Some(mut task) = loaded else {
+            let mut report = Report::new(
+                ReportKind::Quarantined,
+                "its records and its graph do not fit",
+            );
+            report.task_id = Some(id);
+            return ctx.report(report);
+        };
+        for node in &mut task.nodes {
+            let age_ms = ages.get(&node.record.node_id).copied().unwrap_or(0);
+            // Never early by the store's clock; a record without a wait starts at once.
+            node.retry_at = (node.record.state == NodeState::Deferred).then(|| {
+                ctx.now
+                    .mono
+                    .after(node.record.wait_ms.unwrap_or(0).saturating_sub(age_ms))
+            });
+        }
+        self.insert(task);
+    }
+
+    /// Sets everything that follows from the records in motion: the shard is owned.
+    pub(super) fn resume(&mut self, ctx: &mut Context<'_>, holders_dead: bool) {
+        let numbers: Vec<u64> = self.tasks.keys().copied().collect();
+        for number in numbers {
+            let Some(task) = self.tasks.get(&number) else {
+                continue;
+            };
+            if self.quarantine.contains(task.id()) {
+                self.set_aside(ctx, number);
+                continue;
+            }
+            for node in 0..task.nodes.len() {
+                self.resume_node(ctx, NodeKey { task: number, node }, holders_dead);
+            }
+            self.task_progress(ctx, number);
+        }
+    }
+
+    fn resume_node(&mut self, ctx: &mut Context<'_>, key: NodeKey, holders_dead: bool) {
+        let Some(task) = self.tasks.get(&key.task) else {
+            return;
+        };
+        let node = &task.nodes[key.node];
+        if let Some(grant) = node.record.grant.clone() {
+            self.held
+                .entry(grant.worker_id.clone())
+                .or_default()
+                .insert(key);
+            ctx.workers.grant_begins(&grant.worker_id);
+            let mut run = Run::new(ctx.now.mono, ctx.config.resend_backoff_ms);
+            // Its commit is in the store, so START may go; nobody here has heard the run yet.
+            run.released = true;
+            run.resend_at = Some(ctx.now.mono);
+            let newest = ctx
+                .workers
+                .get(&grant.worker_id)
+                .map(|w| w.record.incarnation);
+            run.dead = newest.is_some_and(|newest| newest > grant.incarnation);
+            if let Some(told) = grant.cancel {
+                let lease_ms = ctx.config.lease_ttl_ms + ctx.config.lease_margin_ms();
+                run.close_at = Some(ctx.now.mono.after(told.grace_ms.max(lease_ms)));
+            }
+            self.node_mut(key).run = Some(run);
+            if holders_dead {
+                self.lose_grant(ctx, key, "its worker's process is gone");
+            } else {
+                self.rearm(ctx, key);
+                let live = self
+                    .task(key)
+                    .is_some_and(|task| task.sources_live(key.node));
+                if !live {
+                    self.starving.insert(key);
+                }
+            }
+            return;
+        }
+        match node.record.state {
+            NodeState::Ready => self.enqueue(key),
+            NodeState::Deferred => {
+                let at = node.retry_at;
+                self.set_due(key, at);
+            }
+            // A start rule that held in the last commit made the node ready in that commit.
+            NodeState::Queued => {
+                let verdict = node.tally.verdict(task.plan.node(key.node).fan_in);
+                assert_eq!(
+                    verdict,
+                    Verdict::Wait,
+                    "a queued node's rule does not hold yet"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// A task that panicked the machine or that the store refuses: nothing of it runs any more.
+    fn set_aside(&mut self, ctx: &mut Context<'_>, number: u64) {
+        let Some(task) = self.tasks.get_mut(&number) else {
+            return;
+        };
+        let id = task.id().clone();
+        let mut report = Report::new(ReportKind::Quarantined, "set aside: it cannot go on");
+        report.task_id = Some(id);
+        ctx.report(report);
+        if task.record.state.is_terminal() {
+            task.record.settled = true;
+            self.touch_task(ctx, number);
+        } else {
+            task.record.settled = true;
+            self.set_task_state(
+                ctx,
+                number,
+                TaskState::Quarantined,
+                "set aside: it cannot go on",
+            );
+        }
+        // Only the task record is written: a node record may be what the store refuses.
+        self.open.settled.push(number);
+    }
+
+    /// What the commit in flight is to be blamed on, and until where to fold with care.
+    pub(super) fn blame(&self) -> (Offset, Option<Blame>) {
+        let Some(in_flight) = &self.in_flight else {
+            return (self.next, None);
+        };
+        if !in_flight.careful {
+            return (in_flight.commit.next, None);
+        }
+        let blame = if in_flight.entries > 0 {
+            Blame {
+                offset: Some(Offset(in_flight.commit.next.0 - 1)),
+                tasks: Vec::new(),
+            }
+        } else {
+            Blame {
+                offset: None,
+                tasks: in_flight.tasks(),
+            }
+        };
+        (in_flight.commit.next, Some(blame))
+    }
+}

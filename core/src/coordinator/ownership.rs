@@ -1,0 +1,417 @@
+//! Taking a shard over, keeping it, losing it.
+//!
+//! The order is what keeps two owners apart: the lease; then the shard epoch is raised; *then*
+//! everything is read; then the stream is followed from the offset in the shard record.
+
+use std::collections::BTreeSet;
+
+use super::config::Config;
+use super::context::{Context, Purpose, ShardOp};
+use super::shard::Shard;
+use crate::id::{Offset, ShardId, TaskId};
+use crate::port::{
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
+    TransportRequest,
+};
+use crate::record::ShardRecord;
+use crate::report::{Report, ReportKind};
+use crate::time::Mono;
+
+/// Tasks read per page at a takeover.
+const LOAD_PAGE: u32 = 1_000;
+
+/// Commits made with care after one was refused for a reason that no entry explains.
+const CAREFUL_COMMITS: u32 = 64;
+
+/// One shard as this process sees it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: ShardId,
+    ownership: u64,
+    pub(super) phase: Phase,
+    /// When the lease is renewed next; set while it is ours.
+    renew_at: Option<Mono>,
+    renewing: bool,
+    backoff_ms: u64,
+    /// A load of this process succeeded before: grants found by a later one may be alive.
+    loaded_before: bool,
+    /// Carried over a reload: where one entry per commit is folded, and what to set aside.
+    careful_until: Offset,
+    poisoned: BTreeSet<Offset>,
+    quarantine: BTreeSet<TaskId>,
+    careful_left: u32,
+}
+
+/// How far the takeover is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not ours; tried again then.
+    Waiting(Mono),
+    /// Can the stream be read at all?
+    Probing,
+    /// The lease is asked for.
+    Acquiring,
+    /// The shard record is read.
+    Reading,
+    /// The shard epoch is raised.
+    Raising,
+    /// The tasks are read, page by page.
+    Loading(Box<Shard>),
+    /// The log's bounds are read.
+    Bounding(Box<Shard>),
+    /// The entry before `next` is read, to notice another log.
+    Checking(Box<Shard>, Offset),
+    /// Ours.
+    Owned(Box<Shard>),
+    /// Given up for good: the process stops.
+    Released,
+}
+
+impl Slot {
+    pub(super) fn new(id: ShardId) -> Self {
+        Self {
+            id,
+            ownership: 0,
+            phase: Phase::Waiting(Mono(0)),
+            renew_at: None,
+            renewing: false,
+            backoff_ms: 0,
+            loaded_before: false,
+            careful_until: Offset(0),
+            poisoned: BTreeSet::new(),
+            quarantine: BTreeSet::new(),
+            careful_left: 0,
+        }
+    }
+
+    pub(super) fn owned(&mut self) -> Option<&mut Shard> {
+        match &mut self.phase {
+            Phase::Owned(shard) => Some(shard),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_current(&self, ownership: u64) -> bool {
+        self.ownership == ownership
+    }
+
+    /// What the machine panicked over is set aside by the next ownership.
+    pub(super) fn panicked(&mut self, offset: Option<Offset>, task: Option<TaskId>) {
+        if let Some(offset) = offset {
+            self.poisoned.insert(offset);
+            self.careful_until = self.careful_until.max(offset.next());
+        }
+        self.quarantine.extend(task);
+        self.careful_left = CAREFUL_COMMITS;
+        self.loaded_before = true;
+    }
+
+    fn purpose(&self, op: ShardOp) -> Purpose {
+        Purpose::Shard {
+            shard: self.id,
+            ownership: self.ownership,
+            op,
+        }
+    }
+
+    fn retry(&mut self, ctx: &mut Context<'_>, error: &PortError) {
+        ctx.report(Report::new(ReportKind::PortFailed, error.to_string()));
+        self.backoff_ms = (self.backoff_ms * 2).clamp(ctx.config.retry_backoff_ms, 2_000);
+        let jitter = ctx.random.below(self.backoff_ms / 4 + 1);
+        self.phase = Phase::Waiting(ctx.now.mono.after(self.backoff_ms + jitter));
+    }
+
+    /// Starts or goes on with what is due by time.
+    pub(super) fn tick(&mut self, ctx: &mut Context<'_>) {
+        if let Phase::Waiting(until) = self.phase
+            && until <= ctx.now.mono
+        {
+            // A new round: replies to the last one no longer count.
+            self.ownership += 1;
+            self.renew_at = None;
+            self.renewing = false;
+            self.phase = Phase::Probing;
+            let stream = Stream::Shard(self.id);
+            ctx.transport(
+                self.purpose(ShardOp::Probe),
+                TransportRequest::Bounds { stream },
+            );
+        }
+        if self.renew_at.is_some_and(|at| at <= ctx.now.mono) && !self.renewing {
+            let deaf_since = self
+                .owned()
+                .map_or(ctx.now.mono, |shard| shard.stream_ok_at);
+            if ctx.now.mono.since(deaf_since) > ctx.config.shard_lease_ttl_ms {
+                // Another owner may be able to read the stream: make way.
+                self.release(ctx);
+                self.lose(ctx, "its stream cannot be read");
+                return;
+            }
+            self.renewing = true;
+            ctx.store(self.purpose(ShardOp::Renew), self.acquire(ctx.config));
+        }
+    }
+
+    pub(super) fn poll_timeout(&self, config: &Config) -> Option<Mono> {
+        let own = match &self.phase {
+            Phase::Waiting(until) => Some(*until),
+            Phase::Owned(shard) => shard.poll_timeout(config),
+            _ => None,
+        };
+        let renew = self.renew_at.filter(|_| !self.renewing);
+        own.into_iter().chain(renew).min()
+    }
+
+    fn acquire(&self, config: &Config) -> StoreRequest {
+        StoreRequest::AcquireShard {
+            shard: self.id,
+            owner: config.owner.clone(),
+            ttl_ms: config.shard_lease_ttl_ms,
+        }
+    }
+
+    /// Gives the lease back, so that the next owner need not wait for it to lapse.
+    pub(super) fn release(&mut self, ctx: &mut Context<'_>) {
+        if self.renew_at.is_some() {
+            let owner = ctx.config.owner.clone();
+            let request = StoreRequest::ReleaseShard {
+                shard: self.id,
+                owner,
+            };
+            ctx.store(self.purpose(ShardOp::Release), request);
+        }
+    }
+
+    /// Drops all memory of the shard; tried again later.
+    pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
+        self.drop_memory(ctx);
+        ctx.report(Report::new(
+            ReportKind::ShardLost,
+            format!("shard {}: {why}", self.id),
+        ));
+        let jitter = ctx.random.below(ctx.config.shard_lease_ttl_ms / 10 + 1);
+        let wait = ctx.config.shard_lease_ttl_ms / 5 + jitter;
+        self.phase = Phase::Waiting(ctx.now.mono.after(wait));
+        self.renew_at = None;
+    }
+
+    /// The store refuses a commit for good: read everything again and fold one entry per commit.
+    pub(super) fn refused(&mut self, ctx: &mut Context<'_>) {
+        let Some(shard) = self.owned() else { return };
+        let (careful, blamed) = shard.blame();
+        self.careful_until = self.careful_until.max(careful);
+        self.careful_left = CAREFUL_COMMITS;
+        if let Some(blamed) = blamed {
+            self.poisoned.extend(blamed.offset);
+            self.quarantine.extend(blamed.tasks);
+        }
+        self.drop_memory(ctx);
+        self.phase = Phase::Waiting(ctx.now.mono);
+    }
+
+    fn drop_memory(&mut self, ctx: &mut Context<'_>) {
+        if let Some(shard) = self.owned() {
+            for (worker, held) in &shard.held {
+                for _ in held {
+                    ctx.workers.grant_ends(worker);
+                }
+            }
+        }
+        self.phase = Phase::Waiting(ctx.now.mono);
+    }
+
+    /// A store reply to a step of the takeover, or to a renewal.
+    pub(super) fn store_done(
+        &mut self,
+        ctx: &mut Context<'_>,
+        op: ShardOp,
+        result: Result<StoreReply, PortError>,
+    ) {
+        match (op, result) {
+            (ShardOp::Renew, result) => self.renewed(ctx, result),
+            (ShardOp::Release, _) => {}
+            (_, Err(error)) if error.kind == ErrorKind::Fenced => {
+                self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.retry_backoff_ms));
+            }
+            (_, Err(error)) => self.retry(ctx, &error),
+            (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) if lease.held => {
+                self.renew_at = Some(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms / 3));
+                self.phase = Phase::Reading;
+                ctx.store(
+                    self.purpose(ShardOp::ReadShard),
+                    StoreRequest::ReadShard { shard: self.id },
+                );
+            }
+            (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) => {
+                let ttl = ctx.config.shard_lease_ttl_ms;
+                let wait = lease.remaining_ms.min(ttl) + 1 + ctx.random.below(ttl / 50 + 1);
+                self.phase = Phase::Waiting(ctx.now.mono.after(wait));
+            }
+            (ShardOp::ReadShard, Ok(StoreReply::Shard(record))) => {
+                self.phase = Phase::Raising;
+                let request = StoreRequest::RaiseEpoch {
+                    shard: self.id,
+                    owner: ctx.config.owner.clone(),
+                    epoch: record.epoch,
+                    commit_seq: record.commit_seq,
+                };
+                ctx.store(self.purpose(ShardOp::Raise), request);
+            }
+            (ShardOp::Raise, Ok(StoreReply::Shard(record))) => self.load(ctx, record),
+            (ShardOp::Load, Ok(StoreReply::Tasks(page))) => self.loaded(ctx, page),
+            (_, Ok(reply)) => {
+                let detail = format!("a reply of the wrong kind: {op:?} got {reply:?}");
+                self.retry(ctx, &PortError::new(ErrorKind::Invalid, "takeover", detail));
+            }
+        }
+    }
+
+    fn renewed(&mut self, ctx: &mut Context<'_>, result: Result<StoreReply, PortError>) {
+        self.renewing = false;
+        let third = ctx.config.shard_lease_ttl_ms / 3;
+        match result {
+            Ok(StoreReply::Lease(lease)) if !lease.held => {
+                self.renew_at = None;
+                self.lose(ctx, "another coordinator holds its lease");
+            }
+            // A lease that cannot be renewed may lapse: commits are fenced by the epoch, not by it.
+            Ok(_) => self.renew_at = Some(ctx.now.mono.after(third)),
+            Err(_) => self.renew_at = Some(ctx.now.mono.after(third.min(500))),
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Context<'_>, record: ShardRecord) {
+        let mut shard = Box::new(Shard::new(self.id, self.ownership, ctx.now.mono));
+        shard.epoch = record.epoch;
+        shard.commit_seq = record.commit_seq;
+        shard.next = record.next;
+        shard.forgotten = record.next;
+        shard.last_entry = record.last_entry;
+        shard.careful_until = self.careful_until;
+        shard.careful_left = std::mem::take(&mut self.careful_left);
+        shard.poisoned = self.poisoned.clone();
+        shard.quarantine = self.quarantine.clone();
+        self.phase = Phase::Loading(shard);
+        self.load_page(ctx, None);
+    }
+
+    fn load_page(&self, ctx: &mut Context<'_>, after: Option<TaskId>) {
+        let request = StoreRequest::LoadTasks {
+            shard: self.id,
+            after,
+            limit: LOAD_PAGE,
+        };
+        ctx.store(self.purpose(ShardOp::Load), request);
+    }
+
+    fn loaded(&mut self, ctx: &mut Context<'_>, page: TaskPage) {
+        let Phase::Loading(shard) = &mut self.phase else {
+            return;
+        };
+        let read = page.tasks.iter().map(|t| &t.task.task_id);
+        let last = read
+            .chain(page.unreadable.iter().map(|(id, _)| id))
+            .max()
+            .cloned();
+        for (task, why) in &page.unreadable {
+            let mut report = Report::new(ReportKind::Quarantined, format!("unreadable: {why}"));
+            report.task_id = Some(task.clone());
+            ctx.report(report);
+        }
+        for task in page.tasks {
+            shard.load_task(ctx, task);
+        }
+        if page.more && last.is_some() {
+            self.load_page(ctx, last);
+            return;
+        }
+        let waiting = Phase::Waiting(ctx.now.mono);
+        if let Phase::Loading(shard) = std::mem::replace(&mut self.phase, waiting) {
+            let stream = shard.stream();
+            self.phase = Phase::Bounding(shard);
+            ctx.transport(
+                self.purpose(ShardOp::Bounds),
+                TransportRequest::Bounds { stream },
+            );
+        }
+    }
+
+    /// A transport reply to a step of the takeover.
+    pub(super) fn transport_done(
+        &mut self,
+        ctx: &mut Context<'_>,
+        op: ShardOp,
+        result: Result<TransportReply, PortError>,
+    ) {
+        let waiting = Phase::Waiting(ctx.now.mono);
+        match (op, std::mem::replace(&mut self.phase, waiting), result) {
+            (ShardOp::Probe, Phase::Probing, Ok(TransportReply::Bounds { .. })) => {
+                self.phase = Phase::Acquiring;
+                ctx.store(self.purpose(ShardOp::Acquire), self.acquire(ctx.config));
+            }
+            (
+                ShardOp::Bounds,
+                Phase::Bounding(shard),
+                Ok(TransportReply::Bounds { start, end }),
+            ) => {
+                if start > shard.next || end < shard.next {
+                    self.begin(ctx, shard, Some(start));
+                } else if start == shard.next {
+                    self.begin(ctx, shard, None);
+                } else {
+                    let request = TransportRequest::Read {
+                        stream: shard.stream(),
+                        from: Offset(shard.next.0 - 1),
+                        limit: 1,
+                        wait_ms: 0,
+                    };
+                    self.phase = Phase::Checking(shard, start);
+                    ctx.transport(self.purpose(ShardOp::CheckEntry), request);
+                }
+            }
+            (
+                ShardOp::CheckEntry,
+                Phase::Checking(shard, start),
+                Ok(TransportReply::Entries { entries, .. }),
+            ) => {
+                let same = entries.first().is_some_and(|entry| {
+                    entry.offset.next() == shard.next
+                        && entry.message.as_ref().ok().map(|m| m.dedup_id) == shard.last_entry
+                });
+                self.begin(ctx, shard, (!same).then_some(start));
+            }
+            (_, phase, Err(error)) => {
+                drop(phase);
+                self.retry(ctx, &error);
+            }
+            (_, phase, Ok(_)) => self.phase = phase,
+        }
+    }
+
+    fn begin(&mut self, ctx: &mut Context<'_>, mut shard: Box<Shard>, restart: Option<Offset>) {
+        if let Some(start) = restart {
+            let detail = format!(
+                "shard {}: the stream is not the one of the shard record (next {}); reading it \
+                 from its start {start}",
+                self.id, shard.next
+            );
+            ctx.report(Report::new(ReportKind::StreamReplaced, detail));
+            shard.restart_stream(start);
+        }
+        ctx.report(Report::new(
+            ReportKind::ShardOwned,
+            format!(
+                "shard {} at epoch {}, {} tasks",
+                self.id,
+                shard.epoch,
+                shard.tasks.len()
+            ),
+        ));
+        let dead = ctx.config.predecessors_dead && !self.loaded_before;
+        self.loaded_before = true;
+        self.backoff_ms = 0;
+        shard.stream_ok_at = ctx.now.mono;
+        shard.resume(ctx, dead);
+        self.phase = Phase::Owned(shard);
+    }
+}

@@ -1,0 +1,380 @@
+//! Requests of clients: each is answered after the commit that it rests on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::commit::When;
+use super::context::{Context, ShardOp};
+use super::fold::reject;
+use super::shard::Shard;
+use super::task::Task;
+use crate::hash::stable128;
+use crate::id::{Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
+use crate::message::{
+    Body, CancelReason, CancelTask, Envelope, ErrorReply, Reply, ReplyError, SenderRole, Submit,
+};
+use crate::port::{PortError, StoreReply, StoreRequest, Stream, TaskAnswer};
+use crate::record::{History, RECORD_VERSION, TaskRecord, TaskState};
+
+/// Most requests that wait for one lookup; more are dropped, and clients repeat them.
+const PARKED_PER_TASK_MAX: usize = 64;
+
+impl Shard {
+    /// A request of a client.
+    pub(super) fn request(&mut self, ctx: &mut Context<'_>, message: Arc<Envelope>) {
+        let Some(task) = message.task_id.clone() else {
+            let error = refusal(ReplyError::Invalid, "the request names no task_id");
+            return self.reply(ctx, &message, error);
+        };
+        if ShardId::of(&task, ctx.config.shards) != self.id {
+            return reject(ctx, &message, "its task belongs to another shard");
+        }
+        match &message.body {
+            Body::Submit(_) | Body::CancelTask(_) | Body::WaitTask(_) => {}
+            body => {
+                let text = format!("this version does not know the request {}", body.kind());
+                return self.reply(ctx, &message, refusal(ReplyError::Unsupported, &text));
+            }
+        }
+        if self.numbers.contains_key(&task) {
+            return self.carry_out(ctx, &message, &task, None);
+        }
+        // Not in memory: new, or settled and only in the store. The store knows.
+        let parked = self.parked.entry(task).or_default();
+        if parked.len() < PARKED_PER_TASK_MAX {
+            parked.push(message);
+        }
+    }
+
+    /// Asks the store about every task that requests wait for.
+    pub(super) fn look_up(&mut self, ctx: &mut Context<'_>) {
+        let waits = self.lookup_at.is_some_and(|at| at > ctx.now.mono);
+        if self.lookup.is_some() || waits || self.parked.is_empty() {
+            return;
+        }
+        self.lookup_at = None;
+        let tasks: Vec<TaskId> = self.parked.keys().cloned().collect();
+        self.lookup = Some(tasks.clone());
+        ctx.store(
+            self.purpose(ShardOp::Lookup),
+            StoreRequest::LookupTasks { tasks },
+        );
+    }
+
+    pub(super) fn looked_up(
+        &mut self,
+        ctx: &mut Context<'_>,
+        result: Result<StoreReply, PortError>,
+    ) {
+        let Some(tasks) = self.lookup.take() else {
+            return;
+        };
+        let Ok(StoreReply::Answers(answers)) = result else {
+            self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
+            return;
+        };
+        for (task, answer) in tasks.iter().zip(answers) {
+            ctx.subject.task_id = Some(task.clone());
+            for message in self.parked.remove(task).unwrap_or_default() {
+                match message.sender.role {
+                    SenderRole::Worker => self.answer_run(ctx, &message, answer.as_ref()),
+                    _ => self.carry_out(ctx, &message, task, answer.as_ref()),
+                }
+            }
+        }
+        ctx.subject.task_id = None;
+    }
+
+    /// A run of a task that is not in memory: over, unless the store knows it as alive (then
+    /// another owner is current, and this one will soon notice).
+    pub(super) fn look_up_fenced(
+        &mut self,
+        ctx: &mut Context<'_>,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        about: (&TaskId, &NodeId, Token),
+    ) {
+        let sender = crate::message::Sender {
+            role: SenderRole::Worker,
+            id: Arc::from(worker.as_str()),
+            incarnation,
+        };
+        let mut message = Envelope::new(sender, ctx.now.wall_ms, Body::SlotFree);
+        message.task_id = Some(about.0.clone());
+        message.node_id = Some(about.1.clone());
+        message.lease_no = Some(about.2);
+        let parked = self.parked.entry(about.0.clone()).or_default();
+        if parked.len() < PARKED_PER_TASK_MAX {
+            parked.push(Arc::new(message));
+        }
+    }
+
+    fn answer_run(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        answer: Option<&TaskAnswer>,
+    ) {
+        let (Some(task), Some(node), Some(token)) =
+            (&message.task_id, &message.node_id, message.lease_no)
+        else {
+            return;
+        };
+        let Ok(worker) = WorkerId::new(&message.sender.id) else {
+            return;
+        };
+        if self.numbers.contains_key(task) || answer.is_some_and(|known| !known.settled) {
+            return;
+        }
+        self.send_fenced(
+            ctx,
+            &worker,
+            message.sender.incarnation,
+            (task, node, token),
+        );
+    }
+
+    fn carry_out(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        task: &TaskId,
+        stored: Option<&TaskAnswer>,
+    ) {
+        match &message.body {
+            Body::Submit(submit) => self.submit(ctx, message, task, submit, stored),
+            Body::CancelTask(cancel) => self.cancel(ctx, message, task, cancel, stored),
+            Body::WaitTask(wait) => {
+                if let Some(number) = self.numbers.get(task)
+                    && let Some(known) = self.tasks.get_mut(number)
+                {
+                    let watcher = (message.sender.id.clone(), corr_id(message));
+                    known.watchers.insert(watcher, wait.inbox);
+                    if known.record.settled {
+                        let number = *number;
+                        self.answer_watchers(ctx, number);
+                    }
+                } else {
+                    match stored {
+                        Some(known) if known.settled => self.reply(ctx, message, answer(known)),
+                        // Alive in the store but not here: another owner's business.
+                        Some(_) => {}
+                        None => self.reply(ctx, message, not_found(task)),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn submit(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        task: &TaskId,
+        submit: &Submit,
+        stored: Option<&TaskAnswer>,
+    ) {
+        let hash = stable128(&[
+            submit.graph.text().as_bytes(),
+            submit.vars.text().as_bytes(),
+        ]);
+        let known = self
+            .numbers
+            .get(task)
+            .and_then(|number| self.tasks.get(number));
+        let known = known.map(|known| answer_of(&known.record));
+        if let Some(known) = known.as_ref().or(stored) {
+            let reply = if known.submission_hash == hash {
+                answer(known)
+            } else {
+                refusal(
+                    ReplyError::IdempotencyConflict,
+                    &format!("task {task} exists with another graph or other vars"),
+                )
+            };
+            return self.reply(ctx, message, reply);
+        }
+        if self.tasks.len() >= ctx.config.tasks_in_flight_max {
+            let text = format!("{} tasks are in flight; try again later", self.tasks.len());
+            return self.reply(ctx, message, refusal(ReplyError::Overloaded, &text));
+        }
+        let vars_ok = crate::json::check_value(&submit.vars, crate::graph::GRAPH_BYTES_MAX);
+        let (graph, plan) = match (self.plans.compile(&submit.graph), vars_ok) {
+            (Ok(compiled), Ok(())) => compiled,
+            (Ok(_), Err(fault)) => {
+                let text = format!("vars: {fault}");
+                return self.reply(ctx, message, refusal(ReplyError::Invalid, &text));
+            }
+            (Err(faults), _) => {
+                let mut error = refusal(
+                    ReplyError::InvalidGraph,
+                    &format!("the graph has {} fault(s)", faults.len()),
+                );
+                if let Some(error) = &mut error.error {
+                    error.faults = faults.iter().map(|f| Arc::from(f.to_string())).collect();
+                }
+                return self.reply(ctx, message, error);
+            }
+        };
+        let mut history = History::default();
+        history.push(TaskState::Queued, ctx.now.wall_ms, "submitted");
+        let record = TaskRecord {
+            version: RECORD_VERSION,
+            task_id: task.clone(),
+            submission_hash: hash,
+            graph,
+            vars: submit.vars.clone(),
+            idempotency_key: submit.idempotency_key.clone(),
+            state: TaskState::Queued,
+            settled: false,
+            failure: None,
+            cancel_grace_ms: None,
+            created_at_ms: ctx.now.wall_ms,
+            history,
+        };
+        self.open.bytes += submit.graph.len() + submit.vars.len();
+        let number = self.insert(Task::submitted(record, plan, ctx.now.wall_ms));
+        self.touch_task(ctx, number);
+        self.begin_task(ctx, number);
+        let state = self
+            .tasks
+            .get(&number)
+            .map(|known| answer(&answer_of(&known.record)));
+        if let Some(reply) = state {
+            self.reply(ctx, message, reply);
+        }
+    }
+
+    fn cancel(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        task: &TaskId,
+        cancel: &CancelTask,
+        stored: Option<&TaskAnswer>,
+    ) {
+        let Some(&number) = self.numbers.get(task) else {
+            match stored {
+                Some(known) if known.state.is_terminal() => {
+                    self.reply(ctx, message, answer(known));
+                }
+                Some(_) => {}
+                None => self.reply(ctx, message, not_found(task)),
+            }
+            return;
+        };
+        let Some(known) = self.tasks.get_mut(&number) else {
+            return;
+        };
+        if !known.is_closing() {
+            let grace_ms = cancel.grace_ms.unwrap_or(ctx.config.cancel_grace_ms);
+            known.record.cancel_grace_ms = Some(grace_ms);
+            let cause = if cancel.reason.is_empty() {
+                "cancelled by a client".to_string()
+            } else {
+                format!("cancelled: {}", cancel.reason)
+            };
+            self.set_task_state(ctx, number, TaskState::Cancelling, &cause);
+            self.end_others(ctx, number, &cause, CancelReason::UserRequest, |_| false);
+            self.task_progress(ctx, number);
+        }
+        if let Some(known) = self.tasks.get(&number) {
+            let reply = answer(&answer_of(&known.record));
+            self.reply(ctx, message, reply);
+        }
+    }
+
+    /// Answers a request that the store refused to take.
+    pub(super) fn refuse_request(&mut self, ctx: &mut Context<'_>, message: &Envelope, why: &str) {
+        self.reply(ctx, message, refusal(ReplyError::Invalid, why));
+    }
+
+    /// Answers a client once everything folded so far is safe from any crash.
+    fn reply(&mut self, ctx: &mut Context<'_>, message: &Envelope, reply: Reply) {
+        let inbox = match &message.body {
+            Body::Submit(submit) => submit.inbox,
+            Body::CancelTask(cancel) => cancel.inbox,
+            Body::WaitTask(wait) => wait.inbox,
+            _ => crate::id::inbox_of(&message.sender.id, ctx.config.inboxes),
+        };
+        let to = (message.sender.id.clone(), corr_id(message));
+        self.reply_to(ctx, message.task_id.clone(), to, inbox, reply);
+    }
+
+    fn reply_to(
+        &mut self,
+        ctx: &mut Context<'_>,
+        task: Option<TaskId>,
+        to: (Arc<str>, Arc<str>),
+        inbox: u32,
+        reply: Reply,
+    ) {
+        let mut envelope = ctx.envelope(&to.0, None, Body::Reply(reply));
+        envelope.task_id = task;
+        envelope.corr_id = Some(to.1);
+        let envelope = envelope.identified(ctx.now.mono.0);
+        self.send(
+            ctx,
+            When::Durable,
+            Stream::Inbox(inbox % ctx.config.inboxes.max(1)),
+            envelope,
+        );
+    }
+
+    /// Answers everyone who waits for the task to settle.
+    pub(super) fn answer_watchers(&mut self, ctx: &mut Context<'_>, number: u64) {
+        let Some(task) = self.tasks.get_mut(&number) else {
+            return;
+        };
+        if task.watchers.is_empty() {
+            return;
+        }
+        let watchers: BTreeMap<_, _> = std::mem::take(&mut task.watchers);
+        let reply = answer(&answer_of(&task.record));
+        let id = task.id().clone();
+        for (to, inbox) in watchers {
+            self.reply_to(ctx, Some(id.clone()), to, inbox, reply.clone());
+        }
+    }
+}
+
+fn corr_id(message: &Envelope) -> Arc<str> {
+    message.corr_id.clone().unwrap_or_default()
+}
+
+fn answer_of(record: &TaskRecord) -> TaskAnswer {
+    TaskAnswer {
+        submission_hash: record.submission_hash,
+        state: record.state,
+        settled: record.settled,
+        failure: record.failure.clone(),
+    }
+}
+
+fn answer(known: &TaskAnswer) -> Reply {
+    Reply {
+        ok: true,
+        state: Some(known.state),
+        failure: known.failure.clone(),
+        error: None,
+    }
+}
+
+fn refusal(kind: ReplyError, message: &str) -> Reply {
+    let error = ErrorReply {
+        kind,
+        message: Arc::from(message),
+        faults: Vec::new(),
+    };
+    Reply {
+        ok: false,
+        state: None,
+        failure: None,
+        error: Some(error),
+    }
+}
+
+fn not_found(task: &TaskId) -> Reply {
+    refusal(ReplyError::NotFound, &format!("there is no task {task}"))
+}

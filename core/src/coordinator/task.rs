@@ -1,0 +1,289 @@
+//! A task in the owner's memory: its records, its compiled graph and what follows from them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::graph::{EdgeState, FanInTally, ParentView, Plan, PlanNode, edge_state};
+use crate::id::{Epoch, TaskId, Token};
+use crate::json::Json;
+use crate::message::{Cursor, SourceState};
+use crate::record::{
+    History, NodeRecord, NodeState, RECORD_VERSION, TaskRecord, TaskState, Totals,
+};
+use crate::time::Mono;
+
+/// A node in memory. Task numbers grow and are never used again within one ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeKey {
+    pub(super) task: u64,
+    pub(super) node: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) record: TaskRecord,
+    pub(super) plan: Arc<Plan>,
+    pub(super) nodes: Vec<Node>,
+    /// Nodes that are not terminal.
+    pub(super) open: usize,
+    /// Nodes that hold a grant.
+    pub(super) grants: usize,
+    /// Clients that wait until it is settled: inbox partition, id, correlation id.
+    pub(super) watchers: BTreeMap<(Arc<str>, Arc<str>), u32>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) record: NodeRecord,
+    /// State of the edge from each parent, by the plan's parent slots.
+    pub(super) edges: Vec<EdgeState>,
+    pub(super) tally: FanInTally,
+    /// What is known of the current grant's run.
+    pub(super) run: Option<Run>,
+    /// Its place among the ready nodes of its role, while it is in that queue.
+    pub(super) queued: Option<u64>,
+    /// When a deferred node becomes ready.
+    pub(super) retry_at: Option<Mono>,
+    /// Its entry in the timer queue.
+    pub(super) due: Option<Mono>,
+    /// See [`Task::resolution`].
+    pub(super) resolved: Option<bool>,
+    /// The worker that left its last START unanswered: others are tried first.
+    pub(super) avoid: Option<crate::id::WorkerId>,
+}
+
+/// The owner's view of one grant. Nothing of it is stored.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// START was sent: its commit is in the store.
+    pub(super) released: bool,
+    /// A heartbeat or event with the token arrived.
+    pub(super) heard: bool,
+    /// When it was last heard, or released.
+    pub(super) heard_at: Mono,
+    /// When the next START, CANCEL or INPUT_READY is due.
+    pub(super) resend_at: Option<Mono>,
+    pub(super) resend_backoff_ms: u64,
+    /// When the grant is closed whatever the worker says, once it was told to end.
+    pub(super) close_at: Option<Mono>,
+    /// Its worker's process is known to be dead.
+    pub(super) dead: bool,
+    /// It waits for an end offset to be folded before it may be ended.
+    pub(super) gated: bool,
+}
+
+impl Run {
+    pub(super) fn new(now: Mono, resend_backoff_ms: u64) -> Self {
+        Self {
+            released: false,
+            heard: false,
+            heard_at: now,
+            resend_at: None,
+            resend_backoff_ms,
+            close_at: None,
+            dead: false,
+            gated: false,
+        }
+    }
+}
+
+/// Nodes whose accepted batches a node reads while they may still grow.
+pub(super) fn sources(plan: &PlanNode) -> impl Iterator<Item = usize> + '_ {
+    let streamed = plan
+        .parents
+        .iter()
+        .filter(|p| p.first_batch && !plan.reads.contains(&p.node));
+    plan.reads.iter().copied().chain(streamed.map(|p| p.node))
+}
+
+impl Node {
+    fn new(record: NodeRecord, plan: &PlanNode) -> Self {
+        Self {
+            record,
+            edges: vec![EdgeState::Pending; plan.parents.len()],
+            tally: FanInTally::new(plan.parents.len()),
+            run: None,
+            queued: None,
+            retry_at: None,
+            due: None,
+            avoid: None,
+            resolved: None,
+        }
+    }
+
+    /// The node as its children's edges see it.
+    pub(super) fn view(&self) -> ParentView {
+        ParentView {
+            state: self.record.state,
+            accepted: self.record.accepted,
+        }
+    }
+
+    pub(super) fn is_granted(&self) -> bool {
+        self.record.grant.is_some()
+    }
+}
+
+impl Task {
+    /// A task as just submitted: every node queued.
+    pub(super) fn submitted(record: TaskRecord, plan: Arc<Plan>, now_ms: i64) -> Self {
+        let nodes: Vec<Node> = plan
+            .nodes()
+            .iter()
+            .map(|node| {
+                let mut history = History::default();
+                history.push(NodeState::Queued, now_ms, "submitted");
+                Node::new(new_record(&record.task_id, node, history), node)
+            })
+            .collect();
+        let open = nodes.len();
+        Self {
+            record,
+            plan,
+            nodes,
+            open,
+            grants: 0,
+            watchers: BTreeMap::new(),
+        }
+    }
+
+    /// A task as read from the store; nodes in the order of its plan. `None` if records and graph
+    /// do not fit together.
+    pub(super) fn loaded(
+        record: TaskRecord,
+        plan: Arc<Plan>,
+        records: Vec<NodeRecord>,
+    ) -> Option<Self> {
+        let mut by_id: BTreeMap<_, _> = records
+            .into_iter()
+            .map(|r| (r.node_id.clone(), r))
+            .collect();
+        let plan_order = plan.topological_order();
+        let mut nodes = Vec::with_capacity(plan.len());
+        for node in plan.nodes() {
+            nodes.push(Node::new(by_id.remove(&node.id)?, node));
+        }
+        let open = nodes
+            .iter()
+            .filter(|n| !n.record.state.is_terminal())
+            .count();
+        let grants = nodes.iter().filter(|n| n.is_granted()).count();
+        let mut task = Self {
+            record,
+            plan,
+            nodes,
+            open,
+            grants,
+            watchers: BTreeMap::new(),
+        };
+        for parent in 0..task.nodes.len() {
+            task.move_edges(parent, &mut Vec::new());
+        }
+        // Targets come after the nodes whose failure they handle.
+        for &node in plan_order.iter().rev() {
+            task.nodes[node].resolved = task.resolution(node);
+        }
+        Some(task)
+    }
+
+    pub(super) fn id(&self) -> &TaskId {
+        &self.record.task_id
+    }
+
+    /// Moves the edges from a parent to where its state puts them; pushes the children whose
+    /// tally changed.
+    pub(super) fn move_edges(&mut self, parent: usize, changed: &mut Vec<usize>) {
+        let plan = self.plan.clone();
+        let view = self.nodes[parent].view();
+        for child in &plan.node(parent).children {
+            let edge = &plan.node(child.node).parents[child.slot];
+            let node = &mut self.nodes[child.node];
+            let (from, to) = (node.edges[child.slot], edge_state(edge, view));
+            if from != to {
+                node.edges[child.slot] = to;
+                node.tally.move_edge(from, to);
+                changed.push(child.node);
+            }
+        }
+    }
+
+    /// How a terminal node ended for those who asked it to handle a failure: well, badly, or
+    /// (a failed node whose own `on_failure` targets are still open) not known yet.
+    pub(super) fn resolution(&self, node: usize) -> Option<bool> {
+        match self.nodes[node].record.state {
+            NodeState::Finished => Some(true),
+            NodeState::Failed => {
+                let targets = &self.plan.node(node).on_failure;
+                let resolved = |target: &usize| self.nodes[*target].resolved;
+                if targets.iter().any(|target| resolved(target) == Some(true)) {
+                    Some(true)
+                } else if targets.iter().all(|target| resolved(target).is_some()) {
+                    Some(false)
+                } else {
+                    None
+                }
+            }
+            state if state.is_terminal() => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Nothing more will come from this node.
+    pub(super) fn ended(&self, node: usize) -> bool {
+        match self.nodes[node].record.state {
+            NodeState::Failed => self.nodes[node].resolved == Some(true),
+            state => state.is_terminal(),
+        }
+    }
+
+    /// What a reader is told about its sources.
+    pub(super) fn source_states(&self, reader: usize) -> Vec<SourceState> {
+        sources(self.plan.node(reader))
+            .map(|source| SourceState {
+                node_id: self.plan.node(source).id.clone(),
+                last: self.nodes[source].record.accepted,
+                ended: self.ended(source),
+            })
+            .collect()
+    }
+
+    /// Every source is terminal or holds a grant: the reader would not hold a slot for nothing.
+    pub(super) fn sources_live(&self, reader: usize) -> bool {
+        sources(self.plan.node(reader)).all(|source| {
+            let node = &self.nodes[source];
+            node.record.state.is_terminal() || node.is_granted()
+        })
+    }
+
+    /// No node may start any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.record.state.is_terminal() || self.record.state == TaskState::Cancelling
+    }
+}
+
+fn new_record(task_id: &TaskId, plan: &PlanNode, history: History<NodeState>) -> NodeRecord {
+    NodeRecord {
+        version: RECORD_VERSION,
+        task_id: task_id.clone(),
+        node_id: plan.id.clone(),
+        state: NodeState::Queued,
+        epoch: Epoch(0),
+        lease_no: Token(0),
+        grant: None,
+        last_seq: 0,
+        accepted: 0,
+        checkpoint: None::<Json>,
+        checkpoint_batches: 0,
+        cursor: Cursor::new(),
+        cursor_batches: 0,
+        totals: Totals::new(),
+        result: None,
+        failures: 0,
+        losses: 0,
+        grants: 0,
+        wait_ms: None,
+        new_attempt: true,
+        failure: None,
+        history,
+    }
+}
