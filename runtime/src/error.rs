@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Reason code of an error that was not classified.
-pub const UNEXPECTED_ERROR: &str = "unexpected_error";
+pub(crate) const UNEXPECTED_ERROR: &str = "unexpected_error";
 /// Reason code of input that does not have the handler's shape.
-pub const BAD_INPUT: &str = "bad_input";
+pub(crate) const BAD_INPUT: &str = "bad_input";
 /// Reason code of a handler that panicked.
-pub const PANIC: &str = "panic";
+pub(crate) const PANIC: &str = "panic";
 /// Reason code of a handler that ended because it was told to.
-pub const CANCELLED: &str = "cancelled";
+pub(crate) const CANCELLED: &str = "cancelled";
 
 type Source = Box<dyn Error + Send + Sync + 'static>;
 

@@ -1,0 +1,322 @@
+//! The client: submits tasks and asks about them.
+
+mod inbox;
+mod task;
+
+pub use task::{
+    ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
+};
+
+use flowkit_core::id::{ShardId, TaskId, WorkerId};
+use flowkit_core::json::Json;
+use flowkit_core::message::{Body, Envelope, ErrorReply, Reply, ReplyError, Submit};
+use flowkit_core::port::{
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportRequest,
+};
+use flowkit_core::record::WorkerRecord;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+use crate::clock::wall_ms;
+use crate::engine::{Engine, unexpected};
+use crate::ids::task_id_of_key;
+use inbox::Inbox;
+
+/// First wait for a reply before the request is sent again; doubles up to 15 s.
+const REPLY_PATIENCE: Duration = Duration::from_secs(2);
+const REPLY_PATIENCE_MAX: Duration = Duration::from_secs(15);
+/// How long a request is repeated before the caller is told.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Submits tasks and asks about them. Cheap to clone; clones share one inbox.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    inbox: OnceCell<Inbox>,
+    request_timeout: Duration,
+}
+
+/// How a task is submitted.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SubmitOptions {
+    /// The same key with the same graph is the same task, however often it is submitted; with
+    /// another graph it is refused as `idempotency_conflict`.
+    pub idempotency_key: Option<String>,
+    /// The task's id. Default: derived from the idempotency key, else new and ordered by time.
+    pub task_id: Option<TaskId>,
+    /// The task's vars at its start: a JSON object.
+    pub vars: Option<Json>,
+}
+
+impl SubmitOptions {
+    /// Options with an idempotency key.
+    #[must_use]
+    pub fn with_key(key: impl Into<String>) -> Self {
+        Self {
+            idempotency_key: Some(key.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Options with a task id.
+    #[must_use]
+    pub fn with_task_id(task_id: TaskId) -> Self {
+        Self {
+            task_id: Some(task_id),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the task's vars.
+    #[must_use]
+    pub fn vars(mut self, vars: Json) -> Self {
+        self.vars = Some(vars);
+        self
+    }
+}
+
+/// Why a request of a client failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The coordinator refused it.
+    #[error("{message}{}", list(faults))]
+    #[non_exhaustive]
+    Refused {
+        /// What to do next depends on this.
+        kind: ReplyError,
+        /// One sentence for people.
+        message: Arc<str>,
+        /// Every fault of the graph, each with its path and the cure.
+        faults: Vec<Arc<str>>,
+    },
+    /// Nobody answered in time. The request may have been carried out: the same submission again
+    /// (same task id or idempotency key) is safe.
+    #[error("no coordinator answered within {} s; is one running?", .0.as_secs())]
+    NoAnswer(Duration),
+    /// There is no such task.
+    #[error("there is no task {0}")]
+    NoSuchTask(TaskId),
+    /// A value has no JSON form.
+    #[error("the value has no JSON form: {0}")]
+    Encode(Arc<serde_json::Error>),
+    /// The store or the transport failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+fn list(faults: &[Arc<str>]) -> String {
+    faults
+        .iter()
+        .map(|fault| format!("\n  - {fault}"))
+        .collect()
+}
+
+impl ClientError {
+    /// The kind of refusal, if the coordinator refused the request.
+    #[must_use]
+    pub fn refusal(&self) -> Option<ReplyError> {
+        match self {
+            Self::Refused { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                engine,
+                inbox: OnceCell::new(),
+                request_timeout: REQUEST_TIMEOUT,
+            }),
+        }
+    }
+
+    /// Submits a task. Returns once it is durably accepted, or was before.
+    ///
+    /// `graph` is anything that serializes to the graph format: a `serde_json::Value`, a [`Json`],
+    /// a graph type. (Text must be parsed first, with [`Json::parse`].) The request is repeated
+    /// until it is answered, for a minute at most; a repeat never makes a second task.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] lists every fault of the graph. [`ClientError::NoAnswer`].
+    ///
+    /// # Cancel safety
+    /// If dropped while waiting, the task may or may not exist; submit it again with the same id
+    /// or idempotency key to find out.
+    pub async fn submit<G: Serialize + ?Sized>(
+        &self,
+        graph: &G,
+        options: SubmitOptions,
+    ) -> Result<TaskHandle, ClientError> {
+        let graph = Json::encode(graph).map_err(|error| ClientError::Encode(Arc::new(error)))?;
+        let key = options.idempotency_key;
+        let task_id = options.task_id.unwrap_or_else(|| match &key {
+            Some(key) => task_id_of_key(key),
+            None => self.inner.engine.ids().task_id(),
+        });
+        let inbox = self.inbox().await?;
+        let body = Body::Submit(Submit {
+            graph,
+            vars: options.vars.unwrap_or_default(),
+            idempotency_key: key.map(Arc::from),
+            inbox: inbox.partition(),
+        });
+        self.request(&task_id, body).await?;
+        Ok(self.task(task_id))
+    }
+
+    /// A handle of a task that exists, or may.
+    #[must_use]
+    pub fn task(&self, task_id: TaskId) -> TaskHandle {
+        TaskHandle::new(self.clone(), task_id)
+    }
+
+    /// The handle of the task that was, or would be, submitted with this idempotency key.
+    #[must_use]
+    pub fn task_of_key(&self, key: &str) -> TaskHandle {
+        self.task(task_id_of_key(key))
+    }
+
+    /// A page of tasks by id, without their nodes, and whether more follow. Generated ids are
+    /// ordered by time.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn list(
+        &self,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<(Vec<TaskStatus>, bool), ClientError> {
+        match self.read(StoreRequest::ListTasks { after, limit }).await? {
+            StoreReply::Tasks(page) => {
+                let tasks = page.tasks.into_iter().map(TaskStatus::from).collect();
+                Ok((tasks, page.more))
+            }
+            other => Err(unexpected("list tasks", &other).into()),
+        }
+    }
+
+    /// Every worker that ever registered, with its newest process.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ClientError> {
+        match self.read(StoreRequest::ReadWorkers).await? {
+            StoreReply::Workers(workers) => Ok(workers),
+            other => Err(unexpected("read workers", &other).into()),
+        }
+    }
+
+    /// The nodes that a worker runs now, with their checkpoints: its state.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn active_runs(&self, worker_id: WorkerId) -> Result<Vec<NodeStatus>, ClientError> {
+        match self.read(StoreRequest::ActiveRuns { worker_id }).await? {
+            StoreReply::Nodes(nodes) => Ok(nodes.into_iter().map(NodeStatus::from).collect()),
+            other => Err(unexpected("read active runs", &other).into()),
+        }
+    }
+
+    async fn read(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
+        let engine = &self.inner.engine;
+        let call = engine.store().call(request);
+        tokio::time::timeout(engine.rpc_timeout(), call)
+            .await
+            .unwrap_or_else(|_| {
+                let detail = "the store did not answer in time";
+                Err(PortError::new(ErrorKind::Unknown, "read", detail))
+            })
+    }
+
+    async fn inbox(&self) -> Result<&Inbox, PortError> {
+        let engine = &self.inner.engine;
+        self.inner
+            .inbox
+            .get_or_try_init(|| Inbox::open(engine.clone()))
+            .await
+    }
+
+    /// Sends a request until it is answered.
+    async fn request(&self, task_id: &TaskId, body: Body) -> Result<Reply, ClientError> {
+        let timeout = self.inner.request_timeout;
+        tokio::time::timeout(
+            timeout,
+            self.request_until_answered(task_id, body, REPLY_PATIENCE),
+        )
+        .await
+        .unwrap_or(Err(ClientError::NoAnswer(timeout)))
+    }
+
+    async fn request_until_answered(
+        &self,
+        task_id: &TaskId,
+        body: Body,
+        mut patience: Duration,
+    ) -> Result<Reply, ClientError> {
+        let inbox = self.inbox().await?;
+        let engine = &self.inner.engine;
+        let shards = engine.deployment().await?.shards;
+        let mut waiting = inbox.expect_reply();
+        let mut envelope = Envelope::new(inbox.sender(), wall_ms(), body);
+        envelope.corr_id = Some(waiting.corr_id());
+        envelope.task_id = Some(task_id.clone());
+        let envelope = Arc::new(envelope.identified(0));
+        loop {
+            // A repeat is the same message: who has answered it answers again, from state.
+            let append = TransportRequest::Append {
+                stream: Stream::Shard(ShardId::of(task_id, shards)),
+                envelope: envelope.clone(),
+            };
+            let sent = async {
+                match engine.transport().call(append).await {
+                    // It never arrived: what is wrong with it will be wrong again.
+                    Err(error) if fatal(error.kind) => Err(error),
+                    Err(error) => {
+                        tracing::debug!("a request was not sent, or may be: {error}");
+                        std::future::pending().await
+                    }
+                    Ok(_) => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                reply = waiting.reply() => return accepted(reply),
+                failed = sent => return failed.map_err(ClientError::from),
+                () = tokio::time::sleep(patience) => {
+                    patience = (patience * 2).min(REPLY_PATIENCE_MAX);
+                }
+            }
+        }
+    }
+}
+
+fn fatal(kind: ErrorKind) -> bool {
+    !matches!(kind, ErrorKind::Retry | ErrorKind::Unknown)
+}
+
+fn accepted(reply: Reply) -> Result<Reply, ClientError> {
+    match reply.error {
+        Some(ErrorReply {
+            kind,
+            message,
+            faults,
+        }) if !reply.ok => Err(ClientError::Refused {
+            kind,
+            message,
+            faults,
+        }),
+        _ => Ok(reply),
+    }
+}

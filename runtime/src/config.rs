@@ -1,0 +1,243 @@
+//! Settings, with the keys and defaults of the worker guide. Times are in seconds where the key
+//! ends in `_sec`, else in milliseconds; fractions of a second are allowed.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $key:ident: $type:ty),* $(,)?) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $key(mut self, value: $type) -> Self {
+            self.$key = value;
+            self
+        }
+    )*};
+}
+
+/// Settings of one worker.
+///
+/// ```
+/// use flowkit_runtime::WorkerSettings;
+/// let settings = WorkerSettings::default().hb_interval_sec(5.0).dedup_cache_size(1_000);
+/// # let _ = settings;
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct WorkerSettings {
+    /// The worker's version, for people; default `2.0.0`.
+    pub worker_version: String,
+    /// Time between heartbeats of a run; default 20.
+    pub hb_interval_sec: f64,
+    /// Time between announcements; default 60.
+    pub announce_interval_sec: f64,
+    /// Most remembered message identities; default 10,000.
+    pub dedup_cache_size: usize,
+    /// How long one is remembered; default 3,600,000.
+    pub dedup_ttl_ms: u64,
+    /// How often a reader looks for input that it was not woken for; default 300.
+    pub pull_poll_ms_default: u64,
+    /// Longest time between such looks while there is nothing; default 4,000.
+    pub pull_empty_backoff_ms_max: u64,
+    /// How often the grants of active runs are read; default 500.
+    pub db_cancel_poll_ms: u64,
+    /// `rechunk` demands its `meta_list_key`; default false.
+    pub strict_input_adapters: bool,
+    /// Time for running batches to end when the worker stops; default 30.
+    pub shutdown_grace_sec: f64,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            worker_version: "2.0.0".to_owned(),
+            hb_interval_sec: 20.0,
+            announce_interval_sec: 60.0,
+            dedup_cache_size: 10_000,
+            dedup_ttl_ms: 3_600_000,
+            pull_poll_ms_default: 300,
+            pull_empty_backoff_ms_max: 4_000,
+            db_cancel_poll_ms: 500,
+            strict_input_adapters: false,
+            shutdown_grace_sec: 30.0,
+        }
+    }
+}
+
+impl WorkerSettings {
+    setters! {
+        /// Sets the worker's version.
+        worker_version: String,
+        /// Sets the time between heartbeats.
+        hb_interval_sec: f64,
+        /// Sets the time between announcements.
+        announce_interval_sec: f64,
+        /// Sets the size of the dedup cache.
+        dedup_cache_size: usize,
+        /// Sets the time to live of its entries.
+        dedup_ttl_ms: u64,
+        /// Sets how often a reader looks for input that it was not woken for.
+        pull_poll_ms_default: u64,
+        /// Sets the longest time between such looks.
+        pull_empty_backoff_ms_max: u64,
+        /// Sets how often grants of active runs are read.
+        db_cancel_poll_ms: u64,
+        /// Makes `rechunk` demand its `meta_list_key`.
+        strict_input_adapters: bool,
+        /// Sets the time for running batches to end when the worker stops.
+        shutdown_grace_sec: f64,
+    }
+
+    pub(crate) fn faults(&self, faults: &mut Vec<String>) {
+        seconds("hb_interval_sec", self.hb_interval_sec, faults);
+        seconds("announce_interval_sec", self.announce_interval_sec, faults);
+        if !(0.0..=MAX_SEC).contains(&self.shutdown_grace_sec) {
+            faults.push("shutdown_grace_sec: must be from 0 to 86,400".to_owned());
+        }
+        positive("dedup_cache_size", self.dedup_cache_size as u64, faults);
+        positive("dedup_ttl_ms", self.dedup_ttl_ms, faults);
+        positive("pull_poll_ms_default", self.pull_poll_ms_default, faults);
+        positive("db_cancel_poll_ms", self.db_cancel_poll_ms, faults);
+        if self.pull_empty_backoff_ms_max < self.pull_poll_ms_default {
+            faults.push(
+                "pull_empty_backoff_ms_max: must not be below pull_poll_ms_default".to_owned(),
+            );
+        }
+    }
+
+    pub(crate) fn shutdown_grace_ms(&self) -> u64 {
+        millis(self.shutdown_grace_sec)
+    }
+
+    pub(crate) fn apply(&self, config: &mut flowkit_core::worker::Config) {
+        config.worker_version = self.worker_version.as_str().into();
+        config.hb_interval_ms = millis(self.hb_interval_sec);
+        config.announce_interval_ms = millis(self.announce_interval_sec);
+        config.dedup_cache_size = self.dedup_cache_size;
+        config.dedup_ttl_ms = self.dedup_ttl_ms;
+        config.pull_poll_ms = self.pull_poll_ms_default;
+        config.pull_empty_backoff_ms_max = self.pull_empty_backoff_ms_max;
+        config.db_cancel_poll_ms = self.db_cancel_poll_ms;
+        config.strict_input_adapters = self.strict_input_adapters;
+    }
+}
+
+/// Settings of one coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct CoordinatorSettings {
+    /// Time for cancelled handlers to end; default 30.
+    pub cancel_grace_sec: f64,
+    /// Length of a worker's lease, one value for a deployment; default 60.
+    pub lease_ttl_sec: f64,
+    /// Length of the lease on a shard; default 5.
+    pub shard_lease_ttl_sec: f64,
+    /// Most tasks that are not settled; default 1,000,000.
+    pub tasks_in_flight_max: usize,
+}
+
+impl Default for CoordinatorSettings {
+    fn default() -> Self {
+        Self {
+            cancel_grace_sec: 30.0,
+            lease_ttl_sec: 60.0,
+            shard_lease_ttl_sec: 5.0,
+            tasks_in_flight_max: 1_000_000,
+        }
+    }
+}
+
+impl CoordinatorSettings {
+    setters! {
+        /// Sets the time for cancelled handlers to end.
+        cancel_grace_sec: f64,
+        /// Sets the length of a worker's lease.
+        lease_ttl_sec: f64,
+        /// Sets the length of the lease on a shard.
+        shard_lease_ttl_sec: f64,
+        /// Sets the most tasks that are not settled.
+        tasks_in_flight_max: usize,
+    }
+
+    pub(crate) fn faults(&self, faults: &mut Vec<String>) {
+        if !(0.0..=MAX_SEC).contains(&self.cancel_grace_sec) {
+            faults.push("cancel_grace_sec: must be from 0 to 86,400".to_owned());
+        }
+        seconds("lease_ttl_sec", self.lease_ttl_sec, faults);
+        seconds("shard_lease_ttl_sec", self.shard_lease_ttl_sec, faults);
+        positive(
+            "tasks_in_flight_max",
+            self.tasks_in_flight_max as u64,
+            faults,
+        );
+    }
+
+    pub(crate) fn apply(&self, config: &mut flowkit_core::coordinator::Config) {
+        config.cancel_grace_ms = millis(self.cancel_grace_sec);
+        config.lease_ttl_ms = millis(self.lease_ttl_sec);
+        config.shard_lease_ttl_ms = millis(self.shard_lease_ttl_sec);
+        config.tasks_in_flight_max = self.tasks_in_flight_max;
+    }
+}
+
+const MAX_SEC: f64 = 86_400.0;
+
+fn seconds(key: &str, value: f64, faults: &mut Vec<String>) {
+    // NaN is in no range.
+    if !(0.001..=MAX_SEC).contains(&value) {
+        faults.push(format!(
+            "{key}: must be from 0.001 to 86,400 seconds, not {value}"
+        ));
+    }
+}
+
+fn positive(key: &str, value: u64, faults: &mut Vec<String>) {
+    if value == 0 {
+        faults.push(format!("{key}: must not be 0"));
+    }
+}
+
+fn millis(seconds: f64) -> u64 {
+    crate::clock::millis(Duration::from_secs_f64(seconds.clamp(0.0, MAX_SEC)))
+}
+
+/// Every fault of a worker or coordinator that was to be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be built: {}", faults.join("; "))]
+#[non_exhaustive]
+pub struct BuildError {
+    /// One sentence each, with the key or role it is about.
+    pub faults: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_listed_at_once() {
+        let settings = WorkerSettings::default()
+            .hb_interval_sec(f64::NAN)
+            .announce_interval_sec(-1.0)
+            .dedup_ttl_ms(0)
+            .pull_empty_backoff_ms_max(1);
+        let mut faults = Vec::new();
+        settings.faults(&mut faults);
+        assert_eq!(faults.len(), 4, "{faults:?}");
+        let mut faults = Vec::new();
+        WorkerSettings::default().faults(&mut faults);
+        CoordinatorSettings::default().faults(&mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn fractions_of_seconds_mean_what_they_say() {
+        let settings = CoordinatorSettings::default().lease_ttl_sec(0.25);
+        let owner = flowkit_core::id::ClientId::new("c").unwrap();
+        let mut config = flowkit_core::coordinator::Config::new(owner, 1);
+        settings.apply(&mut config);
+        assert_eq!(config.lease_ttl_ms, 250);
+    }
+}

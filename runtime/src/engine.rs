@@ -1,0 +1,334 @@
+//! Store, transport and clock of one deployment, in one handle.
+
+use flowkit_core::coordinator::Config;
+use flowkit_core::id::{ClientId, ShardId};
+use flowkit_core::port::{
+    ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport,
+};
+use flowkit_core::record::DeploymentRecord;
+use flowkit_memory::{LocalTransport, MemoryStore};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OnceCell, watch};
+
+use crate::clock::Clock;
+use crate::driver::drive_coordinator;
+use crate::ids::IdSource;
+use crate::worker::WorkerHandle;
+use crate::{BuildError, Client, CoordinatorSettings};
+
+/// A deployment as this process sees it: where its truth lives and how its messages travel.
+///
+/// Cheap to clone; clones are the same engine. A process that is a whole deployment by itself
+/// calls [`Engine::start`] for the coordinator, builds workers with
+/// [`Worker::builder`](crate::Worker::builder), submits with [`Engine::client`], and ends with
+/// [`Engine::stop`]:
+///
+/// ```
+/// use flowkit_runtime::*;
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::memory();
+/// engine.start().await?;
+/// let worker = Worker::builder(&engine)
+///     .role("double", handler_fn(|_cx, batch: Batch<i64>| async move {
+///         Ok(BatchResult::of(batch.payload * 2).metric("numbers", 1))
+///     }))
+///     .build()?
+///     .start();
+///
+/// let graph = json!({"nodes": [
+///     {"node_id": "d", "type": "double", "io": {"input_inline": 21}},
+/// ], "edges": []});
+/// let task = engine.client().submit(&graph, SubmitOptions::default()).await?;
+/// let outcome = task.wait().await?;
+/// assert_eq!(outcome.state, TaskState::Finished);
+/// assert_eq!(task.artifacts("d").all().await?[0].value.text(), "42");
+///
+/// worker.stop().await?;
+/// engine.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    transport: Arc<dyn Transport>,
+    settings: EngineSettings,
+    /// Every other process of this deployment is dead: it is the only one.
+    alone: bool,
+    clock: Clock,
+    ids: IdSource,
+    deployment: OnceCell<DeploymentRecord>,
+    parts: Mutex<Parts>,
+}
+
+/// What runs in this process.
+#[derive(Debug, Default)]
+struct Parts {
+    coordinator: Option<CoordinatorHandle>,
+    workers: Vec<WorkerHandle>,
+}
+
+/// Settings of an engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineSettings {
+    /// A call to a port without an answer after this long counts as unknown; default 10 s.
+    pub rpc_timeout: Duration,
+    /// Shards, used when the deployment is created; default 1.
+    pub shards: u32,
+    /// Inbox partitions, used when the deployment is created; default 16.
+    pub inboxes: u32,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            rpc_timeout: Duration::from_secs(10),
+            shards: 1,
+            inboxes: 16,
+        }
+    }
+}
+
+impl Engine {
+    /// An engine in the memory of this process: for tests, and for work that need not outlive it.
+    #[must_use]
+    pub fn memory() -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::made(
+            store,
+            Arc::new(LocalTransport::new()),
+            EngineSettings::default(),
+            true,
+        )
+    }
+
+    /// An engine on one machine: a store that this process holds alone, and streams in memory.
+    ///
+    /// The streams die with the process; what must still be sent follows from the store.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn local(store: Arc<dyn Store>) -> Result<Self, PortError> {
+        let settings = EngineSettings::default();
+        let deployment = read_deployment(&*store, &settings).await?;
+        let mut transport = LocalTransport::new();
+        for shard in (0..deployment.shards).map(ShardId) {
+            let reply = store.call(StoreRequest::ReadShard { shard }).await?;
+            let StoreReply::Shard(record) = reply else {
+                return Err(unexpected("read shard", &reply));
+            };
+            transport = transport.starting_at(Stream::Shard(shard), record.next);
+        }
+        Ok(Self::made(store, Arc::new(transport), settings, true))
+    }
+
+    /// An engine over any store and transport, shared with other processes.
+    #[must_use]
+    pub fn with(store: Arc<dyn Store>, transport: Arc<dyn Transport>) -> Self {
+        Self::with_settings(store, transport, EngineSettings::default())
+    }
+
+    /// The same with settings.
+    #[must_use]
+    pub fn with_settings(
+        store: Arc<dyn Store>,
+        transport: Arc<dyn Transport>,
+        settings: EngineSettings,
+    ) -> Self {
+        Self::made(store, transport, settings, false)
+    }
+
+    fn made(
+        store: Arc<dyn Store>,
+        transport: Arc<dyn Transport>,
+        settings: EngineSettings,
+        alone: bool,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                transport,
+                settings,
+                alone,
+                clock: Clock::new(),
+                ids: IdSource::new(),
+                deployment: OnceCell::new(),
+                parts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// A client of this deployment. Each call makes a new one, with an inbox of its own; clone it
+    /// to share.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.clone())
+    }
+
+    /// Starts a coordinator with default settings in this process; see [`Engine::start_with`].
+    ///
+    /// # Errors
+    /// The deployment's record cannot be read.
+    pub async fn start(&self) -> Result<(), StartError> {
+        self.start_with(CoordinatorSettings::default()).await
+    }
+
+    /// Starts a coordinator in this process, on the current tokio runtime. Does nothing if one runs
+    /// already.
+    ///
+    /// # Errors
+    /// The settings are faulty, or the deployment's record cannot be read.
+    pub async fn start_with(&self, settings: CoordinatorSettings) -> Result<(), StartError> {
+        let mut faults = Vec::new();
+        settings.faults(&mut faults);
+        if !faults.is_empty() {
+            return Err(BuildError { faults }.into());
+        }
+        let deployment = self.deployment().await?;
+        let mut config = Config::new(self.client_id("coordinator"), self.ids().random64());
+        settings.apply(&mut config);
+        config.shards = deployment.shards;
+        config.inboxes = deployment.inboxes;
+        config.applies_before_sync = self.store().applies_before_sync();
+
+        let mut parts = self.parts();
+        if parts.coordinator.is_some() {
+            return Ok(());
+        }
+        // Workers that run here already are alive, whoever else is dead.
+        config.predecessors_dead = self.inner.alone && parts.workers.is_empty();
+        let (stop, stopped) = watch::channel(false);
+        let (ended, done) = watch::channel(false);
+        let engine = self.clone();
+        tokio::spawn(async move {
+            drive_coordinator(engine, config, stopped).await;
+            ended.send_replace(true);
+        });
+        parts.coordinator = Some(CoordinatorHandle { stop, done });
+        Ok(())
+    }
+
+    /// Stops what runs in this process: first the workers, which hand their runs over, then the
+    /// coordinator, which commits what it has folded. Work that is not done goes on with the next
+    /// start, where the store is durable.
+    pub async fn stop(&self) {
+        let Parts {
+            coordinator,
+            workers,
+        } = std::mem::take(&mut *self.parts());
+        let stops = workers.iter().map(WorkerHandle::stop);
+        for outcome in futures_util::future::join_all(stops).await {
+            if let Err(error) = outcome {
+                tracing::warn!("a worker did not stop in order: {error}");
+            }
+        }
+        if let Some(mut coordinator) = coordinator {
+            coordinator.stop.send_replace(true);
+            let _ = coordinator.done.wait_for(|done| *done).await;
+        }
+    }
+
+    pub(crate) fn adopt(&self, worker: WorkerHandle) {
+        let mut parts = self.parts();
+        parts.workers.retain(|worker| !worker.has_stopped());
+        parts.workers.push(worker);
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
+        self.inner
+            .parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.inner.store
+    }
+
+    /// The transport.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.inner.transport
+    }
+
+    pub(crate) fn rpc_timeout(&self) -> Duration {
+        self.inner.settings.rpc_timeout
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.inner.clock
+    }
+
+    pub(crate) fn ids(&self) -> &IdSource {
+        &self.inner.ids
+    }
+
+    pub(crate) fn client_id(&self, prefix: &str) -> ClientId {
+        match ClientId::new(self.ids().name(prefix)) {
+            Ok(id) => id,
+            Err(error) => unreachable!("a prefix and digits are an id: {error}"),
+        }
+    }
+
+    /// What was fixed when the deployment was created; creates it if this is the first use.
+    pub(crate) async fn deployment(&self) -> Result<DeploymentRecord, PortError> {
+        self.inner
+            .deployment
+            .get_or_try_init(|| read_deployment(self.store(), &self.inner.settings))
+            .await
+            .copied()
+    }
+}
+
+async fn read_deployment(
+    store: &dyn Store,
+    settings: &EngineSettings,
+) -> Result<DeploymentRecord, PortError> {
+    let propose = DeploymentRecord {
+        shards: settings.shards.max(1),
+        inboxes: settings.inboxes.max(1),
+    };
+    match store.call(StoreRequest::Deployment { propose }).await? {
+        StoreReply::Deployment(record) => Ok(record),
+        other => Err(unexpected("read deployment", &other)),
+    }
+}
+
+pub(crate) fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> PortError {
+    PortError::new(
+        ErrorKind::Unsupported,
+        op,
+        format!("unexpected reply {reply:?}"),
+    )
+}
+
+/// A coordinator of this process.
+#[derive(Debug)]
+struct CoordinatorHandle {
+    stop: watch::Sender<bool>,
+    done: watch::Receiver<bool>,
+}
+
+/// Why a coordinator could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its settings are faulty.
+    #[error(transparent)]
+    Settings(#[from] BuildError),
+    /// The deployment's record cannot be read.
+    #[error("the deployment's record cannot be read")]
+    Store(#[from] PortError),
+}

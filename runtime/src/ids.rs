@@ -1,0 +1,94 @@
+//! Ids that nobody else makes: client ids, generated worker ids, task ids ordered by time.
+
+use flowkit_core::hash::stable128;
+use flowkit_core::id::TaskId;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::wall_ms;
+
+/// Random numbers of one process: a seed and a counter, hashed.
+#[derive(Debug)]
+pub(crate) struct IdSource {
+    seed: [u64; 2],
+    drawn: AtomicU64,
+}
+
+impl IdSource {
+    /// Seeded by the operating system.
+    pub(crate) fn new() -> Self {
+        // `RandomState` is the standard library's own door to the system's randomness.
+        let seed = [0_u64, 1].map(|part| RandomState::new().hash_one(part));
+        Self::seeded(seed)
+    }
+
+    pub(crate) fn seeded(seed: [u64; 2]) -> Self {
+        Self {
+            seed,
+            drawn: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn random128(&self) -> u128 {
+        let counter = self.drawn.fetch_add(1, Ordering::Relaxed);
+        stable128(&[
+            &self.seed[0].to_le_bytes(),
+            &self.seed[1].to_le_bytes(),
+            &counter.to_le_bytes(),
+        ])
+    }
+
+    pub(crate) fn random64(&self) -> u64 {
+        (self.random128() >> 64) as u64
+    }
+
+    /// `prefix-` and 16 hexadecimal digits.
+    pub(crate) fn name(&self, prefix: &str) -> String {
+        format!("{prefix}-{:016x}", self.random64())
+    }
+
+    /// A task id: 48 bits of time, then 64 random bits, so newer tasks sort behind older ones.
+    pub(crate) fn task_id(&self) -> TaskId {
+        let time = u128::from(wall_ms().unsigned_abs()) & 0xffff_ffff_ffff;
+        text_id(time << 64 | u128::from(self.random64()))
+    }
+}
+
+/// The task id that belongs to an idempotency key: the same key is the same task, everywhere.
+pub(crate) fn task_id_of_key(key: &str) -> TaskId {
+    let hash = stable128(&[b"idempotency key", key.as_bytes()]);
+    text_id(hash & ((1 << 112) - 1))
+}
+
+/// 112 bits as 23 characters whose order as text is the order of the numbers.
+fn text_id(number: u128) -> TaskId {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let text: String = (0..23)
+        .rev()
+        .map(|place| char::from(DIGITS[(number >> (place * 5)) as usize & 31]))
+        .collect();
+    match TaskId::new(text) {
+        Ok(id) => id,
+        Err(error) => unreachable!("23 letters and digits are an id: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_names_one_task() {
+        assert_eq!(task_id_of_key("a"), task_id_of_key("a"));
+        assert_ne!(task_id_of_key("a"), task_id_of_key("b"));
+    }
+
+    #[test]
+    fn ids_sort_by_their_number_and_never_repeat() {
+        assert!(text_id(31) < text_id(32));
+        assert!(text_id(1 << 64) > text_id((1 << 64) - 1));
+        let ids = IdSource::seeded([1, 2]);
+        assert_ne!(ids.task_id(), ids.task_id());
+        assert_ne!(IdSource::new().random64(), IdSource::new().random64());
+    }
+}

@@ -1,0 +1,266 @@
+//! One run of a handler: answers the machine's commands, one at a time, in a task of its own.
+
+use flowkit_core::id::BatchUid;
+use flowkit_core::json::Json;
+use flowkit_core::message::AdapterSpec;
+use flowkit_core::record::Totals;
+use flowkit_core::worker::{RunCommand, RunEvent, RunId, RunSpec};
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::sync::mpsc;
+
+use crate::batch::no_json;
+use crate::{Batch, BatchStream, Handler, HandlerError, RunContext, TaskInput};
+
+/// What a run's task is given by the worker's driver.
+pub(crate) struct RunSeat {
+    pub(crate) run: RunId,
+    pub(crate) cx: RunContext,
+    pub(crate) commands: mpsc::UnboundedReceiver<RunCommand>,
+    pub(crate) events: mpsc::UnboundedSender<(RunId, RunEvent)>,
+}
+
+/// A handler without its types.
+pub(crate) trait ErasedHandler: Send + Sync {
+    fn run(self: Arc<Self>, seat: RunSeat) -> BoxFuture<'static, ()>;
+}
+
+impl<H: Handler> ErasedHandler for H {
+    fn run(self: Arc<Self>, seat: RunSeat) -> BoxFuture<'static, ()> {
+        Box::pin(run(self, seat))
+    }
+}
+
+async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
+    let mut body = Body {
+        handler,
+        cx: seat.cx.clone(),
+        input: None,
+        source: None,
+        drawn: None,
+        state: None,
+    };
+    while let Some(command) = seat.commands.recv().await {
+        let event = match command {
+            RunCommand::Abort => continue, // what it was meant for has answered already
+            RunCommand::Close => {
+                close(body, &mut seat.commands).await;
+                let _ = seat.events.send((seat.run, RunEvent::Closed));
+                return;
+            }
+            command => {
+                let step = caught(body.step(command));
+                let outcome = unless_aborted(step, &mut seat.commands).await;
+                // The future is dropped by now, whatever the outcome.
+                body.answer(outcome)
+            }
+        };
+        // Fails only when the worker is gone; then `recv` ends the loop.
+        let _ = seat.events.send((seat.run, event));
+    }
+}
+
+/// `None`: the run was aborted, or its worker is gone; the future is dropped.
+async fn unless_aborted<T>(
+    step: impl Future<Output = T>,
+    commands: &mut mpsc::UnboundedReceiver<RunCommand>,
+) -> Option<T> {
+    let aborted = async {
+        while let Some(command) = commands.recv().await {
+            if command == RunCommand::Abort {
+                return;
+            }
+            tracing::error!(
+                ?command,
+                "a command came while another was in work; dropped"
+            );
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = step => Some(outcome),
+        () = aborted => None,
+    }
+}
+
+async fn close<H: Handler>(body: Body<H>, commands: &mut mpsc::UnboundedReceiver<RunCommand>) {
+    let Body { handler, cx, .. } = body; // drops the source and the run's state
+    let cleanup = async {
+        while let Some(cleanup) = cx.pop_cleanup() {
+            if let Err(text) = caught(cleanup).await {
+                tracing::warn!(run = ?cx, "a cleanup panicked: {text}");
+            }
+        }
+        if let Err(text) = caught(handler.cleanup(&cx)).await {
+            tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
+        }
+    };
+    unless_aborted(cleanup, commands).await;
+}
+
+/// Runs a future to its end; a panic in it is its outcome.
+async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| {
+        // After a panic the future is not polled again, only dropped.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
+        }
+    })
+    .await
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}
+
+struct Body<H: Handler> {
+    handler: Arc<H>,
+    cx: RunContext,
+    input: Option<TaskInput>,
+    source: Option<BatchStream<H::Input>>,
+    /// The batch drawn last, as its type: the machine carries only its uid, so nothing is encoded.
+    drawn: Option<Batch<H::Input>>,
+    state: Option<H::Run>,
+}
+
+impl<H: Handler> Body<H> {
+    async fn step(&mut self, command: RunCommand) -> Result<RunEvent, HandlerError> {
+        match command {
+            RunCommand::Begin(spec) => self.begin(&spec).await,
+            RunCommand::NextBatch => self.next_batch().await,
+            RunCommand::Process {
+                batch_uid,
+                payload,
+                checkpoint,
+            } => self.process(batch_uid, &payload, checkpoint).await,
+            RunCommand::Finalize { totals } => self.finalize(totals).await,
+            // The driver delivers these itself; `run` takes the last two.
+            RunCommand::CheckpointSaved(_)
+            | RunCommand::Cancel { .. }
+            | RunCommand::Abort
+            | RunCommand::Close => unreachable!("not a command for a handler"),
+        }
+    }
+
+    async fn begin(&mut self, spec: &RunSpec) -> Result<RunEvent, HandlerError> {
+        self.state = Some(self.handler.init(&self.cx).await?);
+        let input = TaskInput::of_spec(&spec.input)?;
+        let mut input = self.handler.load_input(&self.cx, input).await?;
+        let adapter = input.adapter.take().or_else(|| adapter_of(&input));
+        self.input = Some(input);
+        Ok(RunEvent::Loaded { adapter })
+    }
+
+    async fn next_batch(&mut self) -> Result<RunEvent, HandlerError> {
+        let source = match &mut self.source {
+            Some(source) => source,
+            none => {
+                let input = self.input.take().unwrap_or_default();
+                none.insert(self.handler.batches(&self.cx, input).await?)
+            }
+        };
+        let Some((batch, last)) = source.next().await? else {
+            return Ok(RunEvent::BatchesEnded);
+        };
+        let batch_uid = batch.checked_uid()?;
+        self.drawn = Some(batch);
+        Ok(RunEvent::Batch {
+            batch_uid,
+            payload: Json::null(),
+            last,
+        })
+    }
+
+    async fn process(
+        &mut self,
+        uid: BatchUid,
+        payload: &Json,
+        checkpoint: Option<Json>,
+    ) -> Result<RunEvent, HandlerError> {
+        let drawn = self
+            .drawn
+            .take()
+            .filter(|batch| *batch.uid == *uid.as_str());
+        let mut batch = match drawn {
+            Some(batch) => batch,
+            None => {
+                let payload = payload.decode();
+                let payload = payload.map_err(|error| HandlerError::bad_input(&error))?;
+                Batch::new(uid.as_str(), payload)
+            }
+        };
+        batch.checkpoint = checkpoint.clone();
+        self.cx.begin_batch(uid, checkpoint);
+        let Some(state) = &mut self.state else {
+            unreachable!("a batch comes only after the run began");
+        };
+        let result = self.handler.process(&self.cx, state, batch).await?;
+        let written = self.cx.end_batch();
+        let artifact = match result.artifact {
+            Some(artifact) => Some(Json::encode(&artifact).map_err(|error| no_json(&error))?),
+            None => written,
+        };
+        self.cx.count(&result.metrics);
+        Ok(RunEvent::Processed {
+            metrics: result.metrics,
+            artifact,
+        })
+    }
+
+    async fn finalize(&mut self, totals: Totals) -> Result<RunEvent, HandlerError> {
+        self.cx.set_totals(totals);
+        let Some(state) = self.state.take() else {
+            unreachable!("a run is finalized once, after it began");
+        };
+        let end = self.handler.finalize(&self.cx, state).await?;
+        let result = end.result.transpose()?.or_else(|| self.cx.take_complete());
+        Ok(RunEvent::Finalized {
+            metrics: end.metrics,
+            result,
+        })
+    }
+
+    /// The one answer to a command.
+    fn answer(&self, outcome: Option<Result<Result<RunEvent, HandlerError>, String>>) -> RunEvent {
+        let error = match outcome {
+            Some(Ok(Ok(event))) => return event,
+            Some(Ok(Err(error))) => error,
+            Some(Err(panic)) => HandlerError::panic(&panic),
+            None => HandlerError::cancelled(),
+        };
+        self.cx.end_batch();
+        RunEvent::Failed(error.into_failure(|source| self.handler.classify_error(&**source)))
+    }
+}
+
+/// The adapter that stands in the loaded input, as the graph format writes it.
+fn adapter_of(input: &TaskInput) -> Option<AdapterSpec> {
+    #[derive(Deserialize)]
+    struct Proposal {
+        input_adapter: Arc<str>,
+        #[serde(default)]
+        input_args: Json,
+    }
+    let inline = input.inline.as_ref()?;
+    // Most inputs have none: look before parsing.
+    if !inline.text().contains("\"input_adapter\"") {
+        return None;
+    }
+    let proposal: Proposal = inline.decode().ok()?;
+    Some(AdapterSpec {
+        name: proposal.input_adapter,
+        args: proposal.input_args,
+    })
+}
