@@ -31,6 +31,7 @@ pub(crate) struct Calls<'a> {
     timeout: Duration,
     ready: VecDeque<Answer>,
     waiting: FuturesUnordered<BoxFuture<'a, Answer>>,
+    store_calls_waiting: usize,
 }
 
 impl<'a> Calls<'a> {
@@ -45,6 +46,7 @@ impl<'a> Calls<'a> {
             timeout,
             ready: VecDeque::new(),
             waiting: FuturesUnordered::new(),
+            store_calls_waiting: 0,
         }
     }
 
@@ -56,6 +58,7 @@ impl<'a> Calls<'a> {
                 let timeout = self.timeout;
                 let call =
                     async move { Answer::Store(op, within(timeout, "store call", call).await) };
+                self.store_calls_waiting += 1;
                 self.waiting.push(Box::pin(call));
             }
         }
@@ -85,16 +88,33 @@ impl<'a> Calls<'a> {
             return Poll::Ready(answer);
         }
         match self.waiting.poll_next_unpin(cx) {
-            Poll::Ready(Some(answer)) => Poll::Ready(answer),
+            Poll::Ready(Some(answer)) => {
+                if matches!(answer, Answer::Store(..)) {
+                    self.store_calls_waiting -= 1;
+                }
+                Poll::Ready(answer)
+            }
             // An empty set is woken by nothing; the driver waits for its other inputs.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Waits for the answers of store calls, which nobody reads any more.
+    pub(crate) async fn finish_store_calls(&mut self, patience: Duration) {
+        let finish = async {
+            while self.store_calls_waiting > 0 {
+                std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+            }
+        };
+        // Too slow: the lease lapses by itself.
+        let _ = tokio::time::timeout(patience, finish).await;
     }
 
     /// Forgets every request: whoever asked is gone. They may still happen.
     pub(crate) fn clear(&mut self) {
         self.ready.clear();
         self.waiting.clear();
+        self.store_calls_waiting = 0;
     }
 }
 

@@ -1,11 +1,11 @@
 //! The coordinator's driver: one task that feeds the machine and carries out its effects.
 
-use super::pending::Coordinator as Machine;
-use flowkit_core::coordinator::{Config, Effect, Input};
+use flowkit_core::coordinator::{Config, Coordinator as Machine, Effect, Input};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::watch;
 
 use super::calls::{Answer, Calls};
@@ -13,6 +13,9 @@ use super::worker::{raised, sleep_until};
 use super::{INPUTS_PER_TURN, log};
 use crate::engine::Engine;
 use crate::run::panic_text;
+
+/// How long a stopped coordinator waits for the answers of its last store calls.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Drives a coordinator until it has stopped.
 pub(crate) async fn drive_coordinator(
@@ -83,8 +86,9 @@ pub(crate) async fn drive_coordinator(
             config.seed = config.seed.wrapping_add(1);
             // The workers of this process are alive.
             config.predecessors_dead = false;
+            let subject = machine.subject();
             machine = Machine::new(config.clone());
-            next = VecDeque::from([Input::Panicked, Input::Wake]);
+            next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
             if stopping {
                 next.push_back(Input::Shutdown);
             }
@@ -95,7 +99,11 @@ pub(crate) async fn drive_coordinator(
                 Effect::Store { op, request } => calls.store(op, request),
                 Effect::Transport { op, request } => calls.transport(op, request),
                 Effect::Report(report) => log::log(&report),
-                Effect::Stopped => return,
+                Effect::Stopped => {
+                    // The lease is being given up: let that arrive.
+                    calls.finish_store_calls(STOP_PATIENCE).await;
+                    return;
+                }
             }
         }
         turn += 1;

@@ -20,5 +20,4 @@ macro_rules! machine {
         }
     };
 }
-machine!(Coordinator, coordinator);
 machine!(Worker, worker);
