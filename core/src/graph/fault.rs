@@ -1,5 +1,6 @@
 //! What is wrong with a graph, and where.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Most faults listed for one graph; a last one says how many more there are. It keeps the answer
@@ -47,10 +48,20 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Path::Root => f.write_str("graph"),
-            Path::Key(Path::Root, key) => f.write_str(key),
-            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Key(Path::Root, key) => f.write_str(&shown_key(key)),
+            Path::Key(parent, key) => write!(f, "{parent}.{}", shown_key(key)),
             Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
         }
+    }
+}
+
+/// A key as part of a path: as it is if it is a word, else quoted and of bounded length.
+fn shown_key(key: &str) -> Cow<'_, str> {
+    let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '$');
+    if !key.is_empty() && key.len() <= 80 && key.chars().all(word) {
+        Cow::Borrowed(key)
+    } else {
+        Cow::Owned(quoted(key))
     }
 }
 

@@ -11,6 +11,7 @@ mod cycle;
 mod edge;
 mod fan_in;
 mod fault;
+pub mod generate;
 mod parse;
 mod plan;
 mod read;
@@ -20,6 +21,7 @@ pub use adapter::{Adapter, Pull};
 pub use edge::{ParentView, edge_state, failure_handled};
 pub use fan_in::{EdgeState, FanIn, FanInTally, Verdict};
 pub use fault::{FAULTS_MAX, Fault};
+pub use generate::{GraphOptions, generate};
 pub use plan::{ChildEdge, EdgeCondition, ParentEdge, Plan, PlanNode};
 pub use spec::{Graph, Node, RetryPolicy};
 

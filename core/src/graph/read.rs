@@ -118,8 +118,7 @@ impl<'a> Fields<'a> {
                 Some(like) => format!("did you mean `{like}`?"),
                 None => format!("remove it; known fields are {}", known.join(", ")),
             };
-            let name: String = name.chars().take(80).collect();
-            faults.add(path.key(&name), "is not a field of the format", cure);
+            faults.add(path.key(name), "is not a field of the format", cure);
         }
         Some(fields)
     }

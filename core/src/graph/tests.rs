@@ -1,4 +1,6 @@
 mod faults;
+mod hostile;
+mod life;
 mod plan;
 mod rules;
 

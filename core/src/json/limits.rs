@@ -263,6 +263,9 @@ impl<'a> Scan<'a> {
                     if !path.is_empty() {
                         path.push('.');
                     }
+                    if key.is_empty() {
+                        path.push_str("\"\"");
+                    }
                     path.extend(key.chars().take(80));
                 }
             }
