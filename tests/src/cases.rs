@@ -1,0 +1,161 @@
+//! The macros that turn the suites into tests. A case that is missing here fails
+//! `tests/listed.rs`.
+
+/// One `#[test]` per store case: `store_conformance!(name, open())`, where the expression is a
+/// future of a fresh [`StoreInstance`](crate::StoreInstance) each time it is evaluated.
+#[macro_export]
+macro_rules! store_conformance {
+    ($backend:ident, $open:expr) => {
+        $crate::store_conformance!(@tests $backend, $open;
+            ownership: [
+                the_first_proposal_fixes_the_deployment,
+                a_lease_is_exclusive_until_it_lapses_by_store_time,
+                a_holder_renews_its_lease,
+                a_lease_is_released_by_its_holder_only,
+                an_unknown_shard_reads_as_zero,
+                only_the_holder_of_the_lease_raises_the_epoch,
+                the_epoch_is_raised_from_what_was_read,
+                two_owners_race_for_a_shard_and_one_wins,
+                a_commit_races_a_takeover_and_is_seen_or_fenced,
+                shards_do_not_share_leases_or_epochs,
+            ],
+            commit: [
+                a_commit_before_any_takeover_is_fenced,
+                a_commit_moves_seq_offset_and_last_entry,
+                the_same_commit_again_is_committed_again,
+                another_commit_under_a_used_seq_is_a_conflict,
+                a_commit_out_of_order_is_a_conflict,
+                a_stale_epoch_is_refused_and_writes_nothing,
+                a_late_copy_of_a_fenced_owners_commit_changes_nothing,
+                a_group_commit_is_seen_whole,
+                a_later_commit_writes_over_an_earlier_one,
+                an_artifact_number_is_taken_once,
+                a_batch_uid_is_accepted_once,
+                an_artifact_twice_in_one_commit_is_refused_whole,
+                a_refused_commit_leaves_its_seq_free,
+                a_commit_carries_512_records_and_4_mib,
+            ],
+            crash: [
+                what_was_synced_survives_a_crash,
+                a_crash_leaves_a_prefix_of_commits,
+                a_commit_in_doubt_is_settled_after_a_crash,
+                a_raised_epoch_survives_a_crash,
+                registrations_survive_a_crash,
+                scratch_and_staged_bodies_survive_a_crash,
+                a_lease_after_a_crash,
+                sync_is_for_stores_that_apply_first,
+                readers_see_synced_state_and_owners_applied_state,
+            ],
+            reads: [
+                loading_pages_the_unsettled_tasks_of_a_shard,
+                records_age_by_store_time,
+                lookups_answer_in_order,
+                lists_page_every_task,
+                a_task_is_read_with_its_nodes_by_id,
+                active_runs_follow_the_grants,
+                an_unreadable_record_sets_its_task_aside,
+                ids_of_any_script_and_shape_stay_apart,
+                large_values_come_back_whole,
+            ],
+            workers: [
+                every_registration_raises_the_incarnation,
+                a_registration_writes_the_whole_record,
+                grants_are_read_in_order_and_unknown_nodes_are_none,
+                a_token_is_current_while_its_grant_stands,
+                a_grant_is_cancelled_with_its_task_or_alone,
+            ],
+            artifacts: [
+                accepted_batches_page_by_number,
+                artifacts_page_by_number,
+                a_reply_of_artifacts_is_bounded_in_bytes,
+                a_staged_body_is_invisible_until_accepted,
+                a_staged_body_of_another_token_is_never_shown,
+                staging_again_is_harmless,
+                an_accepted_body_never_changes,
+                an_accepted_body_that_is_missing_is_corrupt,
+            ],
+            scratch: [
+                scratch_that_was_never_written_is_none,
+                scratch_is_handed_to_the_next_token,
+                taking_scratch_fences_older_tokens,
+                writing_scratch_fences_older_tokens,
+                scratch_belongs_to_one_node,
+            ],
+        );
+    };
+    (@tests $backend:ident, $open:expr; $($group:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        mod $backend {
+            #[allow(unused_imports, reason = "what the expression needs")]
+            use super::*;
+            $($(
+                #[test]
+                fn $case() {
+                    $crate::run(async {
+                        let mut instance = $open.await;
+                        $crate::store::$group::$case(&mut instance).await;
+                    });
+                }
+            )*)*
+        }
+    };
+}
+
+/// The property test of a store against the model, for backends other than the model itself:
+/// `store_matches_model!(name, open())` expands to one `#[test]`.
+#[macro_export]
+macro_rules! store_matches_model {
+    ($name:ident, $open:expr) => {
+        #[test]
+        fn $name() {
+            $crate::store::random::matches_the_model(|| $crate::run(async { $open.await }));
+        }
+    };
+}
+
+/// One `#[test]` per transport case: `transport_conformance!(name, open())`.
+#[macro_export]
+macro_rules! transport_conformance {
+    ($backend:ident, $open:expr) => {
+        $crate::transport_conformance!(@tests $backend, $open;
+            order: [
+                offsets_count_up_and_entries_come_back_in_order,
+                a_read_goes_on_where_the_last_one_ended,
+                streams_do_not_mix,
+                concurrent_appends_are_each_there_once,
+                a_message_comes_back_as_it_was_sent,
+                a_large_message_comes_back_whole,
+                an_undecodable_entry_keeps_its_place,
+            ],
+            waiting: [
+                a_waiting_read_is_woken_by_an_append,
+                every_waiting_reader_is_woken,
+                a_wait_that_runs_out_is_empty,
+                a_read_that_must_not_wait_returns_at_once,
+                a_dropped_read_leaves_nothing_behind,
+            ],
+            bounds: [
+                an_unused_stream_is_empty,
+                bounds_follow_appends,
+                a_read_beyond_the_end_is_invalid,
+                forgotten_entries_are_gone_or_kept_as_declared,
+                forgetting_never_passes_the_end,
+                a_reopened_stream_is_there_or_empty_as_declared,
+            ],
+        );
+    };
+    (@tests $backend:ident, $open:expr; $($group:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        mod $backend {
+            #[allow(unused_imports, reason = "what the expression needs")]
+            use super::*;
+            $($(
+                #[test]
+                fn $case() {
+                    $crate::run(async {
+                        let mut instance = $open.await;
+                        $crate::transport::$group::$case(&mut instance).await;
+                    });
+                }
+            )*)*
+        }
+    };
+}
