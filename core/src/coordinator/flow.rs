@@ -252,7 +252,7 @@ impl Shard {
             self.note_readers(key);
             self.update_readers(key);
             self.spread_edges(ctx, key, &mut work);
-            self.spread_resolution(ctx, key, &mut work);
+            self.spread_failure(ctx, key);
         }
         self.task_progress(ctx, number);
     }
@@ -300,36 +300,29 @@ impl Shard {
     }
 
     /// A failure is judged once the nodes that were to handle it have ended.
-    fn spread_resolution(
-        &mut self,
-        ctx: &mut Context<'_>,
-        key: NodeKey,
-        work: &mut VecDeque<usize>,
-    ) {
-        let Some(task) = self.tasks.get_mut(&key.task) else {
+    fn spread_failure(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
+        let Some(task) = self.tasks.get(&key.task) else {
             return;
         };
-        if task.nodes[key.node].resolved.is_some() {
-            return;
-        }
-        let Some(resolved) = task.resolution(key.node) else {
-            return;
-        };
-        task.nodes[key.node].resolved = Some(resolved);
-        let failed = task.nodes[key.node].record.state == NodeState::Failed;
-        for edge in &task.plan.node(key.node).parents {
-            if edge.when == EdgeCondition::Failure {
-                work.push_back(edge.node);
+        let parents = task.plan.node(key.node).parents.iter();
+        let of_others = parents
+            .filter(|e| e.when == EdgeCondition::Failure)
+            .map(|e| e.node);
+        let judged: Vec<usize> = std::iter::once(key.node).chain(of_others).collect();
+        for node in judged {
+            let Some(task) = self.tasks.get_mut(&key.task) else {
+                return;
+            };
+            let failed = NodeKey {
+                task: key.task,
+                node,
+            };
+            match task.resolve(node) {
+                None => {}
+                Some(true) => self.note_readers(failed),
+                Some(false) if task.is_closing() => {}
+                Some(false) => self.fail_task(ctx, failed),
             }
-        }
-        // A failed node that was to handle another's failure is that one's business.
-        let handler = task.plan.node(key.node).parents.iter().any(|e| {
-            e.when == EdgeCondition::Failure && task.nodes[e.node].record.state == NodeState::Failed
-        });
-        if failed && !resolved && !handler && !task.is_closing() {
-            self.fail_task(ctx, key);
-        } else if failed {
-            self.note_readers(key);
         }
     }
 
@@ -394,7 +387,6 @@ impl Shard {
                 NodeState::Cancelled
             };
             self.set_state(ctx, key, state, cause);
-            self.node_mut(key).resolved = Some(false);
         }
     }
 

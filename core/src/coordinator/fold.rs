@@ -328,17 +328,13 @@ impl Shard {
         about: (&crate::id::TaskId, &crate::id::NodeId, Token),
     ) {
         let (task, node, token) = about;
-        match key {
-            Some(key) => {
-                if self.node(key).is_none_or(|n| n.record.lease_no < token) {
-                    return;
-                }
+        if let Some(key) = key {
+            if self.node(key).is_none_or(|n| n.record.lease_no < token) {
+                return;
             }
+        } else if !self.numbers.contains_key(task) {
             // Known to the store, but not to us? Only a lookup tells whether it is over.
-            None if !self.numbers.contains_key(task) => {
-                return self.look_up_fenced(ctx, worker, incarnation, about);
-            }
-            None => {}
+            return self.look_up_fenced(ctx, worker, incarnation, about);
         }
         self.send_fenced(ctx, worker, incarnation, (task, node, token));
     }

@@ -116,13 +116,21 @@ impl Shard {
                 continue;
             }
             for node in 0..task.nodes.len() {
-                self.resume_node(ctx, NodeKey { task: number, node }, holders_dead);
+                self.resume_node(ctx, NodeKey { task: number, node });
             }
             self.task_progress(ctx, number);
         }
+        if holders_dead {
+            let held: Vec<NodeKey> = self.held.values().flatten().copied().collect();
+            for key in held {
+                if self.node(key).is_some_and(super::task::Node::is_granted) {
+                    self.lose_grant(ctx, key, "its worker's process is gone");
+                }
+            }
+        }
     }
 
-    fn resume_node(&mut self, ctx: &mut Context<'_>, key: NodeKey, holders_dead: bool) {
+    fn resume_node(&mut self, ctx: &mut Context<'_>, key: NodeKey) {
         let Some(task) = self.tasks.get(&key.task) else {
             return;
         };
@@ -147,16 +155,12 @@ impl Shard {
                 run.close_at = Some(ctx.now.mono.after(told.grace_ms.max(lease_ms)));
             }
             self.node_mut(key).run = Some(run);
-            if holders_dead {
-                self.lose_grant(ctx, key, "its worker's process is gone");
-            } else {
-                self.rearm(ctx, key);
-                let live = self
-                    .task(key)
-                    .is_some_and(|task| task.sources_live(key.node));
-                if !live {
-                    self.starving.insert(key);
-                }
+            self.rearm(ctx, key);
+            if self
+                .task(key)
+                .is_some_and(|task| !task.sources_live(key.node))
+            {
+                self.starving.insert(key);
             }
             return;
         }

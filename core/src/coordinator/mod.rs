@@ -172,7 +172,8 @@ impl Coordinator {
             ctx.subject.shard = Some(slot.id);
             slot.tick(&mut ctx);
             if let Some(shard) = slot.owned() {
-                run(&mut ctx, shard, self.stopping);
+                shard.stopping = self.stopping;
+                run(&mut ctx, shard);
                 if self.stopping && shard.is_quiet() {
                     slot.release(&mut ctx);
                     slot.phase = Phase::Released;
@@ -243,7 +244,8 @@ fn slot_of(slots: &mut [Slot], shard: ShardId, ownership: u64) -> Option<&mut Sl
 
 /// What an owned shard does by itself after every input: in this order, so that a freed slot, a
 /// fired timer and a folded event meet in one commit.
-fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard, stopping: bool) {
+fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
+    let stopping = shard.stopping;
     shard.tick(ctx);
     if !stopping {
         shard.pump(ctx);

@@ -76,6 +76,8 @@ pub(super) struct Shard {
     pub(super) poisoned: BTreeSet<Offset>,
     /// Tasks to set aside.
     pub(super) quarantine: BTreeSet<TaskId>,
+    /// Nothing new is folded or looked up: the process stops.
+    pub(super) stopping: bool,
     pub(super) plans: super::load::Plans,
 }
 
@@ -116,6 +118,7 @@ impl Shard {
             careful_left: 0,
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
+            stopping: false,
             plans: super::load::Plans::default(),
         }
     }

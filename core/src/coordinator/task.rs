@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::graph::{EdgeState, FanInTally, ParentView, Plan, PlanNode, edge_state};
+use crate::graph::{
+    EdgeState, FanInTally, ParentView, Plan, PlanNode, edge_state, failure_handled,
+};
 use crate::id::{Epoch, TaskId, Token};
 use crate::json::Json;
 use crate::message::{Cursor, SourceState};
@@ -46,8 +48,8 @@ pub(super) struct Node {
     pub(super) retry_at: Option<Mono>,
     /// Its entry in the timer queue.
     pub(super) due: Option<Mono>,
-    /// See [`Task::resolution`].
-    pub(super) resolved: Option<bool>,
+    /// Whether its failure was handled, once that is known.
+    pub(super) handled: Option<bool>,
     /// The worker that left its last START unanswered: others are tried first.
     pub(super) avoid: Option<crate::id::WorkerId>,
 }
@@ -107,7 +109,7 @@ impl Node {
             retry_at: None,
             due: None,
             avoid: None,
-            resolved: None,
+            handled: None,
         }
     }
 
@@ -158,7 +160,6 @@ impl Task {
             .into_iter()
             .map(|r| (r.node_id.clone(), r))
             .collect();
-        let plan_order = plan.topological_order();
         let mut nodes = Vec::with_capacity(plan.len());
         for node in plan.nodes() {
             nodes.push(Node::new(by_id.remove(&node.id)?, node));
@@ -179,9 +180,8 @@ impl Task {
         for parent in 0..task.nodes.len() {
             task.move_edges(parent, &mut Vec::new());
         }
-        // Targets come after the nodes whose failure they handle.
-        for &node in plan_order.iter().rev() {
-            task.nodes[node].resolved = task.resolution(node);
+        for node in 0..task.nodes.len() {
+            task.resolve(node);
         }
         Some(task)
     }
@@ -207,31 +207,27 @@ impl Task {
         }
     }
 
-    /// How a terminal node ended for those who asked it to handle a failure: well, badly, or
-    /// (a failed node whose own `on_failure` targets are still open) not known yet.
-    pub(super) fn resolution(&self, node: usize) -> Option<bool> {
-        match self.nodes[node].record.state {
-            NodeState::Finished => Some(true),
-            NodeState::Failed => {
-                let targets = &self.plan.node(node).on_failure;
-                let resolved = |target: &usize| self.nodes[*target].resolved;
-                if targets.iter().any(|target| resolved(target) == Some(true)) {
-                    Some(true)
-                } else if targets.iter().all(|target| resolved(target).is_some()) {
-                    Some(false)
-                } else {
-                    None
-                }
-            }
-            state if state.is_terminal() => Some(false),
-            _ => None,
+    /// Was a failed node's failure handled? `None` while a target that may handle it is open.
+    fn judge_failure(&self, node: usize) -> Option<bool> {
+        let targets = self.plan.node(node).on_failure.iter();
+        failure_handled(targets.map(|&target| self.nodes[target].record.state))
+    }
+
+    /// Judges the node's failure if it failed and that is open. `Some` if it was judged now.
+    pub(super) fn resolve(&mut self, node: usize) -> Option<bool> {
+        let open = &self.nodes[node];
+        if open.record.state != NodeState::Failed || open.handled.is_some() {
+            return None;
         }
+        let handled = self.judge_failure(node)?;
+        self.nodes[node].handled = Some(handled);
+        Some(handled)
     }
 
     /// Nothing more will come from this node.
     pub(super) fn ended(&self, node: usize) -> bool {
         match self.nodes[node].record.state {
-            NodeState::Failed => self.nodes[node].resolved == Some(true),
+            NodeState::Failed => self.nodes[node].handled == Some(true),
             state => state.is_terminal(),
         }
     }

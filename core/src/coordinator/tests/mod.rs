@@ -1,1 +1,9 @@
-//! Transitions of the coordinator machine.
+//! Transitions of the coordinator machine: what goes in, and everything that comes out.
+
+mod bench;
+mod cancel;
+mod commit;
+mod events;
+mod leases;
+mod rules;
+mod takeover;

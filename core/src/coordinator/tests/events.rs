@@ -1,0 +1,185 @@
+//! Events of runs: applied once, in order, under the current token.
+
+use super::bench::*;
+use crate::coordinator::{Effect, Input};
+use crate::id::Token;
+use crate::json::Json;
+use crate::message::{Body, CancelReason, TaskFailed};
+use crate::port::Record;
+use crate::record::{NodeState, TaskState};
+
+const ONE: &str =
+    r#"{"nodes":[{"node_id":"n","type":"a","retry_policy":{"max":2,"backoff_sec":3}}]}"#;
+
+fn failed(permanent: bool) -> Body {
+    Body::TaskFailed(TaskFailed {
+        batch_uid: None,
+        reason_code: "boom".into(),
+        permanent,
+        error: "it broke".into(),
+        retry_after_ms: None,
+    })
+}
+
+#[test]
+fn a_batch_counts_once_however_often_it_arrives() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    let ok = event("t", "n", 1, 1, Body::BatchOk(batch("b1")));
+    bench.arrive(vec![ok.clone(), ok.clone()]);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    assert_eq!((node.accepted, node.last_seq), (1, 1));
+    assert_eq!(node.totals["n"].count, 1);
+    let artifacts = commit
+        .records
+        .iter()
+        .filter(|r| matches!(r, Record::Artifact(_)))
+        .count();
+    assert_eq!(artifacts, 1);
+    bench.arrive(vec![ok]);
+    bench.input(Input::Idle);
+    assert_eq!(
+        bench.out,
+        [],
+        "a copy changes nothing, so there is nothing to commit"
+    );
+}
+
+#[test]
+fn a_gap_in_the_events_ends_the_grant_and_the_node_is_granted_anew() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 1, 2, Body::BatchOk(batch("b2")))]);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    assert_eq!(
+        (node.accepted, node.losses, node.lease_no),
+        (0, 1, Token(2))
+    );
+    assert_eq!(node.epoch, epoch(1), "a loss begins no new attempt");
+    assert_eq!(bench.sent_kinds(), ["TASK_START n 2"]);
+}
+
+#[test]
+fn an_event_under_an_old_token_changes_nothing_and_is_told_so_once_a_second() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 1, 2, Body::BatchOk(batch("b2")))]);
+    bench.take_commit();
+    let late = event("t", "n", 1, 1, Body::BatchOk(batch("b1")));
+    bench.arrive(vec![late.clone(), late]);
+    let [Effect::Transport { .. }] = bench.out[..] else {
+        panic!("{:?}", bench.out)
+    };
+    assert!(matches!(
+        &bench.sent()[..],
+        [(to, Body::TaskCancel(cancel))] if to == "w1" && cancel.reason == CancelReason::Fenced
+    ));
+}
+
+#[test]
+fn a_token_from_the_future_means_that_this_owner_is_the_outdated_one() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 7, 1, Body::BatchOk(batch("b1")))]);
+    assert_eq!(bench.out, [], "it stays silent");
+}
+
+#[test]
+fn done_with_the_sum_of_what_is_accepted_finishes_node_and_task() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![
+        event("t", "n", 1, 1, Body::BatchOk(batch("b1"))),
+        event("t", "n", 1, 2, done(1, 0, 0)),
+    ]);
+    let commit = bench.take_commit();
+    assert_eq!(node_of(&commit, "n").state, NodeState::Finished);
+    assert_eq!(
+        (task_of(&commit).state, task_of(&commit).settled),
+        (TaskState::Finished, true)
+    );
+    assert_eq!(bench.machine.tasks_in_flight(), 0);
+}
+
+#[test]
+fn done_that_counts_too_much_lost_events_and_too_little_changed_its_input() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 1, 1, done(1, 0, 0))]);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    assert_eq!((node.state, node.losses), (NodeState::Running, 1));
+    bench.arrive(vec![
+        event("t", "n", 2, 1, Body::BatchOk(batch("b1"))),
+        event("t", "n", 2, 2, done(0, 0, 0)),
+    ]);
+    let commit = bench.take_commit();
+    let failure = node_of(&commit, "n").failure.clone().expect("a failure");
+    assert_eq!(&*failure.reason_code, "input_changed");
+    assert_eq!(task_of(&commit).state, TaskState::Failed);
+}
+
+#[test]
+fn a_failed_attempt_waits_its_backoff_and_begins_a_new_epoch() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 1, 1, failed(false))]);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    assert_eq!(
+        (node.state, node.wait_ms),
+        (NodeState::Deferred, Some(3_000))
+    );
+    bench.pass(2_999);
+    assert_eq!(bench.out, [], "no retry before its backoff");
+    bench.pass(1);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    assert_eq!(
+        (node.state, node.epoch, node.lease_no),
+        (NodeState::Running, epoch(2), Token(2))
+    );
+    bench.arrive(vec![event("t", "n", 2, 1, failed(false))]);
+    let commit = bench.take_commit();
+    assert_eq!(
+        node_of(&commit, "n").state,
+        NodeState::Failed,
+        "the policy's max is used up"
+    );
+}
+
+#[test]
+fn a_permanent_failure_is_not_tried_again() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![event("t", "n", 1, 1, failed(true))]);
+    let commit = bench.take_commit();
+    assert_eq!(node_of(&commit, "n").state, NodeState::Failed);
+    assert_eq!(task_of(&commit).state, TaskState::Failed);
+    assert_eq!(
+        task_of(&commit).failure.as_ref().map(|f| &*f.error),
+        Some("it broke")
+    );
+}
+
+#[test]
+fn the_checkpoint_is_stored_with_the_number_of_batches_accepted() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    let mut second = batch("b2");
+    second.checkpoint = Some(Json::parse("42").expect("JSON"));
+    bench.arrive(vec![
+        event("t", "n", 1, 1, Body::BatchOk(batch("b1"))),
+        event("t", "n", 1, 2, Body::BatchOk(second)),
+        event("t", "n", 1, 3, Body::BatchOk(batch("b3"))),
+        event("t", "n", 1, 9, Body::BatchOk(batch("b9"))),
+    ]);
+    bench.take_commit();
+    let [(_, Body::TaskStart(start))] = &bench.sent()[..] else {
+        panic!("{:?}", bench.out)
+    };
+    assert_eq!(start.checkpoint, Some(Json::parse("42").expect("JSON")));
+    assert_eq!((start.checkpoint_batches, start.accepted), (2, 3));
+}

@@ -1,0 +1,160 @@
+//! Rules of graphs, as the machine carries them out.
+
+use super::bench::*;
+use crate::message::{Body, CancelReason, SourceState, TaskFailed};
+use crate::record::{NodeState, TaskState};
+
+fn fail() -> Body {
+    Body::TaskFailed(TaskFailed {
+        batch_uid: None,
+        reason_code: "bad_input".into(),
+        permanent: false,
+        error: "no".into(),
+        retry_after_ms: None,
+    })
+}
+
+#[test]
+fn a_reader_starts_on_the_first_batch_and_hears_of_the_next_ones() {
+    let graph = r#"{"nodes":[
+        {"node_id":"src","type":"a"},
+        {"node_id":"rdr","type":"b","depends_on":["src"],
+         "io":{"start_when":"first_batch","input_inline":{"input_adapter":"pull.from_artifacts",
+               "input_args":{"from_nodes":["src"]}}}}]}"#;
+    let mut bench = Bench::owned();
+    bench.submitted("t", graph);
+    assert_eq!(bench.sent_kinds(), ["REPLY - 0", "TASK_START src 1"]);
+    bench.arrive(vec![event("t", "src", 1, 1, Body::BatchOk(batch("b1")))]);
+    bench.take_commit();
+    let [(_, Body::TaskStart(start))] = &bench.sent()[..] else {
+        panic!("{:?}", bench.out)
+    };
+    assert_eq!(
+        start.sources,
+        [SourceState {
+            node_id: node_id("src"),
+            last: 1,
+            ended: false
+        }]
+    );
+    bench.arrive(vec![
+        event("t", "src", 1, 2, Body::BatchOk(batch("b2"))),
+        event("t", "src", 1, 3, done(2, 0, 0)),
+    ]);
+    bench.take_commit();
+    let [(_, Body::InputReady(ready))] = &bench.sent()[..] else {
+        panic!("{:?}", bench.out)
+    };
+    assert_eq!(
+        ready.sources,
+        [SourceState {
+            node_id: node_id("src"),
+            last: 2,
+            ended: true
+        }]
+    );
+}
+
+#[test]
+fn the_outcome_not_taken_is_skipped_and_a_handled_failure_finishes_the_task() {
+    let graph = r#"{"nodes":[
+        {"node_id":"n","type":"a","routing":{"on_success":["yes"],"on_failure":["no"]}},
+        {"node_id":"yes","type":"a"},{"node_id":"no","type":"a"}]}"#;
+    let mut bench = Bench::owned();
+    bench.submitted("t", graph);
+    bench.arrive(vec![event("t", "n", 1, 1, fail())]);
+    let commit = bench.take_commit();
+    assert_eq!(
+        node_of(&commit, "n").state,
+        NodeState::Failed,
+        "bad_input is permanent"
+    );
+    assert_eq!(node_of(&commit, "yes").state, NodeState::Skipped);
+    assert_eq!(node_of(&commit, "no").state, NodeState::Running);
+    bench.arrive(vec![event("t", "no", 1, 1, done(0, 0, 0))]);
+    let commit = bench.take_commit();
+    assert_eq!(task_of(&commit).state, TaskState::Finished);
+}
+
+#[test]
+fn an_unhandled_failure_fails_the_task_at_once_and_ends_the_rest() {
+    let graph = r#"{"nodes":[
+        {"node_id":"n","type":"a"},{"node_id":"below","type":"a","depends_on":["n"]},
+        {"node_id":"beside","type":"b"},
+        {"node_id":"later","type":"a","depends_on":["beside"]}]}"#;
+    let mut bench = Bench::owned();
+    bench.submitted("t", graph);
+    bench.arrive(vec![event("t", "n", 1, 1, fail())]);
+    let commit = bench.take_commit();
+    assert_eq!(
+        (task_of(&commit).state, task_of(&commit).settled),
+        (TaskState::Failed, false)
+    );
+    assert_eq!(node_of(&commit, "below").state, NodeState::Skipped);
+    assert_eq!(node_of(&commit, "later").state, NodeState::Cancelled);
+    let told = node_of(&commit, "beside")
+        .grant
+        .as_ref()
+        .and_then(|g| g.cancel)
+        .expect("told");
+    assert_eq!(told.reason, CancelReason::TaskFailed);
+    assert_eq!(bench.sent_kinds(), ["TASK_CANCEL beside 1"]);
+}
+
+#[test]
+fn a_worker_gets_no_more_than_its_capacity() {
+    let graph = r#"{"nodes":[{"node_id":"x","type":"a"},{"node_id":"y","type":"a"},
+        {"node_id":"z","type":"b"}]}"#;
+    let mut bench = Bench::owned();
+    bench.submitted("t", graph);
+    assert_eq!(
+        bench.sent_kinds(),
+        ["REPLY - 0", "TASK_START x 1", "TASK_START y 1"]
+    );
+    bench.arrive(vec![event("t", "x", 1, 1, done(0, 0, 0))]);
+    bench.take_commit();
+    assert_eq!(bench.sent_kinds(), ["TASK_START z 1"]);
+}
+
+#[test]
+fn a_reader_makes_room_for_the_source_it_waits_for() {
+    let graph = r#"{"nodes":[
+        {"node_id":"src","type":"a"},
+        {"node_id":"rdr","type":"a","depends_on":["src"],
+         "io":{"start_when":"first_batch","input_inline":{"input_adapter":"pull.from_artifacts",
+               "input_args":{"from_nodes":["src"]}}}},
+        {"node_id":"other","type":"a","depends_on":["src"],"io":{"start_when":"first_batch"}}]}"#;
+    let mut record = worker_record("w1", 1, &["a"]);
+    record.capacity = 2;
+    let mut bench = Bench::owned_with(config(), Vec::new(), vec![record]);
+    bench.submitted("t", graph);
+    bench.arrive(vec![event("t", "src", 1, 1, Body::BatchOk(batch("b1")))]);
+    bench.take_commit();
+    assert_eq!(bench.sent_kinds(), ["TASK_START rdr 1"]);
+    // The source loses its grant, and the third node takes neither slot: it is a reader, too.
+    bench.arrive(vec![event("t", "src", 1, 9, Body::BatchOk(batch("b9")))]);
+    let commit = bench.take_commit();
+    assert_eq!(
+        node_of(&commit, "src").lease_no.0,
+        2,
+        "the free slot goes to the source"
+    );
+}
+
+#[test]
+fn a_bad_graph_is_answered_with_every_fault_and_stores_nothing() {
+    let mut bench = Bench::owned();
+    bench.arrive(vec![submit(
+        "t",
+        r#"{"nodes":[{"node_id":"n"},{"type":"a"}],"x":1}"#,
+    )]);
+    bench.unknown_tasks();
+    let sent = bench.sent();
+    let [(to, Body::Reply(reply))] = &sent[..] else {
+        panic!("{:?}", bench.out)
+    };
+    assert_eq!(to, "client");
+    let error = reply.error.as_ref().expect("refused");
+    assert!(error.faults.len() >= 3, "{:?}", error.faults);
+    assert_eq!(bench.machine.tasks_in_flight(), 0);
+}
