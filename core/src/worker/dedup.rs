@@ -1,0 +1,56 @@
+//! Identities of commands seen lately. It only saves work: correctness never rests on it, because
+//! it may forget.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::id::DedupId;
+use crate::time::Mono;
+
+/// A cache of message identities, bounded in size and age.
+#[derive(Clone, Debug)]
+pub(super) struct Dedup {
+    size_max: usize,
+    ttl_ms: u64,
+    seen: BTreeMap<DedupId, Mono>,
+    order: VecDeque<(Mono, DedupId)>,
+}
+
+impl Dedup {
+    pub(super) fn new(size_max: usize, ttl_ms: u64) -> Self {
+        Self {
+            size_max,
+            ttl_ms,
+            seen: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Notes an identity; true if it was known and is not too old.
+    pub(super) fn seen(&mut self, id: DedupId, now: Mono) -> bool {
+        while let Some((at, oldest)) = self.order.front().copied() {
+            if self.order.len() <= self.size_max && now.since(at) < self.ttl_ms {
+                break;
+            }
+            self.order.pop_front();
+            self.seen.remove(&oldest);
+        }
+        if self.seen.contains_key(&id) {
+            return true;
+        }
+        if self.size_max > 0 {
+            if self.order.len() == self.size_max
+                && let Some((_, oldest)) = self.order.pop_front()
+            {
+                self.seen.remove(&oldest);
+            }
+            self.seen.insert(id, now);
+            self.order.push_back((now, id));
+        }
+        false
+    }
+
+    pub(super) fn check_invariants(&self) {
+        assert!(self.order.len() <= self.size_max);
+        assert_eq!(self.order.len(), self.seen.len());
+    }
+}

@@ -1,0 +1,136 @@
+//! What may leave the worker: sizes of events, and what a handler may put into them.
+
+use std::sync::Arc;
+
+use super::io::RunFailure;
+use super::run::{Run, SAVES_MAX, Work};
+use crate::id::{BatchUid, ID_BYTES_MAX};
+use crate::json::Json;
+use crate::message::{
+    Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MESSAGE_BYTES_MAX, Metrics, TaskDone,
+    TaskFailed,
+};
+
+/// Longest error text in bytes that travels.
+const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Longest reason code in bytes.
+const REASON_BYTES_MAX: usize = 128;
+/// Room for everything in a message but payload values of users.
+const ENVELOPE_BYTES: usize = 8 * 1024;
+/// Upper bound of one cursor entry: an id, doubled by escapes, and a number.
+const ID_BYTES: usize = 2 * ID_BYTES_MAX + 32;
+
+/// Whether a message whose users' values take `value_bytes` can be sent. Small ones need no look;
+/// large ones are encoded, because escapes make text longer.
+pub(super) fn fits(envelope: &Envelope, value_bytes: usize) -> bool {
+    value_bytes + ENVELOPE_BYTES <= MESSAGE_BYTES_MAX || envelope.encode().is_ok()
+}
+
+/// Upper bound of the bytes of metrics in a message.
+pub(super) fn metrics_bytes(metrics: &Metrics) -> usize {
+    // A control character in a name takes six bytes.
+    metrics
+        .iter()
+        .map(|(name, value)| name.len() * 6 + value.len() + 4)
+        .sum()
+}
+
+/// Upper bound of the bytes of a batch's values in a message.
+pub(super) fn batch_bytes(ok: &BatchOk) -> usize {
+    let artifact = match &ok.artifact {
+        Some(Artifact::Inline(value)) => value.len(),
+        _ => 0,
+    };
+    let cursor = ok
+        .cursor
+        .as_ref()
+        .map_or(0, |cursor| cursor.len() * ID_BYTES);
+    metrics_bytes(&ok.metrics) + artifact + ok.checkpoint.as_ref().map_or(0, Json::len) + cursor
+}
+
+/// Upper bound of the bytes of a run's result in a message, its last batch not counted.
+pub(super) fn done_bytes(done: &TaskDone) -> usize {
+    metrics_bytes(&done.metrics) + done.result.as_ref().map_or(0, Json::len)
+}
+
+/// Refuses values that a store could not keep.
+pub(super) fn check_output(metrics: &Metrics, value: Option<&Json>) -> Result<(), RunFailure> {
+    for (name, value) in metrics {
+        if name.is_empty() || name.starts_with('$') || name.contains('\0') {
+            let text = format!("metric name {name:?} is empty, starts with `$` or holds a NUL");
+            return Err(permanent("bad_value", &text));
+        }
+        check_value("a metric", value)?;
+    }
+    value.map_or(Ok(()), |value| check_value("the artifact or result", value))
+}
+
+/// Refuses a value that a store could not keep.
+fn check_value(what: &str, value: &Json) -> Result<(), RunFailure> {
+    // A NUL is spelled as an escape in JSON text; no store keeps it in a key.
+    if value.text().contains("\\u0000") {
+        return Err(permanent(
+            "bad_value",
+            &format!("{what} holds a NUL character"),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a checkpoint can be kept now: the batch it belongs to, or why not.
+pub(super) fn check_save(run: &Run, checkpoint: &Json) -> Result<BatchUid, RunFailure> {
+    let Work::Processing(batch) = &run.work else {
+        let text = "a checkpoint belongs to the batch in work; none is";
+        return Err(permanent("no_batch_in_work", text));
+    };
+    if checkpoint.len() > CHECKPOINT_BYTES_MAX {
+        let text = format!(
+            "the checkpoint has {} bytes; the limit is {CHECKPOINT_BYTES_MAX}",
+            checkpoint.len()
+        );
+        return Err(permanent("checkpoint_too_large", &text));
+    }
+    check_value("the checkpoint", checkpoint)?;
+    if run.saves.len() >= SAVES_MAX {
+        let text = "too many checkpoints wait to be saved; await each";
+        return Err(transient("checkpoint_overrun", text));
+    }
+    Ok(batch.uid.clone())
+}
+
+/// A failure that trying again cannot cure.
+pub(super) fn permanent(reason_code: &str, error: &str) -> RunFailure {
+    RunFailure {
+        reason_code: Arc::from(reason_code),
+        permanent: true,
+        error: Arc::from(error),
+        retry_after_ms: None,
+        cancelled: false,
+    }
+}
+
+/// A failure that another attempt may cure.
+pub(super) fn transient(reason_code: &str, error: &str) -> RunFailure {
+    RunFailure {
+        permanent: false,
+        ..permanent(reason_code, error)
+    }
+}
+
+/// The event of a failure, cut so that it can always be sent.
+pub(super) fn failed_event(failure: &RunFailure) -> TaskFailed {
+    TaskFailed {
+        batch_uid: None,
+        reason_code: cut(&failure.reason_code, REASON_BYTES_MAX),
+        permanent: failure.permanent,
+        error: cut(&failure.error, ERROR_BYTES_MAX),
+        retry_after_ms: failure.retry_after_ms,
+    }
+}
+
+fn cut(text: &Arc<str>, bytes_max: usize) -> Arc<str> {
+    if text.len() <= bytes_max {
+        return text.clone();
+    }
+    Arc::from(&text[..text.floor_char_boundary(bytes_max)])
+}
