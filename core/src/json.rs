@@ -80,6 +80,17 @@ impl From<serde_json::Value> for Json {
     }
 }
 
+/// Reads an optional value of a user that is there: `null` is a value he saved, not an absence.
+///
+/// For messages, which leave absent fields out; with `#[serde(default)]` beside it.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Json>, D::Error> {
+    if d.is_human_readable() {
+        Json::deserialize(d).map(Some)
+    } else {
+        Option::deserialize(d)
+    }
+}
+
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

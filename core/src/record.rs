@@ -167,7 +167,8 @@ impl MetricTotal {
     /// Adds one value.
     pub fn add(&mut self, value: f64) {
         let first = self.count == 0;
-        self.sum = Number(self.sum.0 + value);
+        // Infinity has no form in JSON: a total that reached it could not be sent any more.
+        self.sum = Number((self.sum.0 + value).clamp(f64::MIN, f64::MAX));
         self.count += 1;
         self.min = Number(if first { value } else { self.min.0.min(value) });
         self.max = Number(if first { value } else { self.max.0.max(value) });
@@ -366,4 +367,34 @@ pub struct DeploymentRecord {
     pub shards: u32,
     /// Number of inbox partitions.
     pub inboxes: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_finite_numbers_are_added_up_and_a_sum_stays_finite() {
+        let metrics: Metrics = [
+            ("huge", "1.7e308"),
+            ("text", "\"5\""),
+            ("list", "[1]"),
+            ("over", "1e999"),
+            ("small", "-2.5"),
+        ]
+        .map(|(name, text)| (Arc::from(name), Json::parse(text).expect("JSON")))
+        .into();
+        let mut totals = Totals::new();
+        add_metrics(&mut totals, &metrics);
+        add_metrics(&mut totals, &metrics);
+        let names: Vec<&str> = totals.keys().map(|name| &**name).collect();
+        assert_eq!(names, ["huge", "small"]);
+        assert_eq!(totals["huge"].sum, Number(f64::MAX));
+        let small = totals["small"];
+        assert_eq!((small.sum, small.count), (Number(-5.0), 2));
+        assert_eq!(
+            (small.min, small.max, small.last),
+            (Number(-2.5), Number(-2.5), Number(-2.5))
+        );
+    }
 }

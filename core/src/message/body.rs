@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::id::{BatchUid, Incarnation, NodeId, Role, TaskId, Token, WorkerId};
-use crate::json::Json;
+use crate::json::{Json, present};
 use crate::record::{Failure, MetricTotal, TaskState};
 
 /// Metrics of one batch: any JSON value by name; numbers are added up by the engine.
@@ -180,7 +180,11 @@ pub struct TaskStart {
     /// The lease's length; the worker is live until its last confirmed heartbeat plus this.
     pub lease_ttl_ms: u64,
     /// Newest checkpoint committed with a batch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub checkpoint: Option<Json>,
     /// Batches accepted when that checkpoint was committed; 0 without a checkpoint.
     #[serde(default)]
@@ -312,7 +316,11 @@ pub struct BatchOk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Artifact>,
     /// The newest checkpoint saved while the batch was in work.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub checkpoint: Option<Json>,
     /// The adapter's cursor after this batch, if it moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,7 +345,11 @@ pub struct TaskDone {
     #[serde(default)]
     pub metrics: Metrics,
     /// The node's result, if `finalize` gave one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub result: Option<Json>,
     /// The sum that must equal the accepted batches.
     pub counts: Counts,

@@ -124,3 +124,6 @@ impl Envelope {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+mod any;
+mod hostile;
+mod wire;
