@@ -5,5 +5,6 @@ mod cancel;
 mod commit;
 mod events;
 mod leases;
+mod random;
 mod rules;
 mod takeover;
