@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::io::RunFailure;
 use super::run::{Run, SAVES_MAX, Work};
 use crate::id::{BatchUid, ID_BYTES_MAX};
-use crate::json::Json;
+use crate::json::{self, Json};
 use crate::message::{
     Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MESSAGE_BYTES_MAX, Metrics, TaskDone,
     TaskFailed,
@@ -67,14 +67,9 @@ pub(super) fn check_output(metrics: &Metrics, value: Option<&Json>) -> Result<()
 
 /// Refuses a value that a store could not keep.
 fn check_value(what: &str, value: &Json) -> Result<(), RunFailure> {
-    // A NUL is spelled as an escape in JSON text; no store keeps it in a key.
-    if value.text().contains("\\u0000") {
-        return Err(permanent(
-            "bad_value",
-            &format!("{what} holds a NUL character"),
-        ));
-    }
-    Ok(())
+    // Any size: what is too large for a message is staged, and its own limit is checked there.
+    json::check_value(value, usize::MAX)
+        .map_err(|fault| permanent("bad_value", &format!("{what} cannot be stored: {fault}")))
 }
 
 /// Whether a checkpoint can be kept now: the batch it belongs to, or why not.

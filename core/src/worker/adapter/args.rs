@@ -1,17 +1,15 @@
 //! Names and arguments of the input adapters, checked at run time: a handler may propose them.
 
-use serde::Deserialize;
 use std::sync::Arc;
 
+use crate::graph::Adapter;
+use crate::graph::adapter::{PULL, RECHUNK};
 use crate::id::NodeId;
 use crate::message::AdapterSpec;
 use crate::worker::Config;
 
 pub(super) const BAD_ARGS: &str = "bad_input_args";
 const BAD_ADAPTER: &str = "bad_input_adapter";
-
-const FROM_ARTIFACTS: &str = "pull.from_artifacts";
-const RECHUNK: &str = "pull.from_artifacts.rechunk:size";
 
 /// Shortest poll and longest backoff that are taken as given, in milliseconds.
 const POLL_MS_MIN: u64 = 10;
@@ -41,27 +39,8 @@ pub(in crate::worker) struct Args {
     pub(super) shape: Shape,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    #[serde(default)]
-    from_nodes: Option<Vec<NodeId>>,
-    #[serde(default)]
-    from_node: Option<NodeId>,
-    #[serde(default)]
-    poll_ms: Option<u64>,
-    #[serde(default)]
-    backoff_max_ms: Option<u64>,
-    #[serde(default)]
-    eof_on_task_done: Option<bool>,
-    #[serde(default)]
-    size: Option<usize>,
-    #[serde(default)]
-    meta_list_key: Option<Arc<str>>,
-}
-
 pub(super) fn is_known(name: &str) -> bool {
-    matches!(name, FROM_ARTIFACTS | RECHUNK)
+    matches!(name, PULL | RECHUNK)
 }
 
 impl Args {
@@ -78,50 +57,41 @@ impl Args {
             return Err((BAD_ADAPTER, text));
         }
         let bad = |text: String| (BAD_ARGS, format!("{}: {text}", spec.name));
-        let raw: Raw = spec.args.decode().map_err(|e| bad(e.to_string()))?;
-        let from_nodes = match (raw.from_nodes, raw.from_node) {
-            (Some(nodes), None) => nodes,
-            (None, Some(node)) => vec![node],
-            _ => return Err(bad("give either `from_nodes` or `from_node`".into())),
-        };
-        if from_nodes.is_empty() {
-            return Err(bad("`from_nodes` is empty; name at least one parent".into()));
-        }
-        if let Some(twice) = twice(&from_nodes) {
-            return Err(bad(format!("`from_nodes` names `{twice}` twice")));
-        }
-        let shape = match (&*spec.name, raw.size, raw.meta_list_key) {
-            (FROM_ARTIFACTS, None, None) => Shape::Whole,
-            (FROM_ARTIFACTS, ..) => {
-                let text = format!("`size` and `meta_list_key` belong to `{RECHUNK}`");
-                return Err(bad(text));
-            }
-            (_, None | Some(0), _) => return Err(bad("`size` must be a number above 0".into())),
-            (_, Some(_), None) if config.strict_input_adapters => {
+        let adapter = Adapter::parse(spec).map_err(|faults| {
+            let texts: Vec<String> = faults.iter().take(5).map(ToString::to_string).collect();
+            bad(texts.join(" | "))
+        })?;
+        let pull = adapter.pull().clone();
+        let shape = match adapter {
+            Adapter::FromArtifacts(_) => Shape::Whole,
+            Adapter::Rechunk {
+                meta_list_key: None,
+                ..
+            } if config.strict_input_adapters => {
                 let text = "`strict_input_adapters` demands `meta_list_key`";
                 return Err(bad(text.into()));
             }
-            (_, Some(size), list_key) => Shape::Chunks { size, list_key },
+            Adapter::Rechunk {
+                size,
+                meta_list_key,
+                ..
+            } => Shape::Chunks {
+                // Above 0 and far below a usize.
+                size: size as usize,
+                list_key: meta_list_key,
+            },
         };
-        let poll_ms = raw.poll_ms.unwrap_or(config.pull_poll_ms);
+        let poll_ms = pull.poll_ms.unwrap_or(config.pull_poll_ms);
         let poll_ms = poll_ms.clamp(POLL_MS_MIN, BACKOFF_MS_MAX);
-        let backoff = raw
+        let backoff = pull
             .backoff_max_ms
             .unwrap_or(config.pull_empty_backoff_ms_max);
         Ok(Self {
-            from_nodes,
+            from_nodes: pull.sources,
             poll_ms,
             backoff_max_ms: backoff.clamp(poll_ms, BACKOFF_MS_MAX),
-            eof_on_task_done: raw.eof_on_task_done.unwrap_or(true),
+            eof_on_task_done: pull.eof_on_task_done,
             shape,
         })
     }
-}
-
-fn twice(nodes: &[NodeId]) -> Option<&NodeId> {
-    nodes
-        .iter()
-        .enumerate()
-        .find(|(index, node)| nodes[..*index].contains(node))
-        .map(|(_, node)| node)
 }
