@@ -1,0 +1,18 @@
+//! What stands in the file: tables, keys and values.
+
+mod key;
+mod table;
+mod value;
+
+pub(crate) use key::Key;
+pub(crate) use table::Table;
+pub(crate) use value::{
+    Unreadable, batch_uid_of, decode_artifact, decode_node, decode_plain, decode_task,
+    decode_worker, encode_artifact, encode_node, encode_plain, encode_task, is_granted, is_settled,
+};
+
+/// Version of tables and keys. A file of a newer one is refused.
+///
+/// Raise it when an older program could not read, or would damage, what a newer one writes. Values
+/// of records carry a version of their own, which costs a task and not the whole file.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
