@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// One consistent state of everything that commits write. Read-only from outside: checkers look
 /// into it instead of asking the engine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     shards: BTreeMap<ShardId, ShardRecord>,
     pub(super) tasks: BTreeMap<TaskId, TaskRow>,
@@ -18,14 +18,14 @@ pub struct Tables {
     pub(super) active: BTreeMap<WorkerId, BTreeSet<(TaskId, NodeId)>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TaskRow {
     pub(super) record: Option<Arc<TaskRecord>>,
     pub(super) unreadable: Option<Arc<str>>,
     pub(super) nodes: BTreeMap<NodeId, NodeRow>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodeRow {
     pub(super) record: Option<Arc<NodeRecord>>,
     pub(super) unreadable: Option<Arc<str>>,

@@ -1,3 +1,4 @@
+mod prefix;
 mod support;
 
 use super::*;

@@ -159,6 +159,7 @@ pub async fn active_runs_follow_the_grants(store: &mut StoreInstance) {
     let mut records: Vec<Record> = first.iter().cloned().map(IntoRecord::record).collect();
     records.push(granted("t", "b", 1, "w2").record());
     records.push(node("t", "c").record());
+    records.extend(["t", "u"].map(|id| task(id).record()));
     owner.commit(store, records).await;
     assert_eq!(active(store, "w1").await, first);
     assert_eq!(active(store, "w2").await.len(), 1);
