@@ -264,3 +264,6 @@ fn adapter_of(input: &TaskInput) -> Option<AdapterSpec> {
         args: proposal.input_args,
     })
 }
+
+#[cfg(test)]
+mod tests;
