@@ -28,24 +28,27 @@ use crate::{BuildError, Client, CoordinatorSettings};
 /// use flowkit_runtime::*;
 /// use serde_json::json;
 ///
+/// #[derive(serde::Deserialize)]
+/// struct Page {
+///     text: String,
+/// }
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::memory();
 /// engine.start().await?;
-/// let worker = Worker::builder(&engine)
-///     .role("double", handler_fn(|_cx, batch: Batch<i64>| async move {
-///         Ok(BatchResult::of(batch.payload * 2).metric("numbers", 1))
-///     }))
-///     .build()?
-///     .start();
+/// let count = handler_fn(|_cx, batch: Batch<Page>| async move {
+///     let words = batch.payload.text.split_whitespace().count();
+///     Ok(BatchResult::of(words).metric("words", words))
+/// });
+/// let worker = Worker::builder(&engine).role("count", count).capacity(4).build()?.start();
 ///
 /// let graph = json!({"nodes": [
-///     {"node_id": "d", "type": "double", "io": {"input_inline": 21}},
-/// ], "edges": []});
+///     {"node_id": "c", "type": "count", "io": {"input_inline": {"text": "to be or not"}}},
+/// ]});
 /// let task = engine.client().submit(&graph, SubmitOptions::default()).await?;
-/// let outcome = task.wait().await?;
-/// assert_eq!(outcome.state, TaskState::Finished);
-/// assert_eq!(task.artifacts("d").all().await?[0].value.text(), "42");
+/// assert_eq!(task.wait().await?.state, TaskState::Finished);
+/// assert_eq!(task.artifacts("c").all().await?[0].value.text(), "4");
 ///
 /// worker.stop().await?;
 /// engine.stop().await;

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::error::UNEXPECTED_ERROR;
 use crate::{
@@ -130,6 +131,58 @@ pub trait Handler: Send + Sync + 'static {
     fn cleanup(&self, cx: &RunContext) -> impl Future<Output = ()> + Send {
         let _ = cx;
         async {}
+    }
+}
+
+/// One handler under several roles or in several workers.
+impl<H: Handler> Handler for Arc<H> {
+    type Run = H::Run;
+    type Input = H::Input;
+    type Output = H::Output;
+
+    async fn init(&self, cx: &RunContext) -> Result<H::Run, HandlerError> {
+        (**self).init(cx).await
+    }
+
+    async fn load_input(
+        &self,
+        cx: &RunContext,
+        input: TaskInput,
+    ) -> Result<TaskInput, HandlerError> {
+        (**self).load_input(cx, input).await
+    }
+
+    async fn batches(
+        &self,
+        cx: &RunContext,
+        input: TaskInput,
+    ) -> Result<BatchStream<H::Input>, HandlerError> {
+        (**self).batches(cx, input).await
+    }
+
+    async fn process(
+        &self,
+        cx: &RunContext,
+        run: &mut H::Run,
+        batch: Batch<H::Input>,
+    ) -> Result<BatchResult<H::Output>, HandlerError> {
+        (**self).process(cx, run, batch).await
+    }
+
+    async fn finalize(
+        &self,
+        cx: &RunContext,
+        run: H::Run,
+    ) -> Result<FinalizeResult, HandlerError> {
+        (**self).finalize(cx, run).await
+    }
+
+    fn classify_error(&self, error: &(dyn Error + Send + Sync + 'static)) -> ErrorClass {
+        (**self).classify_error(error)
+    }
+
+    async fn cleanup(&self, cx: &RunContext) {
+        (**self).cleanup(cx).await;
     }
 }
 

@@ -4,7 +4,6 @@
 mod calls;
 mod coordinator;
 mod log;
-mod pending;
 mod worker;
 
 pub(crate) use coordinator::drive_coordinator;

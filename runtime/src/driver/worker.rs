@@ -1,7 +1,9 @@
 //! The worker's driver: one task that feeds the machine and carries out its effects.
 
 use flowkit_core::id::WorkerId;
-use flowkit_core::worker::{Config, Effect, Input, RunCommand, RunEvent, RunFailure, RunId};
+use flowkit_core::worker::{
+    Config, Effect, Input, RunCommand, RunEvent, RunFailure, RunId, Worker as Machine,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +12,6 @@ use std::task::Poll;
 use tokio::sync::{mpsc, watch};
 
 use super::calls::{Answer, Calls};
-use super::pending::Worker as Machine;
 use super::{INPUTS_PER_TURN, log};
 use crate::RunContext;
 use crate::clock::Clock;

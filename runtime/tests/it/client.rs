@@ -9,7 +9,7 @@ use crate::support::{engine, one_node};
 async fn a_submitted_task_is_queued_and_listed() {
     let engine = engine().await;
     let client = engine.client();
-    let graph = one_node("nobody", json!(null));
+    let graph = one_node("nobody", json!({}));
     let task = client
         .submit(&graph, SubmitOptions::default())
         .await
@@ -97,7 +97,7 @@ async fn every_fault_of_a_graph_comes_back_at_once() {
 async fn a_cancelled_task_that_nobody_runs_is_settled_at_once() {
     let engine = engine().await;
     let client = engine.client();
-    let graph = one_node("nobody", json!(null));
+    let graph = one_node("nobody", json!({}));
     let task = client
         .submit(&graph, SubmitOptions::default())
         .await
@@ -135,7 +135,7 @@ async fn an_unknown_task_is_said_to_be_unknown() {
 #[tokio::test(start_paused = true)]
 async fn without_a_coordinator_the_client_says_so() {
     let engine = flowkit_runtime::Engine::memory();
-    let graph = one_node("nobody", json!(null));
+    let graph = one_node("nobody", json!({}));
     let error = engine
         .client()
         .submit(&graph, SubmitOptions::default())

@@ -1,4 +1,8 @@
 //! What users see of the runtime, on an engine in memory.
 
+mod cancel;
 mod client;
+mod failures;
+mod streaming;
 mod support;
+mod workers;

@@ -1,0 +1,269 @@
+//! Nodes that read what other nodes write, while these still run.
+
+use flowkit_runtime::{
+    Batch, BatchResult, BatchStream, Chunk, FinalizeResult, Handler, HandlerError, Pulled,
+    RunContext, TaskInput, TaskState, Worker, handler_fn,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+use crate::support::{engine, submit, worker};
+
+/// A page of numbers, as the source writes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Page {
+    numbers: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+struct Pages {
+    pages: u64,
+}
+
+/// Writes pages of five numbers each; before every page it takes a permit.
+struct Source(Arc<Semaphore>);
+
+impl Handler for Source {
+    type Run = ();
+    type Input = u64;
+    type Output = Page;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _: &RunContext,
+        input: TaskInput,
+    ) -> Result<BatchStream<u64>, HandlerError> {
+        let pages = input.decode::<Pages>()?.pages;
+        Ok(BatchStream::iter(
+            (0..pages).map(|n| Batch::new(format!("page-{n}"), n)),
+        ))
+    }
+
+    async fn process(
+        &self,
+        _: &RunContext,
+        (): &mut (),
+        batch: Batch<u64>,
+    ) -> Result<BatchResult<Page>, HandlerError> {
+        self.0.acquire().await?.forget();
+        let first = batch.payload * 5;
+        Ok(BatchResult::of(Page {
+            numbers: (first..first + 5).collect(),
+        }))
+    }
+}
+
+fn graph(pages: u64, adapter: &str, args: Value) -> Value {
+    json!({
+        "nodes": [
+            {"node_id": "source", "type": "source", "io": {"input_inline": {"pages": pages}}},
+            {
+                "node_id": "reader",
+                "type": "reader",
+                "depends_on": ["source"],
+                "io": {
+                    "start_when": "first_batch",
+                    "input_inline": {"input_adapter": adapter, "input_args": args},
+                },
+            },
+        ],
+        "edges": [],
+    })
+}
+
+#[tokio::test]
+async fn a_reader_takes_every_artifact_once() {
+    let engine = engine().await;
+    worker(&engine, "source", Source(Arc::new(Semaphore::new(100))));
+    worker(
+        &engine,
+        "reader",
+        handler_fn(|_, batch: Batch<Pulled<Page>>| async move {
+            assert_eq!(batch.payload.from_node.as_str(), "source");
+            let sum: u64 = batch.payload.meta.numbers.iter().sum();
+            Ok(BatchResult::of(sum).metric("sum", sum))
+        }),
+    );
+    let args = json!({"from_nodes": ["source"]});
+    let task = submit(&engine, &graph(20, "pull.from_artifacts", args)).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let status = task.status().await.unwrap();
+    let reader = status.node("reader").unwrap();
+    assert_eq!(reader.batches, 20);
+    assert_eq!(reader.totals["sum"].sum.0, 4_950.0);
+    engine.stop().await;
+}
+
+/// Adds up chunks and says the sum at the end.
+struct Adder;
+
+impl Handler for Adder {
+    type Run = u64;
+    type Input = Chunk<u64>;
+    type Output = ();
+
+    async fn init(&self, _: &RunContext) -> Result<u64, HandlerError> {
+        Ok(0)
+    }
+
+    async fn process(
+        &self,
+        _: &RunContext,
+        run: &mut u64,
+        batch: Batch<Chunk<u64>>,
+    ) -> Result<BatchResult<()>, HandlerError> {
+        assert!(batch.payload.items.len() <= 2);
+        *run += batch.payload.items.iter().sum::<u64>();
+        Ok(BatchResult::new().metric("items", batch.payload.items.len()))
+    }
+
+    async fn finalize(&self, cx: &RunContext, run: u64) -> Result<FinalizeResult, HandlerError> {
+        Ok(FinalizeResult::of(json!({
+            "sum": run,
+            "items": cx.totals()["items"].sum.0,
+        })))
+    }
+}
+
+#[tokio::test]
+async fn a_rechunking_reader_splits_lists_and_never_crosses_artifacts() {
+    let engine = engine().await;
+    worker(&engine, "source", Source(Arc::new(Semaphore::new(100))));
+    worker(&engine, "reader", Adder);
+    let args = json!({"from_nodes": ["source"], "size": 2, "meta_list_key": "numbers"});
+    let task = submit(&engine, &graph(4, "pull.from_artifacts.rechunk:size", args)).await;
+    let outcome = task.wait().await.unwrap();
+    assert_eq!(outcome.state, TaskState::Finished, "{:?}", outcome.failure);
+    let status = task.status().await.unwrap();
+    let reader = status.node("reader").unwrap();
+    // Five numbers per page make chunks of 2, 2 and 1.
+    assert_eq!(reader.batches, 12);
+    assert_eq!(
+        reader.result.as_ref().unwrap().text(),
+        r#"{"items":20.0,"sum":190}"#
+    );
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_begins_while_its_source_still_works() {
+    let engine = engine().await;
+    let pages = Arc::new(Semaphore::new(1));
+    let seen = Arc::new(Semaphore::new(0));
+    worker(&engine, "source", Source(pages.clone()));
+    let reader_saw = seen.clone();
+    worker(
+        &engine,
+        "reader",
+        handler_fn(move |_, batch: Batch<Pulled<Page>>| {
+            let seen = reader_saw.clone();
+            async move {
+                seen.add_permits(1);
+                Ok(BatchResult::of(batch.payload.meta.numbers.len()))
+            }
+        }),
+    );
+    let args = json!({"from_nodes": ["source"]});
+    let task = submit(&engine, &graph(3, "pull.from_artifacts", args)).await;
+    for _ in 0..3 {
+        // The source may write a page only after the reader has seen the one before.
+        seen.acquire().await.unwrap().forget();
+        pages.add_permits(1);
+    }
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn one_worker_of_one_slot_runs_source_and_reader() {
+    let engine = engine().await;
+    Worker::builder(&engine)
+        .role("source", Source(Arc::new(Semaphore::new(100))))
+        .role("reader", Adder)
+        .build()
+        .unwrap()
+        .start();
+    let args = json!({"from_nodes": ["source"], "size": 2, "meta_list_key": "numbers"});
+    let task = submit(
+        &engine,
+        &graph(10, "pull.from_artifacts.rechunk:size", args),
+    )
+    .await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    assert_eq!(
+        task.status().await.unwrap().node("reader").unwrap().batches,
+        30
+    );
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_source_is_no_error() {
+    let engine = engine().await;
+    worker(&engine, "source", Source(Arc::new(Semaphore::new(0))));
+    worker(
+        &engine,
+        "reader",
+        handler_fn(|_, _: Batch<Pulled<Page>>| async move { Ok(BatchResult::<()>::new()) }),
+    );
+    let args = json!({"from_nodes": ["source"]});
+    let task = submit(&engine, &graph(0, "pull.from_artifacts", args)).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let status = task.status().await.unwrap();
+    let batches: Vec<_> = status.nodes.iter().map(|node| node.batches).collect();
+    assert_eq!(batches, [0, 0]);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_may_propose_the_adapter_itself() {
+    struct Proposes;
+    impl Handler for Proposes {
+        type Run = ();
+        type Input = Pulled<Page>;
+        type Output = usize;
+        async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+            Ok(())
+        }
+        async fn load_input(
+            &self,
+            _: &RunContext,
+            input: TaskInput,
+        ) -> Result<TaskInput, HandlerError> {
+            let args = json!({"from_nodes": ["source"]});
+            Ok(input.with_adapter("pull.from_artifacts", args.into()))
+        }
+        async fn process(
+            &self,
+            _: &RunContext,
+            (): &mut (),
+            batch: Batch<Pulled<Page>>,
+        ) -> Result<BatchResult<usize>, HandlerError> {
+            Ok(BatchResult::of(batch.payload.meta.numbers.len()))
+        }
+    }
+    let engine = engine().await;
+    worker(&engine, "source", Source(Arc::new(Semaphore::new(100))));
+    worker(&engine, "reader", Proposes);
+    let graph = json!({
+        "nodes": [
+            {"node_id": "source", "type": "source", "io": {"input_inline": {"pages": 3}}},
+            {"node_id": "reader", "type": "reader", "depends_on": ["source"]},
+        ],
+        "edges": [],
+    });
+    let task = submit(&engine, &graph).await;
+    let outcome = task.wait().await.unwrap();
+    assert_eq!(outcome.state, TaskState::Finished, "{:?}", outcome.failure);
+    assert_eq!(
+        task.status().await.unwrap().node("reader").unwrap().batches,
+        3
+    );
+    engine.stop().await;
+}

@@ -1,0 +1,199 @@
+//! Workers coming, sharing and going.
+
+use flowkit_runtime::{
+    Batch, BatchResult, CancelReason, Engine, HandlerError, Json, RunContext, TaskState, Worker,
+    WorkerError, WorkerSettings, handler_fn,
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::{Barrier, Semaphore, mpsc, oneshot};
+
+use crate::support::{engine, one_node, submit, worker};
+
+#[tokio::test]
+async fn every_fault_of_a_worker_is_reported_at_once() {
+    let engine = Engine::memory();
+    let handler = || handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(1)) });
+    let error = Worker::builder(&engine)
+        .worker_id("")
+        .capacity(0)
+        .role("a", handler())
+        .role("a", handler())
+        .role("b,c", handler())
+        .settings(WorkerSettings::default().hb_interval_sec(0.0))
+        .build()
+        .unwrap_err();
+    assert_eq!(error.faults.len(), 5, "{error}");
+    let error = Worker::builder(&engine).build().unwrap_err();
+    assert_eq!(error.faults.len(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn several_workers_share_a_role() {
+    let engine = engine().await;
+    // Three nodes that end only when all three run at the same time, on workers of one slot.
+    let together = Arc::new(Barrier::new(3));
+    for _ in 0..3 {
+        let together = together.clone();
+        worker(
+            &engine,
+            "r",
+            handler_fn(move |cx: RunContext, _: Batch<Json>| {
+                let together = together.clone();
+                async move {
+                    together.wait().await;
+                    Ok(BatchResult::of(cx.info().worker_id.to_string()))
+                }
+            }),
+        );
+    }
+    let nodes: Vec<_> = (0..3)
+        .map(|n| json!({"node_id": format!("n{n}"), "type": "r"}))
+        .collect();
+    let task = submit(&engine, &json!({"nodes": nodes, "edges": []})).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let mut workers = BTreeSet::new();
+    for n in 0..3 {
+        let artifacts = task.artifacts(&format!("n{n}")).all().await.unwrap();
+        workers.insert(artifacts[0].value.clone());
+    }
+    assert_eq!(workers.len(), 3);
+    assert_eq!(engine.client().workers().await.unwrap().len(), 3);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_of_many_slots_runs_as_many_and_no_more() {
+    let engine = engine().await;
+    let running = Arc::new(Semaphore::new(4));
+    let handler = handler_fn(move |_, _: Batch<Json>| {
+        let running = running.clone();
+        async move {
+            // One permit per slot: a fifth run would find none.
+            let permit = running.try_acquire()?;
+            tokio::task::yield_now().await;
+            drop(permit);
+            Ok(BatchResult::of(1))
+        }
+    });
+    let worker = Worker::builder(&engine)
+        .role("r", handler)
+        .capacity(4)
+        .build();
+    worker.unwrap().start();
+    let nodes: Vec<_> = (0..100)
+        .map(|n| json!({"node_id": format!("n{n}"), "type": "r", "retry_policy": {"max": 1}}))
+        .collect();
+    let task = submit(&engine, &json!({"nodes": nodes, "edges": []})).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_draining_worker_hands_its_node_over() {
+    let engine = engine().await;
+    let (seen, mut reasons) = mpsc::unbounded_channel();
+    let began = Arc::new(Semaphore::new(0));
+    let begin = began.clone();
+    let leaving = worker(
+        &engine,
+        "r",
+        handler_fn(move |cx: RunContext, _: Batch<Json>| {
+            let (seen, begin) = (seen.clone(), begin.clone());
+            async move {
+                begin.add_permits(1);
+                let _ = seen.send(cx.cancelled().await.reason);
+                Err::<BatchResult<u32>, _>(HandlerError::cancelled())
+            }
+        }),
+    );
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    began.acquire().await.unwrap().forget();
+    worker(
+        &engine,
+        "r",
+        handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(2)) }),
+    );
+    leaving.stop().await.unwrap();
+    assert_eq!(reasons.recv().await, Some(CancelReason::Shutdown));
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let status = task.status().await.unwrap();
+    let node = status.node("n").unwrap();
+    // Handed over, not failed and not lost: the attempt is the same one.
+    assert_eq!((node.attempts.0, node.grants), (1, 2));
+    assert_eq!((node.failures, node.losses), (0, 0));
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_runs_until_its_shutdown_is_ready() {
+    let engine = engine().await;
+    let handler = handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(1)) });
+    let worker = Worker::builder(&engine).role("r", handler).build().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(worker.run(async {
+        let _ = stopped.await;
+    }));
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_older_process_of_the_same_worker_id_ends() {
+    let engine = engine().await;
+    let handler = || handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(1)) });
+    let build = || {
+        Worker::builder(&engine)
+            .worker_id("w")
+            .role("r", handler())
+            .build()
+    };
+    let older = build().unwrap().start();
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let newer = build().unwrap().start();
+    assert!(matches!(
+        older.stopped().await,
+        Err(WorkerError::Superseded)
+    ));
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    assert!(!newer.status().stopping);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn work_goes_on_after_the_engine_was_stopped_and_started() {
+    let engine = engine().await;
+    let began = Arc::new(Semaphore::new(0));
+    let begin = began.clone();
+    worker(
+        &engine,
+        "r",
+        handler_fn(move |cx: RunContext, _: Batch<Json>| {
+            let begin = begin.clone();
+            async move {
+                begin.add_permits(1);
+                cx.cancelled().await;
+                Err::<BatchResult<u32>, _>(HandlerError::cancelled())
+            }
+        }),
+    );
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    began.acquire().await.unwrap().forget();
+    engine.stop().await;
+    assert!(!task.status().await.unwrap().settled);
+
+    engine.start().await.unwrap();
+    worker(
+        &engine,
+        "r",
+        handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(2)) }),
+    );
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    engine.stop().await;
+}
