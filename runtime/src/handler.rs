@@ -169,11 +169,7 @@ impl<H: Handler> Handler for Arc<H> {
         (**self).process(cx, run, batch).await
     }
 
-    async fn finalize(
-        &self,
-        cx: &RunContext,
-        run: H::Run,
-    ) -> Result<FinalizeResult, HandlerError> {
+    async fn finalize(&self, cx: &RunContext, run: H::Run) -> Result<FinalizeResult, HandlerError> {
         (**self).finalize(cx, run).await
     }
 
