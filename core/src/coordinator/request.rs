@@ -199,7 +199,7 @@ impl Shard {
             let text = format!("{} tasks are in flight; try again later", self.tasks.len());
             return self.reply(ctx, message, refusal(ReplyError::Overloaded, &text));
         }
-        let vars_ok = crate::json::check_value(&submit.vars, crate::graph::GRAPH_BYTES_MAX);
+        let vars_ok = crate::graph::check_vars(&submit.vars);
         let (graph, plan) = match (self.plans.compile(&submit.graph), vars_ok) {
             (Ok(compiled), Ok(())) => compiled,
             (Ok(_), Err(fault)) => {

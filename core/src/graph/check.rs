@@ -90,9 +90,9 @@ impl<'a> Checker<'a> {
         if let Some(&index) = self.by_name.get(id.as_str()) {
             return Some(index);
         }
-        let like = similar(id.as_str(), self.by_name.keys().copied().take(1000))
-            .filter(|_| self.faults.few());
-        let cure = match like {
+        let names = self.by_name.keys().copied().take(1000);
+        let like = self.faults.few().then(|| similar(id.as_str(), names));
+        let cure = match like.flatten() {
             Some(like) => format!("did you mean {}?", quoted(like)),
             None => "name a node of this graph, or add the node".to_owned(),
         };

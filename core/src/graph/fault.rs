@@ -6,6 +6,8 @@ use std::fmt;
 /// Most faults listed for one graph; a last one says how many more there are. It keeps the answer
 /// to a submission within the limit of a message.
 pub const FAULTS_MAX: usize = 500;
+/// Most bytes of the listed faults, for the same reason; escapes may double them.
+const FAULTS_BYTES_MAX: usize = 256 * 1024;
 
 /// One thing that is wrong with a graph.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +71,7 @@ fn shown_key(key: &str) -> Cow<'_, str> {
 #[derive(Default)]
 pub(super) struct Faults {
     list: Vec<Fault>,
+    bytes: usize,
     unlisted: usize,
 }
 
@@ -79,15 +82,17 @@ impl Faults {
         problem: impl Into<String>,
         cure: impl Into<String>,
     ) {
-        if self.list.len() >= FAULTS_MAX {
+        if self.list.len() >= FAULTS_MAX || self.bytes >= FAULTS_BYTES_MAX {
             self.unlisted += 1;
             return;
         }
-        self.list.push(Fault {
+        let fault = Fault {
             path: path.to_string(),
             problem: problem.into(),
             cure: cure.into(),
-        });
+        };
+        self.bytes += fault.path.len() + fault.problem.len() + fault.cure.len();
+        self.list.push(fault);
     }
 
     /// Looking for a similar name costs time; a graph with many faults has another problem.
@@ -137,7 +142,7 @@ pub(super) fn similar<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    if name.len() > 100 {
+    if name.len() > 40 {
         return None;
     }
     let limit = 1 + name.chars().count() / 4;

@@ -16,6 +16,7 @@ mod parse;
 mod plan;
 mod read;
 mod spec;
+mod vars;
 
 pub use adapter::{Adapter, Pull};
 pub use edge::{ParentView, edge_state, failure_handled};
@@ -24,6 +25,7 @@ pub use fault::{FAULTS_MAX, Fault};
 pub use generate::{GraphOptions, generate};
 pub use plan::{ChildEdge, EdgeCondition, ParentEdge, Plan, PlanNode};
 pub use spec::{Graph, Node, RetryPolicy};
+pub use vars::{VARS_BYTES_MAX, check_vars};
 
 use crate::message::{CHECKPOINT_BYTES_MAX, MESSAGE_BYTES_MAX};
 
@@ -33,7 +35,8 @@ pub const GRAPH_NODES_MAX: usize = 10_000;
 pub const GRAPH_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 4 * 1024;
 /// Most bytes that a node's own part (input, adapter, parents) may add to the message that starts
 /// it: the rest of a message holds its checkpoint, the vars and the totals.
-pub const START_BYTES_MAX: usize = MESSAGE_BYTES_MAX - CHECKPOINT_BYTES_MAX - 128 * 1024;
+pub const START_BYTES_MAX: usize =
+    MESSAGE_BYTES_MAX - CHECKPOINT_BYTES_MAX - VARS_BYTES_MAX - 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -114,7 +114,8 @@ impl<'a> Fields<'a> {
     ) -> Option<Self> {
         let fields = Self::open(value, path, faults)?;
         for name in fields.map.keys().filter(|n| !known.contains(&n.as_str())) {
-            let cure = match similar(name, known.iter().copied()).filter(|_| faults.few()) {
+            let like = faults.few().then(|| similar(name, known.iter().copied()));
+            let cure = match like.flatten() {
                 Some(like) => format!("did you mean `{like}`?"),
                 None => format!("remove it; known fields are {}", known.join(", ")),
             };

@@ -1,8 +1,10 @@
+mod bounds;
 mod faults;
 mod hostile;
 mod life;
 mod plan;
 mod rules;
+mod shapes;
 
 use serde_json::Value;
 

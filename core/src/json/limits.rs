@@ -8,6 +8,8 @@ use super::Json;
 /// some levels deep in the record that holds it.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// About how long a path is shown.
+const PATH_BYTES: usize = 400;
 /// Most breaks listed for one value.
 const BREAKS_MAX: usize = 100;
 
@@ -257,6 +259,10 @@ impl<'a> Scan<'a> {
     fn note(&mut self, problem: String, cure: &'static str) {
         let mut path = String::new();
         for frame in &self.frames {
+            if path.len() > PATH_BYTES {
+                path.push('…');
+                break;
+            }
             match frame {
                 Frame::Array { index } => path.push_str(&format!("[{index}]")),
                 Frame::Object { key, .. } => {

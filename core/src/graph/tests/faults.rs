@@ -2,41 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{faults, graph, parse};
-use crate::graph::{FAULTS_MAX, GRAPH_BYTES_MAX, GRAPH_NODES_MAX, Graph};
+use super::faults;
+use super::shapes::{each, one, two, with};
+use crate::graph::Graph;
 use crate::json::Json;
-
-fn with(mut into: Value, fields: Value) -> Value {
-    let (Value::Object(map), Value::Object(fields)) = (&mut into, fields) else {
-        panic!("two objects");
-    };
-    map.extend(fields);
-    into
-}
-
-/// A graph of one node with more fields.
-fn one(fields: Value) -> Value {
-    json!({"nodes": [with(json!({"node_id": "a", "type": "r"}), fields)]})
-}
-
-/// A graph of `a` and a node `b` that depends on it, with more fields of `b`.
-fn two(fields: Value) -> Value {
-    let b = json!({"node_id": "b", "type": "r", "depends_on": ["a"]});
-    json!({"nodes": [{"node_id": "a", "type": "r"}, with(b, fields)]})
-}
 
 /// `two` with an adapter.
 fn reader(name: &str, args: Value) -> Value {
     two(json!({"io": {"input_inline": {"input_adapter": name, "input_args": args}}}))
-}
-
-/// Each graph has exactly this one fault.
-fn each(table: impl IntoIterator<Item = (Value, &'static str)>) {
-    for (value, expected) in table {
-        let text = value.to_string();
-        let shown: String = text.chars().take(500).collect();
-        assert_eq!(faults(value), [expected], "{shown}");
-    }
 }
 
 #[test]
@@ -508,93 +481,4 @@ fn what_a_store_could_refuse() {
     let found = text(&deep);
     assert_eq!(found.len(), 1);
     assert!(found[0].ends_with("[0]: nested deeper than 64; flatten the value"));
-}
-
-#[test]
-fn size_is_bounded() {
-    let nodes = |count: usize| -> Vec<Value> {
-        (0..count)
-            .map(|n| json!({"node_id": format!("n{n}"), "type": "r"}))
-            .collect()
-    };
-    graph(json!({"nodes": nodes(GRAPH_NODES_MAX)}));
-    each([
-        (
-            json!({"nodes": nodes(GRAPH_NODES_MAX + 1)}),
-            "nodes: holds 10001 nodes; at most 10000: split the graph into several tasks",
-        ),
-        (
-            one(json!({"io": {"input_ref": "x".repeat(GRAPH_BYTES_MAX - 54)}})),
-            "graph: it has 1044486 bytes of JSON; \
-             make it smaller; large data belongs into artifacts or files",
-        ),
-        (
-            one(json!({"io": {"input_ref": "x".repeat(900_000)}})),
-            "nodes[0]: its input and its 0 parents need 900002 bytes; \
-             at most 851968: shrink the input, or join parents in between",
-        ),
-    ]);
-}
-
-#[test]
-fn the_largest_fan_in_is_allowed() {
-    let names: Vec<String> = (1..GRAPH_NODES_MAX).map(|n| format!("n{n}")).collect();
-    let mut nodes: Vec<Value> = names
-        .iter()
-        .map(|n| json!({"node_id": n, "type": "r"}))
-        .collect();
-    nodes.push(
-        json!({"node_id": "join", "type": "r", "depends_on": names, "io": {
-        "input_inline": {"input_adapter": "pull.from_artifacts",
-            "input_args": {"from_nodes": names[..8_000]}}}}),
-    );
-    let plan = graph(json!({"nodes": nodes})).plan();
-    let join = plan.node(GRAPH_NODES_MAX - 1);
-    assert_eq!(
-        (join.parents.len(), join.reads.len()),
-        (GRAPH_NODES_MAX - 1, 8_000)
-    );
-}
-
-#[test]
-fn all_faults_are_listed_at_once() {
-    let found = faults(json!({
-        "nodes": [
-            {"node_id": "a", "type": "r", "fan_in": "some", "depends_on": ["c"]},
-            {"type": "r", "retry_policy": {"max": 0}},
-            {"node_id": "c", "type": "r", "depends_on": ["a", "x"], "fan_in": "count:9"},
-        ],
-        "edges": [["a", "nowhere"]],
-        "extra": true,
-    }));
-    let paths: Vec<&str> = found
-        .iter()
-        .filter_map(|f| f.split_once(": ").map(|(path, _)| path))
-        .collect();
-    assert_eq!(
-        paths,
-        [
-            "extra",
-            "nodes[0].fan_in",
-            "nodes[1]",
-            "nodes[1].retry_policy.max",
-            "nodes[2].depends_on[1]",
-            "edges[0]",
-            "nodes[0]",
-            "nodes[2].fan_in",
-        ]
-    );
-}
-
-#[test]
-fn a_flood_of_faults_is_cut_and_counted() {
-    let nodes: Vec<Value> = (0..3000)
-        .map(|n| json!({"node_id": format!("n{n}"), "type": "r", "depends_on": ["gone"]}))
-        .collect();
-    let found = parse(json!({"nodes": nodes})).expect_err("faults");
-    assert_eq!(found.len(), FAULTS_MAX + 1);
-    assert_eq!(
-        found[FAULTS_MAX].to_string(),
-        "graph: 2500 more faults are not listed; mend these first"
-    );
 }
