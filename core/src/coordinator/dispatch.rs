@@ -140,6 +140,8 @@ impl Shard {
         let plan = task.plan.node(key.node);
         let record = &task.nodes[key.node].record;
         let grant = record.grant.as_ref()?;
+        let sources = task.source_states(key.node);
+        let reads = !sources.is_empty();
         let body = Body::TaskStart(Box::new(TaskStart {
             input: plan.input.clone(),
             adapter: plan.adapter.clone(),
@@ -151,7 +153,7 @@ impl Shard {
             accepted: record.accepted,
             totals: record.totals.clone(),
             vars: task.record.vars.clone(),
-            sources: task.source_states(key.node),
+            sources,
         }));
         let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);
         envelope.task_id = Some(record.task_id.clone());
@@ -159,8 +161,9 @@ impl Shard {
         envelope.step_type = Some(plan.role.clone());
         envelope.attempt_epoch = Some(record.epoch);
         envelope.lease_no = Some(record.lease_no);
+        // Artifacts are read as synced: a reader that was sent before would find nothing yet.
         Some(Outgoing {
-            when: When::Applied,
+            when: if reads { When::Durable } else { When::Applied },
             stream: Stream::Inbox(grant.inbox),
             envelope: Arc::new(envelope.identified(0)),
             start_of: Some(key),
@@ -283,7 +286,7 @@ impl Shard {
         envelope.node_id = Some(record.node_id.clone());
         envelope.lease_no = Some(record.lease_no);
         Some(Outgoing {
-            when: When::Applied,
+            when: When::Durable,
             stream: Stream::Inbox(grant.inbox),
             envelope: Arc::new(envelope.identified(ctx.now.mono.0)),
             start_of: None,

@@ -319,7 +319,7 @@ impl Worker {
 
     /// A slot is free again: the shard that was refused first hears of it.
     pub(super) fn offer_slot(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.config.shards < 2 || self.free_slots() == 0 {
+        if self.free_slots() == 0 {
             return;
         }
         if let Some(shard) = self.slots.next_refused() {
