@@ -43,14 +43,11 @@ impl Worker {
             return;
         };
         let node = (task.clone(), node.clone());
-        // The cache saves work, it decides nothing: a repeated START or CANCEL is answered again.
-        let known = self.dedup.seen(envelope.dedup_id, now.mono);
         match &envelope.body {
             Body::TaskStart(start) => {
-                self.task_start(node, token, &envelope, start, known, now, out);
+                self.task_start(node, token, &envelope, start, now, out);
             }
             Body::TaskCancel(cancel) => self.task_cancel(&node, token, cancel, now, out),
-            Body::InputReady(_) if known => {}
             Body::InputReady(ready) => self.input_ready(&node, token, ready, now, out),
             other => {
                 let why = format!("a worker does not take {}", other.kind());
@@ -59,14 +56,12 @@ impl Worker {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one message, taken apart once")]
     fn task_start(
         &mut self,
         node: NodeKey,
         token: Token,
         envelope: &Arc<Envelope>,
         start: &TaskStart,
-        known: bool,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -99,8 +94,9 @@ impl Worker {
             }
             self.ended.superseded_by(&node, token);
         }
-        if known {
-            // Taken and ended before, and the store has shown it superseded since.
+        // The cache saves a read, it decides nothing: without it the store would say the same.
+        if self.dedup.seen(envelope.dedup_id, now.mono) {
+            // Met before, ended since, and the store has shown it superseded.
             self.send_refusal(&node, token, RefusalReason::NotCurrent, now, out);
             return;
         }
@@ -160,6 +156,7 @@ impl Worker {
             saves: std::collections::VecDeque::new(),
             aborted: false,
             abandoned: false,
+            forgotten: false,
         };
         self.runs.insert(id, run);
         self.by_node.insert(node, id);

@@ -209,13 +209,15 @@ impl Worker {
             return;
         };
         run.work = Work::Closed;
-        if !run.abandoned {
-            self.send_end(id, now, out);
-        } else if run.outgoing.has_terminal() && run.outgoing.settled().is_none() {
-            // Given up before; its end is not confirmed yet.
+        if run.abandoned {
+            // Its end was told when it was given up: nothing else says that the slot is free.
             run.abandoned = false;
+            if run.forgotten {
+                self.forget_run(id);
+            }
+            self.announce(now, out);
         } else {
-            self.forget_run(id);
+            self.send_end(id, now, out);
         }
         self.offer_slot(now, out);
     }

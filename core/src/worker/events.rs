@@ -66,7 +66,7 @@ impl Worker {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Some(run) = self.runs.get_mut(&id) else {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| !run.forgotten) else {
             return;
         };
         match result {
@@ -144,10 +144,11 @@ impl Worker {
 
     /// Nothing more is to be sent about the run. A handler that was given up keeps its slot.
     pub(super) fn forget_run(&mut self, id: RunId) {
-        let Some(run) = self.runs.get(&id) else {
+        let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
         let (node, shard) = (run.node(), run.shard);
+        run.forgotten = true;
         if self.by_node.get(&node) == Some(&id) {
             self.by_node.remove(&node);
         }

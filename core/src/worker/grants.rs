@@ -32,8 +32,10 @@ pub(super) struct GrantRead {
 pub(super) struct Grants {
     /// STARTs to be checked.
     waiting: Vec<RunId>,
-    /// The regular look is due.
+    /// The regular look at everything held or ended is due.
     poll_due: bool,
+    /// Ask even if nothing is held: for the own incarnation, and whether the store answers.
+    probe_due: bool,
     in_flight: bool,
     /// A read failed; the next one waits for a timer.
     held_back: bool,
@@ -49,9 +51,8 @@ impl Grants {
         self.poll_due = true;
     }
 
-    /// Ask even if nothing is held: for the own incarnation, and whether the store answers.
     pub(super) fn probe(&mut self) {
-        self.poll_due = true;
+        self.probe_due = true;
     }
 
     pub(super) fn retry(&mut self) {
@@ -77,8 +78,9 @@ impl Worker {
             return;
         }
         let checks = std::mem::take(&mut self.grants.waiting);
-        let poll = std::mem::take(&mut self.grants.poll_due);
         let held = !self.by_node.is_empty() || !self.ended.is_empty();
+        let probe = std::mem::take(&mut self.grants.probe_due);
+        let poll = std::mem::take(&mut self.grants.poll_due) && held || probe;
         if checks.is_empty() && !poll {
             if held && self.timers.at(Timer::GrantPoll).is_none() {
                 let every_ms = self.config.db_cancel_poll_ms;
@@ -119,7 +121,7 @@ impl Worker {
         self.grants.failures += 1;
         let wait_ms = wait_ms.max(self.backoff_ms(self.grants.failures));
         self.grants.held_back = true;
-        self.grants.poll_due = true;
+        self.grants.probe_due = true;
         self.timers.set(Timer::GrantRetry, now.mono.after(wait_ms));
         let still = read.checks.into_iter().filter(|run| {
             let run = self.runs.get(run);

@@ -23,6 +23,7 @@ impl Worker {
                 "a slot is held exactly as long as something of the handler may be left"
             );
             let node = run.node();
+            assert!(run.abandoned || !run.forgotten, "kept only for its slot");
             if !run.abandoned {
                 assert_eq!(self.by_node.get(&node), Some(id), "one run per node");
             }

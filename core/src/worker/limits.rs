@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::io::RunFailure;
 use super::run::{Run, SAVES_MAX, Work};
 use crate::id::{BatchUid, ID_BYTES_MAX};
-use crate::json::{self, Json};
+use crate::json::{Json, check_value};
 use crate::message::{
     Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MESSAGE_BYTES_MAX, Metrics, TaskDone,
     TaskFailed,
@@ -13,6 +13,10 @@ use crate::message::{
 
 /// Longest error text in bytes that travels.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Reason code of a value that no store could keep.
+const BAD_VALUE: &str = "bad_value";
+/// Largest artifact in bytes: it must fit into one record of every store.
+const ARTIFACT_BYTES_MAX: usize = 15 * 1024 * 1024;
 /// Longest reason code in bytes.
 const REASON_BYTES_MAX: usize = 128;
 /// Room for everything in a message but payload values of users.
@@ -58,23 +62,26 @@ pub(super) fn check_output(metrics: &Metrics, value: Option<&Json>) -> Result<()
     for (name, value) in metrics {
         if name.is_empty() || name.starts_with('$') || name.contains('\0') {
             let text = format!("metric name {name:?} is empty, starts with `$` or holds a NUL");
-            return Err(permanent("bad_value", &text));
+            return Err(permanent(BAD_VALUE, &text));
         }
-        check_value("a metric", value)?;
+        check(&format!("metric `{name}`"), value, MESSAGE_BYTES_MAX)?;
     }
-    value.map_or(Ok(()), |value| check_value("the artifact or result", value))
+    value.map_or(Ok(()), |value| {
+        check("the artifact or result", value, ARTIFACT_BYTES_MAX)
+    })
 }
 
-/// Refuses a value that a store could not keep.
-fn check_value(what: &str, value: &Json) -> Result<(), RunFailure> {
-    // Any size: what is too large for a message is staged, and its own limit is checked there.
-    json::check_value(value, usize::MAX)
-        .map_err(|fault| permanent("bad_value", &format!("{what} cannot be stored: {fault}")))
+fn check(what: &str, value: &Json, bytes_max: usize) -> Result<(), RunFailure> {
+    check_value(value, bytes_max).map_err(|why| permanent(BAD_VALUE, &format!("{what}: {why}")))
 }
 
 /// Whether a checkpoint can be kept now: the batch it belongs to, or why not.
 pub(super) fn check_save(run: &Run, checkpoint: &Json) -> Result<BatchUid, RunFailure> {
-    let Work::Processing(batch) = &run.work else {
+    let batch = match &run.work {
+        Work::Processing(batch) if !run.outgoing.has_terminal() => Some(batch),
+        _ => None,
+    };
+    let Some(batch) = batch else {
         let text = "a checkpoint belongs to the batch in work; none is";
         return Err(permanent("no_batch_in_work", text));
     };
@@ -85,7 +92,7 @@ pub(super) fn check_save(run: &Run, checkpoint: &Json) -> Result<BatchUid, RunFa
         );
         return Err(permanent("checkpoint_too_large", &text));
     }
-    check_value("the checkpoint", checkpoint)?;
+    check("the checkpoint", checkpoint, CHECKPOINT_BYTES_MAX)?;
     if run.saves.len() >= SAVES_MAX {
         let text = "too many checkpoints wait to be saved; await each";
         return Err(transient("checkpoint_overrun", text));

@@ -146,6 +146,8 @@ pub(super) struct Run {
     pub(super) aborted: bool,
     /// The handler was given up; its slot stays taken.
     pub(super) abandoned: bool,
+    /// Nothing more is to be sent about it; it is kept for the slot of its abandoned handler.
+    pub(super) forgotten: bool,
 }
 
 impl Run {

@@ -220,10 +220,10 @@ impl Puller {
         pause.min(self.args.backoff_max_ms)
     }
 
-    /// The pause has reached its longest: the next look asks the task's record as well. The message
-    /// that said "ended" may be lost, and nobody confirms those.
+    /// The next look asks the task's record as well: the message that said "ended" may be lost.
+    /// Owners repeat that one, so the costlier read is left to every fourth of the longest pauses.
     pub(super) fn asks_task(&self) -> bool {
-        self.pause_ms() == self.args.backoff_max_ms
+        self.pause_ms() == self.args.backoff_max_ms && self.idle_looks % 4 == 3
     }
 
     fn all_ended(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Transition tests: one input, the whole vector of effects.
+//! Transition tests: one input, the whole vector of effects. `random` throws everything at once.
 
 mod bench;
 mod life;
+mod random;
