@@ -140,8 +140,7 @@ impl Shard {
         let plan = task.plan.node(key.node);
         let record = &task.nodes[key.node].record;
         let grant = record.grant.as_ref()?;
-        let sources = task.source_states(key.node);
-        let reads = !sources.is_empty();
+        let reads = super::task::sources(plan).next().is_some();
         let body = Body::TaskStart(Box::new(TaskStart {
             input: plan.input.clone(),
             adapter: plan.adapter.clone(),
@@ -153,7 +152,7 @@ impl Shard {
             accepted: record.accepted,
             totals: record.totals.clone(),
             vars: task.record.vars.clone(),
-            sources,
+            sources: task.start_states(key.node),
         }));
         let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);
         envelope.task_id = Some(record.task_id.clone());

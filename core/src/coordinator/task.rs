@@ -14,6 +14,9 @@ use crate::record::{
 };
 use crate::time::Mono;
 
+/// Parents that a START names to a node whose graph names no adapter.
+const START_PARENTS_MAX: usize = 256;
+
 /// A node in memory. Task numbers grow and are never used again within one ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NodeKey {
@@ -235,12 +238,29 @@ impl Task {
     /// What a reader is told about its sources.
     pub(super) fn source_states(&self, reader: usize) -> Vec<SourceState> {
         sources(self.plan.node(reader))
-            .map(|source| SourceState {
-                node_id: self.plan.node(source).id.clone(),
-                last: self.nodes[source].record.accepted,
-                ended: self.ended(source),
-            })
+            .map(|source| self.source_state(source))
             .collect()
+    }
+
+    /// What a START says of the nodes that its run may read: its sources, or (the handler may
+    /// propose an adapter of its own) its parents, if they are few enough for a message.
+    pub(super) fn start_states(&self, node: usize) -> Vec<SourceState> {
+        let plan = self.plan.node(node);
+        if plan.adapter.is_some() || plan.parents.len() > START_PARENTS_MAX {
+            return self.source_states(node);
+        }
+        plan.parents
+            .iter()
+            .map(|parent| self.source_state(parent.node))
+            .collect()
+    }
+
+    fn source_state(&self, source: usize) -> SourceState {
+        SourceState {
+            node_id: self.plan.node(source).id.clone(),
+            last: self.nodes[source].record.accepted,
+            ended: self.ended(source),
+        }
     }
 
     /// Every source is terminal or holds a grant: the reader would not hold a slot for nothing.
