@@ -2,8 +2,8 @@ mod prefix;
 mod support;
 
 use super::*;
-use flowkit_core::id::{Offset, ShardId, WorkerId};
-use flowkit_core::port::Record;
+use flowkit_core::id::{Offset, ShardId, Token, WorkerId};
+use flowkit_core::port::{Commit, ErrorKind, Record, StoreReply, StoreRequest};
 use flowkit_core::record::TaskState;
 use support::{
     artifact, commit, granted, kind_of, lookup, node, owned, owner, task, task_id, token_of,

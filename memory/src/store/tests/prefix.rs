@@ -1,9 +1,9 @@
 //! A crash at any point leaves a prefix of the commits, whole, with its indexes.
 
-use super::super::{StoreModel, StoreReply, StoreRequest};
+use super::super::StoreModel;
 use super::support::{artifact, commit, granted, owned, task};
 use flowkit_core::id::ShardId;
-use flowkit_core::port::{Commit, Record};
+use flowkit_core::port::{Commit, Record, StoreReply, StoreRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -1,11 +1,13 @@
 //! Records for the tests of the store model.
 
-use super::super::{StoreModel, StoreReply, StoreRequest};
+use super::super::StoreModel;
 use flowkit_core::id::{
     BatchUid, ClientId, Epoch, Incarnation, NodeId, Offset, ShardId, TaskId, Token,
 };
 use flowkit_core::json::Json;
-use flowkit_core::port::{Commit, ErrorKind, PortError, Record, TaskAnswer};
+use flowkit_core::port::{
+    Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest, TaskAnswer,
+};
 use flowkit_core::record::{
     ArtifactRecord, Grant, History, NodeRecord, NodeState, RECORD_VERSION, TaskRecord, TaskState,
 };
