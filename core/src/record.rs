@@ -179,12 +179,17 @@ impl MetricTotal {
 /// Totals by metric name.
 pub type Totals = BTreeMap<Arc<str>, MetricTotal>;
 
-/// Adds the numbers among a batch's metrics to the totals; other values are kept per batch only.
+/// Most metric names that a node keeps totals of.
+pub const TOTALS_MAX: usize = 256;
+
+/// Adds the numbers among a batch's metrics to the totals. Other values, and names beyond the first
+/// [`TOTALS_MAX`], are kept per batch only.
 pub fn add_metrics(totals: &mut Totals, metrics: &Metrics) {
     for (name, value) in metrics {
-        if let Ok(number) = value.text().parse::<f64>()
-            && number.is_finite()
-        {
+        let Ok(number) = value.text().parse::<f64>() else {
+            continue;
+        };
+        if number.is_finite() && (totals.len() < TOTALS_MAX || totals.contains_key(name)) {
             totals.entry(name.clone()).or_default().add(number);
         }
     }
