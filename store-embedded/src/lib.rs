@@ -48,8 +48,5 @@ mod tests;
 pub use error::OpenError;
 pub use store::EmbeddedStore;
 
-/// A disk that fails on demand, to prove what survives a power cut.
 #[cfg(any(test, feature = "testing"))]
-pub mod testing {
-    pub use crate::disk::faulty::FaultyDisk;
-}
+pub mod testing;

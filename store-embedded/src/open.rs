@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::disk::{Behind, BehindBackend};
 use crate::error::{OpenError, Stop};
 use crate::folder::failed;
@@ -32,7 +33,11 @@ pub(crate) fn create(disk: Disk, path: &Path) -> Result<(), OpenError> {
 }
 
 /// Opens a store; `path` is for messages.
-pub(crate) fn open(disk: Disk, path: &Path) -> Result<(Arc<Shared>, Arc<Behind>), OpenError> {
+pub(crate) fn open(
+    disk: Disk,
+    path: &Path,
+    clock: Clock,
+) -> Result<(Arc<Shared>, Arc<Behind>), OpenError> {
     let len = disk.len().map_err(failed("read", path))?;
     if len == 0 {
         return Err(damaged(path, "it is empty"));
@@ -45,7 +50,7 @@ pub(crate) fn open(disk: Disk, path: &Path) -> Result<(Arc<Shared>, Arc<Behind>)
         let synced = db
             .begin_read()
             .map_err(|error| stopped(path, error.into()))?;
-        Ok((Arc::new(Shared::new(db, synced)), behind))
+        Ok((Arc::new(Shared::new(db, synced, clock)), behind))
     })
 }
 

@@ -6,7 +6,7 @@ use flowkit_core::message::Artifact;
 use flowkit_core::port::{
     ErrorKind, GrantView, PortError, StoreReply, TaskAnswer, TaskPage, TaskWithNodes,
 };
-use flowkit_core::record::{NodeRecord, ShardRecord, TaskState};
+use flowkit_core::record::{ShardRecord, TaskState};
 use redb::{ReadOnlyTable, ReadTransaction};
 use std::ops::Bound;
 
@@ -319,33 +319,23 @@ const fn empty_page() -> TaskPage {
     }
 }
 
-/// Walks the nodes of every task that is not settled: a settled one has no grant left. Rare, so it
-/// is a walk and not an index that every grant would have to write; a node that is not granted
-/// costs no more than its first byte.
+/// Walks every node: a rare question, so it has no index that every grant would have to write. A
+/// node that is not granted costs no more than a look at its first byte.
 pub(crate) fn active_runs(read: &ReadTransaction, worker: &WorkerId) -> Result<StoreReply, Stop> {
-    let nodes = open(read, Table::Node)?;
-    let mut runs: Vec<NodeRecord> = Vec::new();
-    for row in open(read, Table::Unsettled)?.range::<&[u8]>(..)? {
-        let (key, _) = row?;
-        let keys = Key::nodes_of(key.value().get(4..).unwrap_or_default());
-        for row in nodes.range::<&[u8]>(&keys.start[..]..&keys.end[..])? {
-            let (_, value) = row?;
-            if !is_granted(value.value()) {
-                continue;
-            }
-            // A node that cannot be read is reported with its task.
-            let Ok((node, _)) = decode_node(value.value()) else {
-                continue;
-            };
-            if node
-                .grant
-                .as_ref()
-                .is_some_and(|grant| grant.worker_id == *worker)
-            {
-                runs.push(node);
-            }
+    let mut runs = Vec::new();
+    for row in open(read, Table::Node)?.range::<&[u8]>(..)? {
+        let (_, value) = row?;
+        if !is_granted(value.value()) {
+            continue;
+        }
+        // A node that cannot be read is reported with its task.
+        let Ok((node, _)) = decode_node(value.value()) else {
+            continue;
+        };
+        let holder = node.grant.as_ref().map(|grant| &grant.worker_id);
+        if holder == Some(worker) {
+            runs.push(node);
         }
     }
-    runs.sort_by(|a, b| (&a.task_id, &a.node_id).cmp(&(&b.task_id, &b.node_id)));
     Ok(StoreReply::Nodes(runs))
 }

@@ -20,11 +20,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// `synced` is the state as it was opened.
-    pub(crate) fn new(db: Database, synced: ReadTransaction) -> Self {
+    pub(crate) fn new(db: Database, synced: ReadTransaction, clock: Clock) -> Self {
         Self {
             synced: Mutex::new(Arc::new(synced)),
             db,
-            clock: Clock::new(),
+            clock,
             leases: Leases::default(),
             failure: Failure::new(),
         }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::error::{OpenError, Stop};
 use crate::folder::{Folder, failed};
 use crate::open;
@@ -24,7 +25,7 @@ use crate::writer::{Prepared, Work, WriterHandle};
 /// See the [crate documentation](crate) for what is durable when.
 pub struct EmbeddedStore {
     // Dropped in this order: the threads end, the file is closed, the folder is let go.
-    writer: WriterHandle,
+    pub(crate) writer: WriterHandle,
     scans: Scans,
     shared: Arc<Shared>,
     _folder: Option<Folder>,
@@ -75,28 +76,16 @@ impl EmbeddedStore {
                 folder.open_data()?.ok_or_else(missing)?
             }
         };
-        Self::start(backend(file, &data)?, &data, Some(folder))
+        Self::start(backend(file, &data)?, &data, Some(folder), Clock::system())
     }
 
-    /// Opens a store on a disk that can fail, making an empty one if the disk is empty.
-    ///
-    /// # Errors
-    /// As [`EmbeddedStore::open`].
-    #[cfg(any(test, feature = "testing"))]
-    pub fn open_on(disk: &crate::testing::FaultyDisk) -> Result<Self, OpenError> {
-        let path = Path::new("faulty disk");
-        if disk.len().map_err(failed("read", path))? == 0 {
-            open::create(Box::new(disk.clone()), path)?;
-        }
-        Self::start(Box::new(disk.clone()), path, None)
-    }
-
-    fn start(
+    pub(crate) fn start(
         disk: Box<dyn StorageBackend>,
         path: &Path,
         folder: Option<Folder>,
+        clock: Clock,
     ) -> Result<Self, OpenError> {
-        let (shared, behind) = open::open(disk, path)?;
+        let (shared, behind) = open::open(disk, path, clock)?;
         let threads = "start a thread for";
         Ok(Self {
             writer: WriterHandle::start(shared.clone(), behind).map_err(failed(threads, path))?,

@@ -10,7 +10,7 @@ use flowkit_core::port::{Commit, PortError, Record, Store, StoreReply, StoreRequ
 use flowkit_core::record::ShardRecord;
 
 use crate::EmbeddedStore;
-use crate::testing::FaultyDisk;
+use crate::testing::{FaultyDisk, TestClock};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -23,7 +23,7 @@ struct Owner {
 impl Owner {
     /// A new store on a disk, with the shard taken.
     async fn on(disk: &FaultyDisk) -> Self {
-        Self::of(EmbeddedStore::open_on(disk).unwrap()).await
+        Self::of(EmbeddedStore::open_on(disk, TestClock::default()).unwrap()).await
     }
 
     async fn of(store: EmbeddedStore) -> Self {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::records::{id, put_task, task};
 use super::{Owner, SHARD, ask};
 use crate::EmbeddedStore;
-use crate::testing::FaultyDisk;
+use crate::testing::{FaultyDisk, TestClock};
 
 async fn read_seq(image: Vec<u8>) -> u64 {
-    let store = EmbeddedStore::open_on(&FaultyDisk::new(image)).unwrap();
+    let store = EmbeddedStore::open_on(&FaultyDisk::new(image), TestClock::default()).unwrap();
     match ask(&store, StoreRequest::ReadShard { shard: SHARD }).await {
         StoreReply::Shard(shard) => shard.commit_seq,
         other => panic!("{other:?}"),
@@ -84,7 +84,7 @@ async fn a_clean_close_keeps_everything() {
 #[tokio::test]
 async fn a_registration_is_durable_at_its_reply_and_incarnations_never_fall() {
     let disk = FaultyDisk::new(Vec::new());
-    let store = EmbeddedStore::open_on(&disk).unwrap();
+    let store = EmbeddedStore::open_on(&disk, TestClock::default()).unwrap();
     let register = StoreRequest::RegisterWorker {
         worker_id: id("w"),
         roles: vec![id("r")],
@@ -95,7 +95,8 @@ async fn a_registration_is_durable_at_its_reply_and_incarnations_never_fall() {
     for expected in 1..4 {
         let registered = StoreReply::Registered(Incarnation(expected));
         assert_eq!(ask(&store, register.clone()).await, registered);
-        let crashed = EmbeddedStore::open_on(&FaultyDisk::new(disk.synced())).unwrap();
+        let crashed =
+            EmbeddedStore::open_on(&FaultyDisk::new(disk.synced()), TestClock::default()).unwrap();
         let registered = StoreReply::Registered(Incarnation(expected + 1));
         assert_eq!(ask(&crashed, register.clone()).await, registered);
     }

@@ -70,6 +70,12 @@ pub(crate) enum Work {
         token: Token,
         body: Json,
     },
+    /// Makes a record undecodable.
+    #[cfg(any(test, feature = "testing"))]
+    Damage {
+        table: crate::format::Table,
+        key: Vec<u8>,
+    },
 }
 
 impl Work {
@@ -310,6 +316,8 @@ impl Writer {
                 token,
                 body,
             } => side::stage(open, task, node, (uid, *token), body)?,
+            #[cfg(any(test, feature = "testing"))]
+            Work::Damage { table, key } => side::damage(open, *table, key)?,
         };
         Ok(Outcome::Durable(Then::Reply(reply)))
     }

@@ -173,3 +173,17 @@ fn accepted_under(
     let artifact = get(open, OP, Table::Artifact, &key, decode_artifact)?;
     Ok(artifact.map(|artifact| artifact.token))
 }
+
+/// Writes a version that nobody knows into a record, keeping its head.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn damage(open: &mut Opened<'_>, table: Table, key: &[u8]) -> Result<StoreReply, Stop> {
+    let found = open.read(table)?.get(key)?;
+    let Some(mut value) = found.map(|value| value.value().to_vec()) else {
+        return Err(PortError::new(ErrorKind::NotFound, "damage", "no such record").into());
+    };
+    let head = if table == Table::Node { 9 } else { 1 };
+    value.truncate(head);
+    value.extend_from_slice(&[0xFF, 0xFF, 0x03]);
+    open.write(table)?.insert(key, &value[..])?;
+    Ok(StoreReply::Done)
+}
