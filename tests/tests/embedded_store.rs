@@ -92,3 +92,5 @@ async fn open(power_cut: PowerCut) -> StoreInstance {
 flowkit_tests::store_conformance!(synced_writes_survive, open(PowerCut::Synced));
 flowkit_tests::store_conformance!(every_write_survives, open(PowerCut::Written));
 flowkit_tests::store_conformance!(unsynced_writes_are_torn, open(PowerCut::Torn(0)));
+flowkit_tests::store_matches_model!(model_and_torn_writes, open(PowerCut::Torn(0)));
+flowkit_tests::store_matches_model!(model_and_lost_writes, open(PowerCut::Synced));

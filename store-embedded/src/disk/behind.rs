@@ -93,6 +93,9 @@ impl State {
 
 impl Behind {
     pub(crate) fn new(disk: Box<dyn StorageBackend>) -> io::Result<Arc<Self>> {
+        // What another process wrote and did not sync may be gone after the next power cut: nothing
+        // that is found here may rest on it.
+        disk.sync_data()?;
         let len = disk.len()?;
         Ok(Arc::new(Self {
             disk,

@@ -32,6 +32,7 @@ struct Inner {
     syncs_left: Option<u64>,
     capacity: Option<usize>,
     syncs_held: bool,
+    syncs_lie: bool,
     /// Syncs that wait now.
     waiting: u64,
     writes: u64,
@@ -86,6 +87,20 @@ impl FaultyDisk {
         self.inner().now.clone()
     }
 
+    /// The same disk after the process died and the machine lived on: everything written can be
+    /// read, what was not synced can still be lost. Its faults are gone.
+    #[must_use]
+    pub fn after_process_death(&self) -> Self {
+        let inner = self.inner();
+        let survivor = Self::new(inner.synced.clone());
+        {
+            let mut survivor = survivor.inner();
+            survivor.now.clone_from(&inner.now);
+            survivor.pending.clone_from(&inner.pending);
+        }
+        survivor
+    }
+
     /// From now on every so many writes, and at every sync before it takes effect, an image of a
     /// power cut at that moment is kept.
     pub fn draw_power_cuts(&self, seed: u64, every_writes: u64) {
@@ -119,6 +134,11 @@ impl FaultyDisk {
     /// The disk cannot grow beyond so many bytes; `None` takes the limit away.
     pub fn limit(&self, capacity: Option<usize>) {
         self.inner().capacity = capacity;
+    }
+
+    /// From now on a sync says that it succeeded, and does nothing.
+    pub fn lie_about_syncs(&self) {
+        self.inner().syncs_lie = true;
     }
 
     /// Holds every sync until it is called with `false`.
@@ -252,8 +272,11 @@ impl StorageBackend for FaultyDisk {
         inner.draw();
         Inner::spend(&mut inner.syncs_left)?;
         inner.syncs += 1;
-        inner.synced = inner.now.clone();
-        inner.pending.clear();
+        if !inner.syncs_lie {
+            let written = inner.now.clone();
+            inner.synced = written;
+            inner.pending.clear();
+        }
         Ok(())
     }
 

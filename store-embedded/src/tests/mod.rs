@@ -2,6 +2,7 @@
 
 mod commits;
 mod opening;
+mod power;
 mod records;
 mod syncing;
 
