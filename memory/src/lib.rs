@@ -6,8 +6,8 @@
 //! copy) is done around a model; what only the inside can do (loss of unsynced state, records that
 //! rot, refusals, a full disk) is a fault hook, see [`StoreFault`] and [`BrokerModel`].
 //!
-//! With the feature `process` they also serve one process as its ports: [`MemoryStore`] and
-//! [`LocalTransport`].
+//! With the feature `process` they also serve one process as its ports: `MemoryStore` and
+//! `LocalTransport`.
 
 mod broker;
 #[cfg(feature = "process")]
