@@ -1,1 +1,12 @@
-//! FlowKit: durable task graphs. The facade crate and the flowkit command.
+#![doc = include_str!("../../README.md")]
+
+pub use flowkit_runtime::*;
+#[cfg(feature = "embedded")]
+pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
+
+/// Everything that a program with handlers needs: `use flowkit::prelude::*;`.
+pub mod prelude {
+    pub use flowkit_runtime::*;
+    #[cfg(feature = "embedded")]
+    pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
+}

@@ -1,2 +1,25 @@
 //! The `flowkit` command.
-fn main() {}
+
+mod command;
+mod roles;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = command::args::Cli::parse();
+    // `RUST_LOG=flowkit=debug` shows the engine at work; results go to standard output alone.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match command::run(cli) {
+        Ok(ending) => ending.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code()
+        }
+    }
+}

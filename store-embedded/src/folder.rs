@@ -15,6 +15,11 @@ const LOCK: &str = "flowkit.lock";
 /// Who that is. A file of its own: on some systems a locked file cannot be read.
 const PID: &str = "flowkit.pid";
 
+/// Whether a folder has the data file.
+pub(crate) fn holds_data(path: &Path) -> bool {
+    path.join(DATA).exists()
+}
+
 /// A data folder that this process holds. Another one may take it when this is dropped, or when
 /// the process ends in any way.
 #[derive(Debug)]

@@ -56,6 +56,12 @@ enum Answer {
 }
 
 impl EmbeddedStore {
+    /// Whether a folder holds a store. Opens nothing, makes nothing.
+    #[must_use]
+    pub fn exists(path: &Path) -> bool {
+        crate::folder::holds_data(path)
+    }
+
     /// Opens the store in a folder, making both if there is none. Blocks: reads the whole file once
     /// to check it (about 1 ms per MB), and repairs it after a crash.
     ///

@@ -1,0 +1,185 @@
+//! The command line of `flowkit`: what can be typed, and the help that teaches it.
+
+use clap::{Args, Parser, Subcommand};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  flowkit demo                          count lines, words and bytes below this folder
+  flowkit demo ~/src --data /tmp/count  the same, and what is done survives kill -9:
+                                        type it again and it goes on where it was
+  flowkit run graph.json --data state   run a graph of your own with the built-in roles
+  flowkit task list --data state        what the folder holds
+
+Exit codes: 0 finished, 1 task failed or cancelled, 2 bad usage or input, 130 interrupted.";
+
+const DEMO_HELP: &str = "\
+The graph is `scan -> measure -> summarize`: `scan` walks the folder, `measure` starts with its
+first batch and counts, `summarize` adds up. Every regular file counts, hidden ones too; links are
+not followed and the data folder is left out. Lines are newline bytes, words are runs of bytes
+other than ASCII white space, bytes are sizes. What cannot be read is counted as unreadable.
+
+Examples:
+  flowkit demo
+  flowkit demo /usr/include --json
+  flowkit demo /usr --data /tmp/usr     stop it with Ctrl-C or kill -9, type it again: it goes on";
+
+const RUN_HELP: &str = "\
+Built-in roles (a node's `type`) and their `io.input_inline`:
+  scan       {dir, exclude?, batch_size?}  paths of the files below a folder; relative to where you are
+  measure    (reads a scan: pull.from_artifacts.rechunk:size, meta_list_key \"entries\")
+  summarize  (reads a measure: pull.from_artifacts)
+  echo       anything; each batch becomes its artifact
+  sleep      {ms, batches?}
+  fail       {times?, permanent?, panic?, reason_code?, error?}
+
+Example graph:
+  {\"nodes\": [
+    {\"node_id\": \"wait\", \"type\": \"sleep\", \"io\": {\"input_inline\": {\"ms\": 500}}},
+    {\"node_id\": \"say\", \"type\": \"echo\", \"depends_on\": [\"wait\"],
+     \"io\": {\"input_inline\": {\"text\": \"done\"}}}]}
+
+With --data the same command continues the file's unfinished task; a changed file is a new task.";
+
+/// Durable task graphs on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "flowkit", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Count lines, words and bytes of every file below a folder, durably.
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Run a graph file with the built-in roles.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Look at graph files.
+    #[command(subcommand)]
+    Graph(GraphCommand),
+    /// Look at the tasks of a data folder, or cancel one.
+    #[command(subcommand)]
+    Task(TaskCommand),
+}
+
+/// Where state lives.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataArgs {
+    /// Folder for the engine's state; made if absent. Without it state goes to a temporary folder
+    /// and is gone at the end.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// Workers; each runs one node at a time. Default: one per core, at least 2.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroU32>,
+}
+
+/// `flowkit demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Folder to walk.
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Print one JSON object on standard output instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `flowkit run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The graph file (JSON).
+    #[arg(value_name = "GRAPH.json")]
+    pub(crate) graph: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Print one JSON object on standard output instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `flowkit graph …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GraphCommand {
+    /// Check a graph file and list every fault, each with its place and cure.
+    Check {
+        /// The graph file (JSON).
+        file: PathBuf,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `flowkit task …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// List the tasks, oldest first.
+    List(TaskArgs),
+    /// Show one task: its nodes, what they did, and why it failed if it did.
+    Show {
+        /// The task's id, as `task list` shows it.
+        id: String,
+        #[command(flatten)]
+        task: TaskArgs,
+    },
+    /// Cancel a task. It never runs again; what its batches gave stays.
+    Cancel {
+        /// The task's id, as `task list` shows it.
+        id: String,
+        #[command(flatten)]
+        task: TaskArgs,
+    },
+}
+
+/// What every `flowkit task` command takes.
+#[derive(Args, Debug)]
+pub(crate) struct TaskArgs {
+    /// The data folder of an earlier `demo` or `run`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Command};
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn demo_walks_the_current_folder_by_default() {
+        let Ok(Cli {
+            command: Command::Demo(demo),
+        }) = Cli::try_parse_from(["flowkit", "demo"])
+        else {
+            panic!("`flowkit demo` must be understood");
+        };
+        assert_eq!(demo.dir.to_str(), Some("."));
+        assert!(demo.data.data.is_none() && !demo.json);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_bad_usage() {
+        for line in [
+            &["flowkit", "demo", "--workers", "0"][..],
+            &["flowkit", "task", "list"],
+        ] {
+            let error = Cli::try_parse_from(line).expect_err("refused");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+}

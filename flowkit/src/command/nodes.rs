@@ -1,0 +1,105 @@
+//! What a task's nodes did, for people and as JSON.
+
+use flowkit::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::table::{Table, one_line, thousands};
+
+/// Every node, in the order of the graph.
+pub(crate) fn in_order(task: &TaskStatus) -> Vec<&NodeStatus> {
+    let graph: Value = task.graph.decode().unwrap_or_default();
+    let names: Vec<&str> = graph["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|node| node["node_id"].as_str())
+        .collect();
+    let mut nodes: Vec<&NodeStatus> = task.nodes.iter().collect();
+    nodes.sort_by_key(|node| names.iter().position(|name| *name == node.node_id.as_str()));
+    nodes
+}
+
+/// What every node did, by name: `{batches, attempts, grants}`.
+pub(crate) fn counts(task: &TaskStatus) -> Map<String, Value> {
+    let counts = |node: &NodeStatus| {
+        json!({
+            "batches": node.batches,
+            "attempts": node.attempts,
+            "grants": node.grants,
+        })
+    };
+    let nodes = task.nodes.iter();
+    nodes
+        .map(|node| (node.node_id.to_string(), counts(node)))
+        .collect()
+}
+
+/// The same with states, results and failures.
+pub(crate) fn details(task: &TaskStatus) -> Map<String, Value> {
+    let mut nodes = counts(task);
+    for node in &task.nodes {
+        if let Some(Value::Object(details)) = nodes.get_mut(node.node_id.as_str()) {
+            details.insert("state".to_owned(), json!(node.state));
+            if let Some(result) = &node.result {
+                details.insert("result".to_owned(), json!(result));
+            }
+            if let Some(failure) = &node.failure {
+                details.insert("failure".to_owned(), failure_value(failure));
+            }
+        }
+    }
+    nodes
+}
+
+/// A whole task as one JSON object.
+pub(crate) fn task_value(task: &TaskStatus) -> Value {
+    let mut value = json!({
+        "task_id": task.task_id,
+        "status": task.state,
+        "nodes": details(task),
+    });
+    if let Some(failure) = &task.failure {
+        value["failure"] = failure_value(failure);
+    }
+    value
+}
+
+/// The nodes as a table.
+pub(crate) fn nodes_table(task: &TaskStatus) -> Table {
+    let mut table = Table::new(&["node", "state", "batches", "attempts", "grants"]);
+    for node in in_order(task) {
+        table.row([
+            one_line(node.node_id.as_str(), 40),
+            word(&node.state),
+            thousands(node.batches),
+            node.attempts.to_string(),
+            node.grants.to_string(),
+        ]);
+    }
+    table
+}
+
+/// A failure as JSON.
+pub(crate) fn failure_value(failure: &Failure) -> Value {
+    json!({
+        "node": failure.node_id,
+        "reason_code": failure.reason_code,
+        "error": failure.error,
+    })
+}
+
+/// A failure in one line.
+pub(crate) fn failure_line(failure: &Failure) -> String {
+    format!(
+        "node `{}` failed: {} ({})",
+        one_line(failure.node_id.as_str(), 40),
+        one_line(&failure.error, 400),
+        one_line(&failure.reason_code, 60)
+    )
+}
+
+/// A state as the one word that JSON has for it.
+pub(crate) fn word(state: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(state).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}

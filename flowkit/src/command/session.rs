@@ -1,0 +1,281 @@
+//! An engine over a data folder with workers for the built-in roles.
+
+use flowkit::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::DataArgs;
+use super::failure::{Ending, Failure};
+use super::interrupt::Interrupt;
+use super::nodes::failure_line;
+use super::progress::Progress;
+use crate::roles;
+
+/// How long running batches may take to end after Ctrl-C.
+const STOP_GRACE_SEC: f64 = 5.0;
+/// How often progress is looked at.
+const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Where an engine's state lives.
+#[derive(Debug)]
+pub(crate) enum DataFolder {
+    /// The user's; it stays.
+    Kept(PathBuf),
+    /// Ours; it goes when dropped.
+    Temporary(tempfile::TempDir),
+}
+
+impl DataFolder {
+    /// The user's folder, made if absent, or a temporary one.
+    pub(crate) fn new(data: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = data else {
+            let folder = tempfile::Builder::new().prefix("flowkit-").tempdir();
+            return folder.map(Self::Temporary).map_err(|e| {
+                Failure::input(format!(
+                    "cannot make a temporary folder: {e}; name one with --data PATH"
+                ))
+            });
+        };
+        let cannot = |e| {
+            let path = path.display();
+            Failure::input(format!(
+                "cannot use the data folder {path}: {e}; name another with --data PATH"
+            ))
+        };
+        std::fs::create_dir_all(path).map_err(cannot)?;
+        std::fs::canonicalize(path).map(Self::Kept).map_err(cannot)
+    }
+
+    /// A folder that an earlier command made.
+    pub(crate) fn existing(path: &Path) -> Result<Self, Failure> {
+        if !EmbeddedStore::exists(path) {
+            return Err(Failure::input(format!(
+                "{} holds no FlowKit data; name the folder that an earlier `flowkit demo --data` \
+                 or `flowkit run --data` used",
+                path.display()
+            )));
+        }
+        Self::new(Some(path))
+    }
+
+    /// Its path, absolute.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+
+    /// What is in it outlives the command.
+    pub(crate) const fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept(_))
+    }
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub(crate) struct Session {
+    store: Arc<EmbeddedStore>,
+    engine: Engine,
+    workers: Vec<WorkerHandle>,
+    folder: DataFolder,
+}
+
+/// How following a task ended.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// The task is settled.
+    Settled(TaskStatus),
+    /// Ctrl-C; the task as it was after the workers had stopped.
+    Interrupted(TaskStatus),
+}
+
+impl Followed {
+    /// The task's status, and what the command makes of it.
+    pub(crate) fn ending(&self) -> (&TaskStatus, Ending) {
+        match self {
+            Self::Settled(status) if status.state == TaskState::Finished => {
+                (status, Ending::Finished)
+            }
+            Self::Settled(status) => (status, Ending::Failed),
+            Self::Interrupted(status) => (status, Ending::Interrupted),
+        }
+    }
+
+    /// Says on standard error why it did not finish, if it did not.
+    pub(crate) fn explain(&self, kept: bool) {
+        if let Some(failure) = &self.ending().0.failure {
+            eprintln!("error: {}", failure_line(failure));
+        }
+        match self {
+            Self::Settled(_) => {}
+            Self::Interrupted(_) if kept => {
+                eprintln!("interrupted; the same command goes on where this one stopped");
+            }
+            Self::Interrupted(_) => eprintln!("interrupted; without --data nothing is kept"),
+        }
+    }
+}
+
+impl Session {
+    /// Opens the engine to look at it: no coordinator and no worker, so nothing moves.
+    pub(crate) async fn look(folder: DataFolder) -> Result<Self, Failure> {
+        let path = folder.path().to_owned();
+        // Opening reads the whole file.
+        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
+        let store = opened.map_err(Failure::engine)?.map_err(cannot_open)?;
+        let store = Arc::new(store);
+        let engine = Engine::local(store.clone()).await.map_err(Failure::input)?;
+        Ok(Self {
+            store,
+            engine,
+            workers: Vec::new(),
+            folder,
+        })
+    }
+
+    /// Opens the engine and starts its coordinator; no worker yet.
+    pub(crate) async fn open(folder: DataFolder) -> Result<Self, Failure> {
+        let session = Self::look(folder).await?;
+        session.engine.start().await.map_err(Failure::engine)?;
+        Ok(session)
+    }
+
+    /// Starts workers for the built-in roles.
+    pub(crate) fn start_workers(&mut self, data: &DataArgs) -> Result<(), Failure> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let default = u32::try_from(cores.max(2)).unwrap_or(2);
+        let count = data.workers.map_or(default, u32::from);
+        for number in 1..=count {
+            let worker = roles::with_all(Worker::builder(&self.engine))
+                // A restart is the same worker, so what it held is granted anew at once.
+                .worker_id(format!("local-{number}"))
+                .settings(WorkerSettings::default().shutdown_grace_sec(STOP_GRACE_SEC))
+                .build()
+                .map_err(Failure::engine)?;
+            self.workers.push(worker.start());
+        }
+        Ok(())
+    }
+
+    /// A client of the engine.
+    pub(crate) fn client(&self) -> Client {
+        self.engine.client()
+    }
+
+    /// The unfinished task that an earlier run of the same command left under `key`, or a new one.
+    ///
+    /// A task id follows from the key and a number: 1 for the first task of this command, 2 for
+    /// the one after it has ended, and so on. So a crash between two steps cannot make two tasks.
+    pub(crate) async fn task(
+        &self,
+        key: &str,
+        graph: &serde_json::Value,
+    ) -> Result<TaskHandle, Failure> {
+        let client = self.client();
+        for number in 1_u64.. {
+            let key = format!("{key}#{number}");
+            let task = client.task_of_key(&key);
+            match task.status().await {
+                Ok(status) if status.state.is_terminal() => {}
+                Ok(_) => {
+                    eprintln!("task {}: goes on", task.id());
+                    return Ok(task);
+                }
+                Err(ClientError::NoSuchTask(_)) => {
+                    let options = SubmitOptions::with_key(key);
+                    let task = client.submit(graph, options).await.map_err(refused)?;
+                    eprintln!("task {}: new", task.id());
+                    return Ok(task);
+                }
+                Err(error) => return Err(Failure::engine(error)),
+            }
+        }
+        unreachable!("2^64 tasks")
+    }
+
+    /// Follows a task to its end or to Ctrl-C.
+    pub(crate) async fn follow(
+        &self,
+        task: &TaskHandle,
+        interrupt: &mut Interrupt,
+    ) -> Result<Followed, Failure> {
+        let mut progress = Progress::new();
+        let mut watch = task.watch(LOOK_INTERVAL);
+        let mut last = None;
+        let followed = loop {
+            tokio::select! {
+                next = watch.next() => match next.map_err(Failure::engine)? {
+                    Some(status) => {
+                        progress.show(&status);
+                        last = Some(status);
+                    }
+                    None => match last {
+                        Some(status) => break Followed::Settled(status),
+                        None => return Err(Failure::engine("the task has no status")),
+                    },
+                },
+                error = self.worker_ended() => return Err(error),
+                () = interrupt.raised() => {
+                    self.engine.stop().await;
+                    let status = task.status().await.map_err(Failure::engine)?;
+                    progress.show(&status);
+                    break Followed::Interrupted(status);
+                }
+            }
+        };
+        progress.end();
+        Ok(followed)
+    }
+
+    /// Waits for `work`, unless the data folder fails before: then nothing of the engine goes on.
+    pub(crate) async fn unless_failed<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            error = self.store.fatal() => Err(Failure::engine(format!(
+                "{error}\n  the data folder {} cannot be written any more. What was accepted before \
+                 is safe: see to the disk, then type the same command again",
+                self.folder.path().display()
+            ))),
+            outcome = work => outcome,
+        }
+    }
+
+    /// Returns when a worker has ended by itself.
+    async fn worker_ended(&self) -> Failure {
+        let ends = self.workers.iter().map(|worker| Box::pin(worker.stopped()));
+        match futures_util::future::select_all(ends).await.0 {
+            Ok(()) => Failure::engine("a worker stopped by itself"),
+            Err(error) => Failure::engine(error),
+        }
+    }
+
+    /// What is in the data folder outlives the command.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.folder.is_kept()
+    }
+
+    /// Stops what runs; a temporary data folder goes.
+    pub(crate) async fn close(self) {
+        self.engine.stop().await;
+    }
+}
+
+fn cannot_open(error: OpenError) -> Failure {
+    let hint = match error {
+        OpenError::InUse { .. } => ": wait until it has ended, or stop it with Ctrl-C",
+        _ => "",
+    };
+    Failure::input(format!("{error}{hint}"))
+}
+
+/// A refused graph is the user's to mend, the rest is not.
+fn refused(error: ClientError) -> Failure {
+    match error.refusal() {
+        Some(_) => Failure::input(error),
+        None => Failure::engine(error),
+    }
+}

@@ -1,0 +1,165 @@
+//! `flowkit task list`, `show` and `cancel`.
+
+use flowkit::prelude::*;
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::args::{TaskArgs, TaskCommand};
+use super::failure::{Ending, Failure, Outcome};
+use super::nodes::{failure_line, nodes_table, task_value, word};
+use super::session::{DataFolder, Session};
+use super::table::{Table, one_line};
+
+/// Tasks read at once.
+const PAGE: u32 = 200;
+
+pub(crate) async fn run(command: TaskCommand) -> Outcome {
+    let args = match &command {
+        TaskCommand::List(args)
+        | TaskCommand::Show { task: args, .. }
+        | TaskCommand::Cancel { task: args, .. } => args,
+    };
+    let folder = DataFolder::existing(&args.data)?;
+    let (session, outcome);
+    match &command {
+        TaskCommand::List(args) => {
+            session = Session::look(folder).await?;
+            outcome = list(&session, args).await;
+        }
+        TaskCommand::Show { id, task: args } => {
+            session = Session::look(folder).await?;
+            outcome = show(&session, id, args).await;
+        }
+        TaskCommand::Cancel { id, task: args } => {
+            session = Session::open(folder).await?;
+            outcome = cancel(&session, id, args).await;
+        }
+    }
+    session.close().await;
+    outcome
+}
+
+async fn list(session: &Session, args: &TaskArgs) -> Outcome {
+    let client = session.client();
+    let mut tasks = Vec::new();
+    let mut after = None;
+    loop {
+        let (page, more) = client.list(after, PAGE).await.map_err(Failure::engine)?;
+        after = page.last().map(|task| task.task_id.clone());
+        tasks.extend(page);
+        if !more || after.is_none() {
+            break;
+        }
+    }
+    tasks.sort_by(|a, b| (a.created_at_ms, &a.task_id).cmp(&(b.created_at_ms, &b.task_id)));
+    if args.json {
+        let tasks: Vec<Value> = tasks
+            .iter()
+            .map(|task| {
+                json!({
+                    "task_id": task.task_id,
+                    "status": task.state,
+                    "settled": task.settled,
+                    "created_at_ms": task.created_at_ms,
+                })
+            })
+            .collect();
+        println!("{}", json!({"tasks": tasks}));
+        return Ok(Ending::Finished);
+    }
+    let mut table = Table::new(&["task", "state", "submitted", "nodes"]);
+    for task in &tasks {
+        table.row([
+            one_line(task.task_id.as_str(), 60),
+            word(&task.state),
+            ago(task.created_at_ms),
+            one_line(&node_names(task), 60),
+        ]);
+    }
+    print!("{table}");
+    Ok(Ending::Finished)
+}
+
+/// The nodes of a task's graph, for people.
+fn node_names(task: &TaskStatus) -> String {
+    let graph: Value = task.graph.decode().unwrap_or_default();
+    let nodes = graph["nodes"].as_array();
+    let names = nodes.into_iter().flatten();
+    let names: Vec<&str> = names.filter_map(|node| node["node_id"].as_str()).collect();
+    names.join(", ")
+}
+
+/// How long ago a wall time was, roughly; clocks may have been set in between.
+fn ago(at_ms: i64) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    let seconds = now.saturating_sub(at_ms) / 1_000;
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+async fn show(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
+    let task = session.client().task(task_id(id, args)?);
+    let status = task.status().await.map_err(|e| no_task(e, args))?;
+    print_task(&status, args);
+    Ok(Ending::Finished)
+}
+
+async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
+    let task = session.client().task(task_id(id, args)?);
+    task.status().await.map_err(|e| no_task(e, args))?;
+    // No handler of it runs: this process has the folder to itself, and no workers.
+    task.cancel("flowkit task cancel", None)
+        .await
+        .map_err(Failure::engine)?;
+    task.wait().await.map_err(Failure::engine)?;
+    let status = task.status().await.map_err(Failure::engine)?;
+    print_task(&status, args);
+    Ok(if status.state == TaskState::Cancelled {
+        Ending::Finished
+    } else {
+        eprintln!(
+            "the task had ended before: {}; a terminal state never changes",
+            word(&status.state)
+        );
+        Ending::Failed
+    })
+}
+
+fn print_task(status: &TaskStatus, args: &TaskArgs) {
+    if args.json {
+        println!("{}", task_value(status));
+        return;
+    }
+    print!("{}", nodes_table(status));
+    println!("\ntask {}: {}", status.task_id, word(&status.state));
+    if let Some(failure) = &status.failure {
+        println!("{}", failure_line(failure));
+    }
+}
+
+fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
+    TaskId::new(id).map_err(|e| {
+        Failure::input(format!(
+            "no task has the id `{}`: it {e}; `flowkit task list --data {}` shows them",
+            one_line(id, 60),
+            args.data.display()
+        ))
+    })
+}
+
+fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
+    match error {
+        ClientError::NoSuchTask(id) => Failure::input(format!(
+            "there is no task {id}; `flowkit task list --data {}` shows them",
+            args.data.display()
+        )),
+        error => Failure::engine(error),
+    }
+}

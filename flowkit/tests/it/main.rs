@@ -1,0 +1,8 @@
+//! The `flowkit` command as a user meets it: every test starts the built program.
+
+mod bad_input;
+mod common;
+mod crash;
+mod demo;
+mod graphs;
+mod tasks;

@@ -1,0 +1,98 @@
+//! `flowkit task list|show|cancel` on the folder of an earlier run.
+
+use super::common::{Tree, flowkit, run, wait_for};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+fn task<'a>(words: &'a [&'a str], data: &'a Path) -> Vec<&'a OsStr> {
+    let mut arguments = vec![OsStr::new("task")];
+    arguments.extend(words.iter().map(OsStr::new));
+    arguments.extend([OsStr::new("--data"), data.as_os_str(), OsStr::new("--json")]);
+    arguments
+}
+
+#[test]
+fn a_finished_task_is_listed_and_shown() {
+    let tree = Tree::with_files(20);
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let demo = ["demo", "--json", "--data"].map(OsStr::new);
+    let folders = [state.path().as_os_str(), tree.path().as_os_str()];
+    let answer = run(demo.into_iter().chain(folders)).expect_code(0).json();
+    let id = answer["task_id"].as_str().expect("an id");
+
+    let list = run(task(&["list"], state.path())).expect_code(0).json();
+    let tasks = list["tasks"].as_array().expect("a list");
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(
+        (&tasks[0]["task_id"], &tasks[0]["status"]),
+        (&answer["task_id"], &"finished".into())
+    );
+
+    let shown = run(task(&["show", id], state.path())).expect_code(0).json();
+    assert_eq!(shown["status"], "finished");
+    assert_eq!(
+        shown["nodes"]["summarize"]["result"]["files"], 20,
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_task_of_a_killed_process_can_be_cancelled_and_stays_so() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let graph = state.path().join("graph.json");
+    let text = r#"{"nodes":[{"node_id":"a","type":"sleep","io":{"input_inline":{"ms":60000}}}]}"#;
+    fs::write(&graph, text).expect("written");
+    let data = state.path().join("data");
+    let arguments = [
+        OsStr::new("run"),
+        graph.as_os_str(),
+        OsStr::new("--data"),
+        data.as_os_str(),
+    ];
+    let mut child = flowkit()
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("flowkit starts");
+    wait_for(&mut child, "running");
+    child.kill().expect("killed");
+    child.wait().expect("dead");
+
+    let list = run(task(&["list"], &data)).expect_code(0).json();
+    let id = list["tasks"][0]["task_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    assert_eq!(list["tasks"][0]["status"], "running", "{list}");
+
+    let cancelled = run(task(&["cancel", &id], &data)).expect_code(0).json();
+    assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+    let shown = run(task(&["show", &id], &data)).expect_code(0).json();
+    assert_eq!(shown["status"], "cancelled");
+    // Cancelling again changes nothing and is no error.
+    run(task(&["cancel", &id], &data)).expect_code(0);
+}
+
+#[test]
+fn a_task_or_folder_that_is_not_there_is_bad_input() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let nowhere = state.path().join("nowhere");
+    for words in [&["list"][..], &["show", "x"], &["cancel", "x"]] {
+        let ran = run(task(words, &nowhere)).expect_code(2);
+        assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
+        assert!(!nowhere.exists(), "looking must not make a data folder");
+    }
+    let tree = Tree::new();
+    let demo = ["demo", "--json", "--data"].map(OsStr::new);
+    let data = state.path().join("data");
+    run(demo
+        .into_iter()
+        .chain([data.as_os_str(), tree.path().as_os_str()]))
+    .expect_code(0);
+    for words in [&["show", "x"][..], &["cancel", "x"]] {
+        let ran = run(task(words, &data)).expect_code(2);
+        assert!(ran.stderr.contains("no task"), "{}", ran.stderr);
+    }
+}
