@@ -359,6 +359,9 @@ pub struct WorkerRecord {
 pub struct ScratchRecord {
     /// The newest token that read or wrote it; an older one may not write.
     pub token: Token,
+    /// Number of the save under that token; 0 if that token only read. A late copy of an older
+    /// save changes nothing.
+    pub save_no: u64,
     /// The batch it belongs to, if one was saved.
     pub batch_uid: Option<BatchUid>,
     /// The checkpoint.

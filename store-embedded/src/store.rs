@@ -227,11 +227,13 @@ impl EmbeddedStore {
                 task_id: task,
                 node_id: node,
                 token,
+                save_no,
                 batch_uid,
                 checkpoint,
             } => {
                 let record = ScratchRecord {
                     token,
+                    save_no,
                     batch_uid: Some(batch_uid),
                     checkpoint,
                 };

@@ -79,6 +79,7 @@ macro_rules! store_conformance {
                 scratch_is_handed_to_the_next_token,
                 taking_scratch_fences_older_tokens,
                 writing_scratch_fences_older_tokens,
+                a_late_copy_of_an_older_save_changes_nothing,
                 scratch_belongs_to_one_node,
             ],
         );

@@ -168,7 +168,9 @@ pub enum StoreRequest {
         /// The token of the run that reads.
         token: Token,
     },
-    /// Write a node's scratch if the token is not below the stored one. -> `Done`, or `Fenced`
+    /// Write a node's scratch if the token is not below the stored one. -> `Done`, or `Fenced`.
+    /// A save with a lower number than the stored one of the same token is a late copy: `Done`,
+    /// and nothing is written.
     PutScratch {
         /// The task.
         task_id: TaskId,
@@ -176,6 +178,8 @@ pub enum StoreRequest {
         node_id: NodeId,
         /// The token of the run that writes.
         token: Token,
+        /// Counts the saves of the run from 1.
+        save_no: u64,
         /// The batch in work.
         batch_uid: BatchUid,
         /// Its checkpoint.

@@ -358,12 +358,16 @@ impl Worker {
     }
 
     fn put_checkpoint(&mut self, id: RunId, now: Now, out: &mut Vec<Effect>) {
-        let run = &self.runs[&id];
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
         if let Some((batch_uid, checkpoint)) = run.saves.front().cloned() {
+            run.saves_newest += 1;
             let request = StoreRequest::PutScratch {
                 task_id: run.task_id.clone(),
                 node_id: run.node_id.clone(),
                 token: run.token,
+                save_no: run.saves_newest,
                 batch_uid,
                 checkpoint,
             };

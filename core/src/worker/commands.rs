@@ -154,6 +154,7 @@ impl Worker {
             puller: None,
             scratch: None,
             saves: std::collections::VecDeque::new(),
+            saves_newest: 0,
             aborted: false,
             abandoned: false,
             forgotten: false,

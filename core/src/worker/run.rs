@@ -142,6 +142,8 @@ pub(super) struct Run {
     pub(super) scratch: Option<ScratchRecord>,
     /// Checkpoints to be saved, oldest first; the first one is on its way.
     pub(super) saves: VecDeque<(BatchUid, Json)>,
+    /// Number of the newest save that was asked for.
+    pub(super) saves_newest: u64,
     /// The handler was told to drop.
     pub(super) aborted: bool,
     /// The handler was given up; its slot stays taken.

@@ -187,11 +187,13 @@ impl StoreModel {
                 task_id,
                 node_id,
                 token,
+                save_no,
                 batch_uid,
                 checkpoint,
             } => {
                 let scratch = ScratchRecord {
                     token: *token,
+                    save_no: *save_no,
                     batch_uid: Some(batch_uid.clone()),
                     checkpoint: checkpoint.clone(),
                 };

@@ -88,6 +88,7 @@ impl Side {
         let key = (task.clone(), node.clone());
         let stored = self.scratch.entry(key).or_insert(ScratchRecord {
             token,
+            save_no: 0,
             batch_uid: None,
             checkpoint: Json::null(),
         });
@@ -95,7 +96,10 @@ impl Side {
             return Err(stored.token);
         }
         let before = stored.batch_uid.is_some().then(|| stored.clone());
-        stored.token = token;
+        if stored.token < token {
+            stored.token = token;
+            stored.save_no = 0;
+        }
         Ok(before)
     }
 
@@ -109,6 +113,9 @@ impl Side {
         let key = (task.clone(), node.clone());
         match self.scratch.get(&key) {
             Some(stored) if stored.token > scratch.token => Err(stored.token),
+            Some(stored) if stored.token == scratch.token && stored.save_no > scratch.save_no => {
+                Ok(())
+            }
             _ => {
                 self.scratch.insert(key, scratch);
                 Ok(())

@@ -251,6 +251,7 @@ async fn an_older_token_can_neither_read_nor_write_the_scratch() {
         task_id: id("t"),
         node_id: id("n"),
         token: Token(token),
+        save_no: 1,
         batch_uid: id("b"),
         checkpoint: json(x),
     };

@@ -100,6 +100,7 @@ pub(super) fn take_scratch(
     if stored.as_ref().is_none_or(|stored| stored.token != token) {
         let raised = ScratchRecord {
             token,
+            save_no: 0,
             batch_uid: stored.as_ref().and_then(|s| s.batch_uid.clone()),
             checkpoint: stored
                 .as_ref()
@@ -121,7 +122,10 @@ pub(super) fn put_scratch(
     const OP: &str = "put_scratch";
     let mut key = Vec::new();
     Key::node(task, node, &mut key);
-    scratch(open, OP, &key, record.token)?;
+    let stored = scratch(open, OP, &key, record.token)?;
+    if stored.is_some_and(|s| s.token == record.token && s.save_no > record.save_no) {
+        return Ok(StoreReply::Done); // A late copy: a newer save was acknowledged.
+    }
     put(open, OP, Table::Scratch, &key, record)?;
     Ok(StoreReply::Done)
 }

@@ -262,6 +262,7 @@ impl Pair {
                     task_id,
                     node_id,
                     token: Token(token),
+                    save_no: uid % 3,
                     batch_uid: batch_uid(&format!("u{uid}")),
                     checkpoint: json(&format!("[{token},{uid}]")),
                 }

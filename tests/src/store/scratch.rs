@@ -32,10 +32,21 @@ pub(super) async fn put(
     uid: &str,
     checkpoint: &Json,
 ) -> Result<(), ErrorKind> {
+    save(store, node, (token, 1), uid, checkpoint).await
+}
+
+async fn save(
+    store: &StoreInstance,
+    node: (&str, &str),
+    (token, save_no): (u64, u64),
+    uid: &str,
+    checkpoint: &Json,
+) -> Result<(), ErrorKind> {
     let request = StoreRequest::PutScratch {
         task_id: task_id(node.0),
         node_id: node_id(node.1),
         token: Token(token),
+        save_no,
         batch_uid: batch_uid(uid),
         checkpoint: checkpoint.clone(),
     };
@@ -46,9 +57,10 @@ pub(super) async fn put(
     }
 }
 
-fn scratch(token: u64, uid: &str, checkpoint: &Json) -> ScratchRecord {
+fn scratch(token: u64, save_no: u64, uid: &str, checkpoint: &Json) -> ScratchRecord {
     ScratchRecord {
         token: Token(token),
+        save_no,
         batch_uid: Some(batch_uid(uid)),
         checkpoint: checkpoint.clone(),
     }
@@ -70,9 +82,9 @@ pub async fn scratch_is_handed_to_the_next_token(store: &mut StoreInstance) {
     assert_eq!(put(store, NODE, 1, "u1", &json("1")).await, Ok(()));
     assert_eq!(put(store, NODE, 1, "u2", &checkpoint).await, Ok(()));
     let taken = take(store, NODE, 2).await;
-    assert_eq!(taken, Ok(Some(scratch(1, "u2", &checkpoint))));
+    assert_eq!(taken, Ok(Some(scratch(1, 1, "u2", &checkpoint))));
     let again = take(store, NODE, 2).await;
-    assert_eq!(again, Ok(Some(scratch(2, "u2", &checkpoint))));
+    assert_eq!(again, Ok(Some(scratch(2, 0, "u2", &checkpoint))));
 }
 
 /// Also where nothing was saved yet: the old holder's first save comes too late.
@@ -94,7 +106,20 @@ pub async fn writing_scratch_fences_older_tokens(store: &mut StoreInstance) {
     assert_eq!(late, Err(ErrorKind::Fenced));
     assert_eq!(take(store, NODE, 4).await, Err(ErrorKind::Fenced));
     let taken = take(store, NODE, 5).await;
-    assert_eq!(taken, Ok(Some(scratch(5, "u1", &json("1")))));
+    assert_eq!(taken, Ok(Some(scratch(5, 1, "u1", &json("1")))));
+}
+
+/// The network may carry out a save after a newer one was acknowledged.
+pub async fn a_late_copy_of_an_older_save_changes_nothing(store: &mut StoreInstance) {
+    assert_eq!(save(store, NODE, (1, 1), "u1", &json("1")).await, Ok(()));
+    assert_eq!(save(store, NODE, (1, 2), "u2", &json("2")).await, Ok(()));
+    assert_eq!(save(store, NODE, (1, 1), "u1", &json("1")).await, Ok(()));
+    let taken = take(store, NODE, 2).await;
+    assert_eq!(taken, Ok(Some(scratch(1, 2, "u2", &json("2")))));
+    // A new token counts anew.
+    assert_eq!(save(store, NODE, (2, 1), "u3", &json("3")).await, Ok(()));
+    let taken = take(store, NODE, 2).await;
+    assert_eq!(taken, Ok(Some(scratch(2, 1, "u3", &json("3")))));
 }
 
 /// Nothing is shared with the node's neighbours.

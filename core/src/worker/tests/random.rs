@@ -185,6 +185,7 @@ impl Chaos {
             StoreRequest::ReadArtifacts { .. } => StoreReply::Artifacts(Vec::new()),
             StoreRequest::TakeScratch { .. } => StoreReply::Scratch(Some(ScratchRecord {
                 token: Token(1),
+                save_no: 1,
                 batch_uid: Some(uid("b2")),
                 checkpoint: json("5"),
             })),
