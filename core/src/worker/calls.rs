@@ -108,8 +108,10 @@ impl Worker {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let waiting = self.timers.at(Timer::Call(op)).is_some();
-        let Some(mut call) = self.calls.remove(&op).filter(|_| !waiting) else {
+        // One that failed waits to be repeated: another answer to it is a copy.
+        let waits = self.timers.at(Timer::Call(op)).is_some();
+        let call = if waits { None } else { self.calls.remove(&op) };
+        let Some(mut call) = call else {
             self.rejected("answer to a store request that is not under way", out);
             return;
         };

@@ -260,8 +260,8 @@ impl Worker {
         if let (Body::TaskDone(done), Some(last)) = (&mut verdict, &held) {
             let bytes = limits::done_bytes(done) + limits::batch_bytes(last);
             done.last_batch = Some(last.clone());
-            let envelope = self.next_event(id, verdict.clone(), now);
-            if limits::fits(&envelope, bytes) {
+            let event = || self.next_event(id, verdict.clone(), now);
+            if limits::fits(bytes, event) {
                 held = None;
             } else if let Body::TaskDone(done) = &mut verdict {
                 done.last_batch = None;

@@ -10,7 +10,7 @@ use super::outgoing::UNCONFIRMED_MAX;
 use super::run::Work;
 use super::timers::Timer;
 use crate::id::OpId;
-use crate::message::{Body, CancelReason, Envelope};
+use crate::message::{Body, CancelReason, Envelope, RefusalReason};
 use crate::port::{PortError, Stream, TransportReply};
 use crate::report::{Report, ReportKind};
 use crate::time::Now;
@@ -111,7 +111,10 @@ impl Worker {
         )));
         let ended = run.outgoing.has_terminal();
         if ended && matches!(run.verdict, Some(Body::TaskFailed(_))) {
-            // Not even the failure can be told. The lease ends by itself at the owner's.
+            // Not even the failure can be told. The lease ends by itself at the owner's; a
+            // repeated START goes back as refused.
+            let answer = Answer::Refused(RefusalReason::NotCurrent);
+            self.ended.insert(run.node(), run.token, answer);
             self.forget_run(id);
             return;
         }

@@ -16,7 +16,9 @@ use crate::port::{PortError, StoreReply, StoreRequest};
 use crate::record::TaskState;
 use crate::time::Now;
 
-/// Ended tokens asked about per read.
+/// Ended tokens asked about with each START that is checked.
+const ENDED_PER_START: usize = 2;
+/// Ended tokens asked about with each regular look.
 const ENDED_PAGE: usize = 1_000;
 
 /// What one read asks for.
@@ -100,7 +102,10 @@ impl Worker {
             nodes
         } else {
             let runs = checks.iter().map(|run| &self.runs[run]);
-            runs.map(|run| (run.node(), run.token)).collect()
+            let mut nodes: Vec<_> = runs.map(|run| (run.node(), run.token)).collect();
+            // More than one ended token per START, so that their memory shrinks at any rate.
+            nodes.extend(self.ended.next_to_ask(ENDED_PER_START * checks.len()));
+            nodes
         };
         let request = StoreRequest::ReadGrants {
             worker_id: self.config.worker_id.clone(),

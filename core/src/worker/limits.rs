@@ -26,8 +26,8 @@ const ID_BYTES: usize = 2 * ID_BYTES_MAX + 32;
 
 /// Whether a message whose users' values take `value_bytes` can be sent. Small ones need no look;
 /// large ones are encoded, because escapes make text longer.
-pub(super) fn fits(envelope: &Envelope, value_bytes: usize) -> bool {
-    value_bytes + ENVELOPE_BYTES <= MESSAGE_BYTES_MAX || envelope.encode().is_ok()
+pub(super) fn fits(value_bytes: usize, message: impl FnOnce() -> Envelope) -> bool {
+    value_bytes + ENVELOPE_BYTES <= MESSAGE_BYTES_MAX || message().encode().is_ok()
 }
 
 /// Upper bound of the bytes of metrics in a message.

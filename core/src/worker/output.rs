@@ -123,7 +123,7 @@ impl Worker {
         };
         let bytes = limits::batch_bytes(&ok);
         let envelope = self.next_event(id, Body::BatchOk(ok.clone()), now);
-        if !limits::fits(&envelope, bytes) {
+        if !limits::fits(bytes, || envelope.clone()) {
             let text = "metrics, artifact and checkpoint of the batch do not fit into a message";
             let failure = limits::permanent("message_too_large", text);
             self.fail(id, Some(ok.batch_uid), &failure, now, out);
@@ -166,8 +166,8 @@ impl Worker {
             return;
         }
         let bytes = limits::done_bytes(&done);
-        let envelope = self.next_event(id, Body::TaskDone(done.clone()), now);
-        if !limits::fits(&envelope, bytes) {
+        let event = || self.next_event(id, Body::TaskDone(done.clone()), now);
+        if !limits::fits(bytes, event) {
             let text = "metrics and result of `finalize` do not fit into a message";
             let failure = limits::permanent("message_too_large", text);
             self.fail(id, None, &failure, now, out);

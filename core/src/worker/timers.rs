@@ -9,7 +9,8 @@ use crate::time::Mono;
 /// What is due. At most one timer per key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Stop believing in a run. First in order: it beats everything else due at the same moment.
+    /// Stop believing in a run. Taken before everything else that is due, so that a process that
+    /// was stalled does nothing for a run that has lapsed meanwhile.
     Lease(RunId),
     /// The store has been failing for a whole lease.
     StoreLost,
@@ -44,17 +45,17 @@ pub(super) enum Timer {
 /// Pending timers, by time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
-    by_time: BTreeSet<(Mono, Timer)>,
+    leases: BTreeSet<(Mono, Timer)>,
+    others: BTreeSet<(Mono, Timer)>,
     by_key: BTreeMap<Timer, Mono>,
 }
 
 impl Timers {
     /// Sets (or moves) a timer.
     pub(super) fn set(&mut self, timer: Timer, at: Mono) {
-        if let Some(old) = self.by_key.insert(timer, at) {
-            self.by_time.remove(&(old, timer));
-        }
-        self.by_time.insert((at, timer));
+        self.cancel(timer);
+        self.by_key.insert(timer, at);
+        self.of_kind(timer).insert((at, timer));
     }
 
     /// Sets a timer unless it is due earlier already.
@@ -66,7 +67,7 @@ impl Timers {
 
     pub(super) fn cancel(&mut self, timer: Timer) {
         if let Some(old) = self.by_key.remove(&timer) {
-            self.by_time.remove(&(old, timer));
+            self.of_kind(timer).remove(&(old, timer));
         }
     }
 
@@ -88,25 +89,35 @@ impl Timers {
     }
 
     pub(super) fn next(&self) -> Option<Mono> {
-        self.by_time.first().map(|(at, _)| *at)
+        let (lease, other) = (self.leases.first(), self.others.first());
+        lease.into_iter().chain(other).map(|(at, _)| *at).min()
     }
 
-    /// Takes the earliest timer that is due.
+    /// Takes the earliest timer that is due, leases first.
     pub(super) fn pop_due(&mut self, now: Mono) -> Option<Timer> {
-        let (at, timer) = *self.by_time.first()?;
-        if at > now {
-            return None;
-        }
+        let due = |timers: &BTreeSet<(Mono, Timer)>| {
+            let (at, timer) = *timers.first()?;
+            (at <= now).then_some(timer)
+        };
+        let timer = due(&self.leases).or_else(|| due(&self.others))?;
         self.cancel(timer);
         Some(timer)
     }
 
+    fn of_kind(&mut self, timer: Timer) -> &mut BTreeSet<(Mono, Timer)> {
+        match timer {
+            Timer::Lease(_) => &mut self.leases,
+            _ => &mut self.others,
+        }
+    }
+
     pub(super) fn clear(&mut self) {
-        self.by_time.clear();
+        self.leases.clear();
+        self.others.clear();
         self.by_key.clear();
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.by_time.len(), self.by_key.len());
+        assert_eq!(self.leases.len() + self.others.len(), self.by_key.len());
     }
 }

@@ -9,15 +9,16 @@ use crate::id::{
 };
 use crate::json::Json;
 use crate::message::{
-    Body, Capabilities, Capacity, Envelope, Heartbeat, Metrics, RefusalReason, RunBeat, Sender,
-    SenderRole, TaskRefused, TaskStart, WorkerOffline, WorkerOnline,
+    BatchOk, Body, CancelReason, Cancelled, Capabilities, Capacity, Counts, Envelope, Heartbeat,
+    Metrics, RefusalReason, ReleaseReason, RunBeat, Sender, SenderRole, TaskCancel, TaskDone,
+    TaskFailed, TaskRefused, TaskReleased, TaskStart, WorkerOffline, WorkerOnline,
 };
 use crate::port::{
     Entry, ErrorKind, GrantView, PortError, StoreReply, StoreRequest, Stream, TransportReply,
     TransportRequest,
 };
 use crate::report::{Report, ReportKind};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 use crate::worker::{
     Config, Effect, Input, RunCommand, RunEvent, RunFailure, RunId, RunSpec, Worker,
 };
@@ -153,6 +154,13 @@ impl Bench {
     pub(super) fn pass(&mut self, ms: u64) -> Vec<Effect> {
         self.at += ms;
         self.input(Input::Wake)
+    }
+
+    /// The worker's run 1 has a handler that waits in `process` of batch `a`.
+    pub(super) fn processing(&mut self) {
+        self.begin(start(), 1);
+        self.run(1, RunEvent::Loaded { adapter: None });
+        self.run(1, batch("a", false));
     }
 
     /// Brings run 1 of `start(token)` to its Begin. Returns the effects of the last step.
@@ -464,4 +472,67 @@ pub(super) fn failure(code: &str, permanent: bool, cancelled: bool) -> RunFailur
         retry_after_ms: None,
         cancelled,
     }
+}
+
+/// BATCH_OK of a batch that left nothing.
+pub(super) fn ok(batch_uid: &str) -> BatchOk {
+    BatchOk {
+        batch_uid: uid(batch_uid),
+        metrics: Metrics::new(),
+        artifact: None,
+        checkpoint: None,
+        cursor: None,
+    }
+}
+
+/// TASK_DONE with (new, skipped, behind_checkpoint).
+pub(super) fn done(counts: (u64, u64, u64), last_batch: Option<BatchOk>) -> Body {
+    Body::TaskDone(TaskDone {
+        metrics: Metrics::new(),
+        result: None,
+        counts: Counts {
+            new: counts.0,
+            skipped: counts.1,
+            behind_checkpoint: counts.2,
+        },
+        last_batch,
+    })
+}
+
+pub(super) fn task_failed(
+    batch_uid: Option<&str>,
+    code: &str,
+    permanent: bool,
+    text: &str,
+) -> Body {
+    Body::TaskFailed(TaskFailed {
+        batch_uid: batch_uid.map(uid),
+        reason_code: code.into(),
+        permanent,
+        error: text.into(),
+        retry_after_ms: None,
+    })
+}
+
+pub(super) fn released(reason: ReleaseReason) -> Body {
+    Body::TaskReleased(TaskReleased { reason })
+}
+
+pub(super) fn cancelled(reason: CancelReason) -> Body {
+    Body::Cancelled(Cancelled { reason })
+}
+
+/// A TASK_CANCEL of node `n`.
+pub(super) fn cancel(token: u64, reason: CancelReason, grace_ms: u64) -> Envelope {
+    command(token, Body::TaskCancel(TaskCancel { reason, grace_ms }))
+}
+
+/// The handler of run 1 is told to end.
+pub(super) fn told(reason: CancelReason, deadline: u64) -> Effect {
+    let deadline = Mono(deadline);
+    tell(1, RunCommand::Cancel { reason, deadline })
+}
+
+pub(super) fn ended(token: u64, kind: &str) -> Effect {
+    note(ReportKind::Run, token, &format!("ended: {kind}"))
 }

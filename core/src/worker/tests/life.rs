@@ -2,34 +2,11 @@
 
 use super::bench::*;
 use crate::id::Incarnation;
-use crate::message::{BatchOk, Body, Counts, Metrics, TaskDone};
+use crate::message::Body;
 use crate::port::{StoreReply, StoreRequest, TransportRequest};
 use crate::record::Totals;
 use crate::report::ReportKind;
 use crate::worker::{Effect, Input, RunCommand, RunEvent};
-
-fn ok(batch: &str) -> BatchOk {
-    BatchOk {
-        batch_uid: uid(batch),
-        metrics: Metrics::new(),
-        artifact: None,
-        checkpoint: None,
-        cursor: None,
-    }
-}
-
-fn done(new: u64, last_batch: Option<BatchOk>) -> Body {
-    Body::TaskDone(TaskDone {
-        metrics: Metrics::new(),
-        result: None,
-        counts: Counts {
-            new,
-            skipped: 0,
-            behind_checkpoint: 0,
-        },
-        last_batch,
-    })
-}
 
 #[test]
 fn a_worker_looks_up_its_inbox_registers_announces_itself_and_reads() {
@@ -85,7 +62,7 @@ fn a_start_is_checked_accepted_run_and_ended() {
     assert_eq!(out, vec![tell(1, RunCommand::Close)]);
     let out = bench.run(1, RunEvent::Closed);
     let ended = note(ReportKind::Run, 1, "ended: TASK_DONE");
-    assert_eq!(out, vec![ended, event(10, 1, 2, done(1, None), 2)]);
+    assert_eq!(out, vec![ended, event(10, 1, 2, done((1, 0, 0), None), 2)]);
     assert_eq!(bench.confirm(10), vec![]);
     // The ended token is asked about until the store shows that it is not current.
     let out = bench.pass(500);
@@ -106,7 +83,7 @@ fn the_last_batch_travels_inside_task_done() {
     bench.run(1, finalized());
     let out = bench.run(1, RunEvent::Closed);
     let ended = note(ReportKind::Run, 1, "ended: TASK_DONE");
-    let sent = event(9, 1, 1, done(1, Some(ok("a"))), 2);
+    let sent = event(9, 1, 1, done((1, 0, 0), Some(ok("a"))), 2);
     assert_eq!(out, vec![ended, sent]);
 }
 
@@ -122,5 +99,5 @@ fn a_long_finalize_does_not_hold_the_last_batch_back() {
     bench.run(1, finalized());
     let out = bench.run(1, RunEvent::Closed);
     let ended = note(ReportKind::Run, 1, "ended: TASK_DONE");
-    assert_eq!(out, vec![ended, event(10, 1, 2, done(1, None), 2)]);
+    assert_eq!(out, vec![ended, event(10, 1, 2, done((1, 0, 0), None), 2)]);
 }
