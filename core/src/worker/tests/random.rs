@@ -166,7 +166,7 @@ impl Chaos {
     }
 
     fn store_reply(&mut self, request: &StoreRequest, pick: u32) -> StoreReply {
-        let odd = pick % 5 == 0;
+        let odd = pick.is_multiple_of(5);
         match request {
             StoreRequest::RegisterWorker { .. } => StoreReply::Registered(Incarnation(3)),
             StoreRequest::ReadGrants { nodes, .. } => StoreReply::Grants {
@@ -175,8 +175,8 @@ impl Chaos {
                     .iter()
                     .map(|(_, node)| {
                         Some(GrantView {
-                            token: self.current(node, pick % 19 == 0),
-                            cancelled: pick % 23 == 0,
+                            token: self.current(node, pick.is_multiple_of(19)),
+                            cancelled: pick.is_multiple_of(23),
                         })
                     })
                     .collect(),
@@ -287,7 +287,7 @@ impl Chaos {
         start.lease_ttl_ms = 3_000;
         start.accepted = 3;
         start.checkpoint_batches = u64::from(pick % 2);
-        if pick % 4 == 0 {
+        if pick.is_multiple_of(4) {
             start.adapter = Some(AdapterSpec {
                 name: "pull.from_artifacts".into(),
                 args: json(r#"{"from_node":"s"}"#),
@@ -295,7 +295,7 @@ impl Chaos {
             start.sources = vec![SourceState {
                 node_id: node("s"),
                 last: 2,
-                ended: pick % 8 == 0,
+                ended: pick.is_multiple_of(8),
             }];
         }
         let envelope = self.about(pick, Body::TaskStart(Box::new(start)));
@@ -321,7 +321,7 @@ impl Chaos {
         let sources = vec![SourceState {
             node_id: node("s"),
             last: u64::from(pick % 9),
-            ended: pick % 3 == 0,
+            ended: pick.is_multiple_of(3),
         }];
         let envelope = self.about(pick, Body::InputReady(InputReady { sources }));
         self.deliver(envelope);
@@ -344,10 +344,16 @@ impl Chaos {
         self.batches += 1;
         let event = match command {
             RunCommand::Close => RunEvent::Closed,
-            _ if pick % 6 == 0 => RunEvent::Failed(failure("odd", pick % 12 == 0, pick % 18 == 0)),
+            _ if pick.is_multiple_of(6) => RunEvent::Failed(failure(
+                "odd",
+                pick.is_multiple_of(12),
+                pick.is_multiple_of(18),
+            )),
             RunCommand::Begin(_) => RunEvent::Loaded { adapter: None },
-            RunCommand::NextBatch if pick % 4 == 0 => RunEvent::BatchesEnded,
-            RunCommand::NextBatch => batch(&format!("b{}", self.batches % 50), pick % 3 == 0),
+            RunCommand::NextBatch if pick.is_multiple_of(4) => RunEvent::BatchesEnded,
+            RunCommand::NextBatch => {
+                batch(&format!("b{}", self.batches % 50), pick.is_multiple_of(3))
+            }
             RunCommand::Process { .. } => RunEvent::Processed {
                 metrics: metrics("n", "1"),
                 artifact: artifact_of(pick),
@@ -397,7 +403,7 @@ impl Chaos {
             }
             23 => {
                 let grace_ms = u64::from(pick % 4_000);
-                if pick % 16 == 0 {
+                if pick.is_multiple_of(16) {
                     self.input(Input::Shutdown { grace_ms });
                 }
             }
@@ -456,7 +462,7 @@ fn error(pick: u32) -> PortError {
     let kind = match pick % 5 {
         0 | 1 => ErrorKind::Retry,
         2 | 3 => ErrorKind::Unknown,
-        _ if pick % 2 == 0 => ErrorKind::Invalid,
+        _ if pick.is_multiple_of(2) => ErrorKind::Invalid,
         _ => ErrorKind::Fenced,
     };
     PortError::new(kind, "op", "detail")
