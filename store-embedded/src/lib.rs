@@ -37,6 +37,8 @@ mod format;
 mod lease;
 mod open;
 mod reader;
+#[cfg(any(test, feature = "testing"))]
+mod recorder;
 mod scans;
 mod shared;
 mod store;

@@ -52,5 +52,5 @@ pub(crate) fn cause_of_panic(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.as_deref().unwrap_or("no message");
-    format!("a damaged page, or a bug: {text}")
+    format!("panicked, on damage or a bug: {text}")
 }

@@ -24,10 +24,12 @@ use crate::writer::{Prepared, Work, WriterHandle};
 ///
 /// See the [crate documentation](crate) for what is durable when.
 pub struct EmbeddedStore {
-    // Dropped in this order: the threads end, the file is closed, the folder is let go.
-    pub(crate) writer: WriterHandle,
-    scans: Scans,
+    // Dropped in this order. The last thread to end closes the file, which makes everything durable
+    // that was applied; if redb panics then, on a damaged page, that is the end of a thread. What had
+    // to be durable was answered before.
     shared: Arc<Shared>,
+    scans: Scans,
+    pub(crate) writer: WriterHandle,
     _folder: Option<Folder>,
 }
 

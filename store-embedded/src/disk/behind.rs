@@ -10,9 +10,11 @@ use redb::{BackendError, StorageBackend};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::overlay::{Overlay, Piece};
+use crate::shared::cause_of_panic;
 
 /// The disk and what is not on it yet.
 #[derive(Debug)]
@@ -122,7 +124,10 @@ impl Behind {
                 };
                 epoch.clone()
             };
-            if let Err(error) = self.carry_out(&epoch) {
+            let ended = catch_unwind(AssertUnwindSafe(|| self.carry_out(&epoch)));
+            let ended =
+                ended.unwrap_or_else(|panic| Err(io::Error::other(cause_of_panic(&*panic))));
+            if let Err(error) = ended {
                 // The disk may hold any part of the epoch now, and a second sync may lie about it.
                 lock(&self.state).failed = Some(Arc::from(error.to_string()));
                 return Err(error);

@@ -33,6 +33,7 @@ struct Inner {
     capacity: Option<usize>,
     syncs_held: bool,
     syncs_lie: bool,
+    panics: bool,
     /// Syncs that wait now.
     waiting: u64,
     writes: u64,
@@ -139,6 +140,11 @@ impl FaultyDisk {
     /// From now on a sync says that it succeeded, and does nothing.
     pub fn lie_about_syncs(&self) {
         self.inner().syncs_lie = true;
+    }
+
+    /// From now on a write panics, as the library above may on a damaged page.
+    pub fn panic_on_writes(&self) {
+        self.inner().panics = true;
     }
 
     /// Holds every sync until it is called with `false`.
@@ -283,6 +289,7 @@ impl StorageBackend for FaultyDisk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut inner = self.inner();
         let at = place(offset)?;
+        assert!(!inner.panics, "a planted panic");
         Inner::spend(&mut inner.writes_left)?;
         let end = at + data.len();
         if end > inner.now.len() {

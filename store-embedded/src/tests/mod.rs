@@ -1,9 +1,12 @@
 //! Tests of the store through its port.
 
 mod commits;
+mod damage;
+mod killed;
 mod opening;
 mod power;
 mod records;
+mod replaying;
 mod syncing;
 
 use flowkit_core::id::{Offset, ShardId};

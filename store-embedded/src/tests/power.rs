@@ -23,7 +23,7 @@ use crate::testing::{FaultyDisk, TestClock};
 
 /// What the commits of a load have written, so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
+pub(super) struct Model {
     seq: u64,
     tasks: BTreeMap<String, TaskRecord>,
     nodes: BTreeMap<(String, String), NodeRecord>,
@@ -31,7 +31,7 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, commit: &Commit) {
+    pub(super) fn apply(&mut self, commit: &Commit) {
         self.seq = commit.seq;
         let text = |id: &dyn std::fmt::Display| id.to_string();
         for record in commit.records.clone() {
@@ -51,7 +51,7 @@ impl Model {
     }
 
     /// Everything in a store, through its port.
-    async fn read(store: &EmbeddedStore) -> Self {
+    pub(super) async fn read(store: &EmbeddedStore) -> Self {
         let mut found = Self::default();
         match ask(store, StoreRequest::ReadShard { shard: SHARD }).await {
             StoreReply::Shard(shard) => found.seq = shard.commit_seq,
@@ -135,14 +135,14 @@ async fn artifacts(store: &EmbeddedStore, node: &NodeRecord) -> Vec<ArtifactReco
 }
 
 /// Random commits: new tasks, grants, batches with artifacts of all sizes, tasks that settle.
-struct Load {
+pub(super) struct Load {
     random: Random,
-    model: Model,
+    pub(super) model: Model,
     tasks: u64,
 }
 
 impl Load {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             random: Random::new(seed),
             model: Model::default(),
@@ -150,7 +150,7 @@ impl Load {
         }
     }
 
-    fn records(&mut self) -> Vec<Record> {
+    pub(super) fn records(&mut self) -> Vec<Record> {
         let mut records = BTreeMap::new();
         for _ in 0..1 + self.random.below(30) {
             let number = self.random.below(self.tasks + 2);

@@ -3,6 +3,7 @@
 use flowkit_core::id::{Incarnation, Offset};
 use flowkit_core::port::{Commit, ErrorKind, Store, StoreReply, StoreRequest};
 use std::time::Duration;
+use tokio::time::timeout;
 
 use super::records::{id, put_task, task};
 use super::{Owner, SHARD, ask};
@@ -27,11 +28,7 @@ async fn commits_go_on_while_a_sync_is_held() {
     let held = owner.store.call(sync.clone());
     tokio::pin!(held);
     // The call is under way once it was polled; its sync then stands at the disk.
-    assert!(
-        tokio::time::timeout(Duration::ZERO, &mut held)
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::ZERO, &mut held).await.is_err());
     let waiting = disk.clone();
     tokio::task::spawn_blocking(move || waiting.wait_for_held_sync())
         .await
@@ -49,11 +46,7 @@ async fn commits_go_on_while_a_sync_is_held() {
     for seq in 2..20 {
         ask(&owner.store, StoreRequest::Commit(Box::new(commit(seq)))).await;
     }
-    assert!(
-        tokio::time::timeout(Duration::ZERO, &mut held)
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::ZERO, &mut held).await.is_err());
     disk.hold_syncs(false);
     assert_eq!(held.await, Ok(StoreReply::Synced { seq: 1 }));
     assert_eq!(owner.sync().await, Ok(StoreReply::Synced { seq: 19 }));
@@ -152,4 +145,26 @@ async fn a_full_disk_ends_the_store_and_loses_nothing_synced() {
     for seed in 0..20 {
         assert!(read_seq(disk.power_cut(seed)).await >= synced);
     }
+}
+
+#[tokio::test]
+async fn commits_wait_when_too_many_are_not_durable() {
+    let disk = FaultyDisk::new(Vec::new());
+    let mut owner = Owner::on(&disk).await;
+    disk.hold_syncs(true);
+    let mut waiting = None;
+    for number in 0..2_000 {
+        let commit = owner.next(vec![put_task(task(&format!("t{number}")))]);
+        let request = StoreRequest::Commit(Box::new(commit));
+        let mut call = owner.store.call(request);
+        if timeout(Duration::from_secs(3), &mut call).await.is_err() {
+            waiting = Some(number);
+            disk.hold_syncs(false);
+            call.await.unwrap();
+            break;
+        }
+    }
+    // One flush began by itself at the bound of 256, maybe with the commit that came just then, and
+    // as many again were applied beside it.
+    assert!(matches!(waiting, Some(512 | 513)), "{waiting:?}");
 }

@@ -79,6 +79,16 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// About how many bytes it writes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Commit(prepared) => prepared.len(),
+            Self::Stage { body, .. } => body.len(),
+            Self::PutScratch { record, .. } => record.checkpoint.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether its reply waits for the disk.
     const fn durable(&self) -> bool {
         !matches!(self, Self::Commit(_))
@@ -102,8 +112,10 @@ enum Outcome {
     Durable(Then),
 }
 
-/// Commits that may be applied and not yet durable; beyond, commits wait for the disk.
+/// What may be applied and not yet durable; beyond, commits wait for the disk.
 const UNSYNCED_COMMITS_MAX: u32 = 256;
+/// The same, in bytes of their records.
+const UNSYNCED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Hands jobs to the writer; ends it when dropped.
 #[derive(Debug)]
@@ -134,6 +146,7 @@ impl WriterHandle {
             queue: VecDeque::new(),
             waiting: Vec::new(),
             unsynced: 0,
+            unsynced_bytes: 0,
             flushing: false,
             stopping: false,
         };
@@ -171,6 +184,8 @@ struct Writer {
     waiting: Vec<Waiter>,
     /// Transactions applied since the last flush began.
     unsynced: u32,
+    /// Bytes of their records, about.
+    unsynced_bytes: usize,
     flushing: bool,
     stopping: bool,
 }
@@ -196,7 +211,7 @@ impl Writer {
     /// Waits for something to do; false at the end.
     fn next_jobs(&mut self, jobs: &mut Vec<(Work, Reply)>) -> bool {
         loop {
-            let full = self.flushing && self.unsynced >= UNSYNCED_COMMITS_MAX;
+            let full = self.flushing && self.is_full();
             let flush = !self.flushing && self.wants_flush();
             if !full && (flush || !self.queue.is_empty()) {
                 while let Ok(message) = self.inbox.try_recv() {
@@ -226,7 +241,11 @@ impl Writer {
     }
 
     fn wants_flush(&self) -> bool {
-        !self.waiting.is_empty() || self.unsynced >= UNSYNCED_COMMITS_MAX
+        !self.waiting.is_empty() || self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.unsynced >= UNSYNCED_COMMITS_MAX || self.unsynced_bytes >= UNSYNCED_BYTES_MAX
     }
 
     fn carry_out(&mut self, jobs: &mut Vec<(Work, Reply)>) -> Result<(), Stop> {
@@ -246,7 +265,7 @@ impl Writer {
                 snapshot: Arc::new(snapshot),
                 waiters: std::mem::take(&mut self.waiting),
             };
-            self.unsynced = 0;
+            (self.unsynced, self.unsynced_bytes) = (0, 0);
             self.flushing = true;
             // It lives as long as this sender.
             let _ = self.flusher.send(flush);
@@ -286,6 +305,7 @@ impl Writer {
         if wrote || (flush && dirty) {
             transaction.commit()?;
             self.unsynced += 1;
+            self.unsynced_bytes += jobs.iter().map(|(work, _)| work.bytes()).sum::<usize>();
         } else {
             transaction.abort()?;
         }

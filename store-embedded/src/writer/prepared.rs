@@ -105,6 +105,11 @@ impl Prepared {
         Ok(())
     }
 
+    /// Bytes of all keys and values.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Every row: table, key, value; by table, then by key.
     pub(super) fn rows(&self) -> impl Iterator<Item = (Table, &[u8], &[u8])> {
         self.rows.iter().map(|row| {
