@@ -77,7 +77,6 @@ impl Worker {
     /// Starts the worker on the current tokio runtime.
     ///
     /// Dropping the handle leaves the worker running; [`Engine::stop`] stops it too.
-    #[must_use]
     pub fn start(self) -> WorkerHandle {
         let Self {
             engine,

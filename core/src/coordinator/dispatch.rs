@@ -6,6 +6,7 @@ use super::commit::{Outgoing, When};
 use super::context::Context;
 use super::shard::Shard;
 use super::task::{NodeKey, Run};
+use crate::hash::stable64;
 use crate::id::{Role, Token, WorkerId};
 use crate::message::{Body, CancelReason, InputReady, TaskCancel, TaskStart};
 use crate::port::Stream;
@@ -277,9 +278,14 @@ impl Shard {
         let task = self.task(key)?;
         let record = &task.nodes[key.node].record;
         let grant = record.grant.as_ref()?;
-        let body = Body::InputReady(InputReady {
-            sources: task.source_states(key.node),
-        });
+        let sources = task.source_states(key.node);
+        // Two in one millisecond are two messages if they say different things.
+        let news: u64 = sources
+            .iter()
+            .map(|s| 2 * s.last + u64::from(s.ended))
+            .sum();
+        let nonce = stable64(&[&ctx.now.mono.0.to_le_bytes(), &news.to_le_bytes()]);
+        let body = Body::InputReady(InputReady { sources });
         let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);
         envelope.task_id = Some(record.task_id.clone());
         envelope.node_id = Some(record.node_id.clone());
@@ -287,7 +293,7 @@ impl Shard {
         Some(Outgoing {
             when: When::Durable,
             stream: Stream::Inbox(grant.inbox),
-            envelope: Arc::new(envelope.identified(ctx.now.mono.0)),
+            envelope: Arc::new(envelope.identified(nonce)),
             start_of: None,
         })
     }

@@ -371,6 +371,9 @@ impl Announcements {
         for record in records {
             let (id, incarnation) = (record.worker_id.clone(), record.incarnation);
             ctx.workers.learn(record, false);
+            if ctx.config.predecessors_dead {
+                ctx.workers.presume_dead(&id);
+            }
             learned(ctx, slots, &id, incarnation);
         }
     }
@@ -384,7 +387,11 @@ impl Announcements {
     ) {
         self.busy = false;
         match (op, result) {
-            (AnnounceOp::Bounds, Ok(TransportReply::Bounds { end, .. })) => self.from = Some(end),
+            (AnnounceOp::Bounds, Ok(TransportReply::Bounds { start, end })) => {
+                // A log that died with the dead holds only what the living said.
+                let alone = ctx.config.predecessors_dead;
+                self.from = Some(if alone { start } else { end });
+            }
             (AnnounceOp::Read, Ok(TransportReply::Entries { entries, next })) => {
                 self.from = Some(next);
                 for entry in entries {

@@ -209,6 +209,17 @@ impl Workers {
         Heard::Known
     }
 
+    /// Its record is older than this process, and every process of that time is dead: unless it was
+    /// heard, nothing is sent to it.
+    pub(super) fn presume_dead(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.all.get_mut(id)
+            && !worker.heard
+        {
+            worker.unanswered = true;
+            self.index(id);
+        }
+    }
+
     /// It left a START unanswered.
     pub(super) fn unanswered(&mut self, id: &WorkerId) {
         if let Some(worker) = self.all.get_mut(id) {

@@ -7,7 +7,9 @@ use flowkit_runtime::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::support::{engine, submit, worker};
 
@@ -151,7 +153,7 @@ async fn a_rechunking_reader_splits_lists_and_never_crosses_artifacts() {
     engine.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reader_begins_while_its_source_still_works() {
     let engine = engine().await;
     let pages = Arc::new(Semaphore::new(1));
@@ -171,12 +173,19 @@ async fn a_reader_begins_while_its_source_still_works() {
     );
     let args = json!({"from_nodes": ["source"]});
     let task = submit(&engine, &graph(3, "pull.from_artifacts", args)).await;
+    let submitted = Instant::now();
     for _ in 0..3 {
         // The source may write a page only after the reader has seen the one before.
         seen.acquire().await.unwrap().forget();
         pages.add_permits(1);
     }
     assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    // Time stands still unless everybody waits for a timer: nothing polled.
+    assert!(
+        submitted.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        submitted.elapsed()
+    );
     engine.stop().await;
 }
 

@@ -7,7 +7,9 @@ use flowkit_runtime::{
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Barrier, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::support::{engine, one_node, submit, worker};
 
@@ -166,7 +168,7 @@ async fn an_older_process_of_the_same_worker_id_ends() {
     engine.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn work_goes_on_after_the_engine_was_stopped_and_started() {
     let engine = engine().await;
     let began = Arc::new(Semaphore::new(0));
@@ -188,6 +190,7 @@ async fn work_goes_on_after_the_engine_was_stopped_and_started() {
     engine.stop().await;
     assert!(!task.status().await.unwrap().settled);
 
+    let started = Instant::now();
     engine.start().await.unwrap();
     worker(
         &engine,
@@ -195,5 +198,11 @@ async fn work_goes_on_after_the_engine_was_stopped_and_started() {
         handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(2)) }),
     );
     assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    // Nothing was sent to the worker that is gone.
+    assert!(
+        started.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        started.elapsed()
+    );
     engine.stop().await;
 }
