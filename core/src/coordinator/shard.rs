@@ -277,7 +277,9 @@ impl Shard {
 
     /// When this shard next has something to do by itself.
     pub(super) fn poll_timeout(&self, config: &super::Config) -> Option<Mono> {
-        let timers = self.timers.first().map(|(at, _)| *at);
+        // With care nothing changes beside a commit in flight: its answer is the next occasion.
+        let timers = self.timers.first().filter(|_| self.may_change());
+        let timers = timers.map(|(at, _)| *at);
         let commit = self.commit_due(config);
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
         [

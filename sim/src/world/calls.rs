@@ -177,9 +177,11 @@ impl World<'_> {
     pub(super) fn ask_broker(&mut self, from: Place, op: OpId, request: TransportRequest) {
         match request {
             TransportRequest::Append { .. } => self.ask_append(from, op, request),
-            TransportRequest::Read { wait_ms, .. } => {
+            TransportRequest::Read { .. } => {
                 let mut dice = self.luck(from, Kind::Read);
-                let timeout = self.plan.world.call_timeout_ms + wait_ms;
+                // However long a read may wait at the broker, a driver asks in slices: that one
+                // was lost shows as soon as with any other call.
+                let timeout = self.plan.world.call_timeout_ms;
                 let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
                 if fate.arrives.is_some() && dice.permille(self.rates().read_lost) {
                     self.seen.fire("read_lost");
