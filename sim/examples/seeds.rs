@@ -28,7 +28,7 @@ fn main() {
             );
         }
         None => {
-            let report = tier0::replay(from, false);
+            let report = tier0::replay(from, std::env::var_os("VERBOSE").is_some());
             println!(
                 "{}",
                 serde_json::to_string(&report.plan).unwrap_or_default()

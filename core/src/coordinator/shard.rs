@@ -282,13 +282,15 @@ impl Shard {
         let timers = timers.map(|(at, _)| *at);
         let commit = self.commit_due(config);
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
+        // A process that stops reads and looks up nothing more.
+        let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
         [
             timers,
             commit,
             in_flight,
-            self.fetch_at,
+            unless_stopping(self.fetch_at),
             self.sync_at,
-            self.lookup_at,
+            unless_stopping(self.lookup_at),
             self.gate.ask_at(),
         ]
         .into_iter()

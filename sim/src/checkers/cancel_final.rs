@@ -38,6 +38,14 @@ impl Judge for CancelFinal {
                 for change in changes {
                     self.change(view, change);
                 }
+                // One commit may hold a grant and the cancel that stood behind it in the stream.
+                for change in changes {
+                    if let Change::Task { task, new, .. } = change
+                        && cancels(new.state)
+                    {
+                        self.cancelled.entry(task.clone()).or_insert(at);
+                    }
+                }
             }
             What::Undone { .. } => {
                 let ledger = view.ledger;
@@ -144,9 +152,6 @@ impl CancelFinal {
                         let what = format!("{task}: cancelling became {:?}", new.state);
                         view.broken(NAME, what);
                     }
-                }
-                if cancels(new.state) {
-                    self.cancelled.entry(task.clone()).or_insert(view.event.at);
                 }
             }
             Change::Node {

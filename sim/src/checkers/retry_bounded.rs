@@ -119,7 +119,8 @@ impl RetryBounded {
                 .get(&(task.clone(), node.clone(), old_token))
                 .copied();
             let Some(sent) = sent else { return };
-            if sent.permanent && new.state != NodeState::Failed {
+            let ended = matches!(new.state, NodeState::Failed | NodeState::Cancelled);
+            if sent.permanent && !ended {
                 let what = format!("{task}/{node}: {:?} after a permanent failure", new.state);
                 view.broken(NAME, what);
             }
@@ -137,9 +138,9 @@ impl RetryBounded {
             view.broken(NAME, what);
         }
         if let Some(old) = old
-            && new.losses > old.losses + 1
+            && u64::from(new.losses) > u64::from(old.losses) + 1 + new.token.0 - old.token.0
         {
-            view.broken(NAME, format!("{task}/{node}: two losses at once"));
+            view.broken(NAME, format!("{task}/{node}: more losses than grants"));
         }
     }
 }

@@ -68,8 +68,13 @@ impl Judge for Settle {
             broken.push(Broken::new(NAME, finish.now, what));
             return;
         }
-        let refused = |fault: &&Fault| matches!(fault, Fault::RefuseCommit { .. });
-        // Two refusals in a row set aside what stood alone in the second commit.
+        let refused = |fault: &&Fault| {
+            matches!(
+                fault,
+                Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. }
+            )
+        };
+        // After a refusal commits hold one event each, and one that is refused again is blamed.
         let free = finish.plan.faults.iter().filter(refused).count() > 1;
         for (index, task) in finish.plan.tasks.iter().enumerate() {
             let Ok(id) = TaskId::new(&task.id) else {

@@ -1,7 +1,7 @@
 //! `start_rule`: a node starts only when its fan-in, streaming and routing rules hold, once per
 //! attempt. Judged by rules written out anew over the plan's graph.
 
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, Token};
 use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
@@ -29,7 +29,14 @@ impl Judge for StartRule {
             {
                 let old_token = old.as_ref().map_or(0, |old| old.token.0);
                 if new.token.0 > old_token && new.holder.is_some() {
-                    granted(view, task, node, old.as_deref(), new);
+                    // One commit may hold a grant and what ended the task right behind it.
+                    let before = changes.iter().find_map(|change| match change {
+                        Change::Task { task: t, old, .. } if t == task => {
+                            Some(old.as_ref().map_or(TaskState::Queued, |old| old.state))
+                        }
+                        _ => None,
+                    });
+                    granted(view, (task, node), old.as_deref(), new, (changes, before));
                 }
                 let was = old.as_ref().map(|old| old.state);
                 if new.state == NodeState::Skipped && was != Some(NodeState::Skipped) {
@@ -117,10 +124,10 @@ fn standings(graph: &GraphPlan, ledger: &TaskLedger, node: &NodePlan) -> Vec<Sta
 
 fn granted(
     view: &mut View<'_>,
-    task: &TaskId,
-    node: &NodeId,
+    (task, node): (&TaskId, &NodeId),
     old: Option<&NodeFact>,
     new: &NodeFact,
+    (changes, before): (&[Change], Option<TaskState>),
 ) {
     let (Some(plan), Some(graph), Some(ledger)) = (
         view.node(task.as_str(), node.as_str()),
@@ -134,8 +141,39 @@ fn granted(
         return;
     };
     let parents = standings(graph, ledger, plan);
+    // What made the rule hold may have gone on within the same commit (a first batch, then a
+    // failure): parents that it changed are looked at before it too, and by their batches alone.
+    let earlier: Vec<Standing> = plan
+        .parents
+        .iter()
+        .zip(&parents)
+        .map(|((parent, link), now)| {
+            let streams = plan.streams_from(*link);
+            let changed = changes.iter().find_map(|change| match change {
+                Change::Node {
+                    task: t,
+                    node: n,
+                    old,
+                    new,
+                } if t == task && n.as_str() == parent => Some((old.as_deref(), new)),
+                _ => None,
+            });
+            match changed {
+                Some((_, new)) if streams && new.accepted > 0 => Standing::Counts,
+                Some((Some(old), _)) => {
+                    let before = standing(old.state, old.accepted, *link, streams);
+                    if before == Standing::Counts {
+                        before
+                    } else {
+                        *now
+                    }
+                }
+                _ => *now,
+            }
+        })
+        .collect();
     let mut broken = Vec::new();
-    if !holds(plan, &parents) {
+    if !holds(plan, &parents) && !holds(plan, &earlier) {
         broken.push(format!(
             "{task}/{node}: granted while its parents stand {parents:?}"
         ));
@@ -148,7 +186,14 @@ fn granted(
                 .nodes
                 .get(source.as_str())
                 .and_then(|n| n.fact.as_ref());
-            let alive = fact.is_some_and(|f| f.state.is_terminal() || f.holder.is_some());
+            let held_before = changes.iter().any(|change| {
+                matches!(change, Change::Node { task: t, node: n, old, new }
+                    if t == task && n.as_str() == source
+                        && (old.as_ref().is_some_and(|old| old.holder.is_some())
+                            || new.token > old.as_ref().map_or(Token(0), |old| old.token)))
+            });
+            let alive =
+                held_before || fact.is_some_and(|f| f.state.is_terminal() || f.holder.is_some());
             if !alive {
                 broken.push(format!(
                     "{task}/{node}: a reader granted while {source} neither runs nor ended"
@@ -170,7 +215,7 @@ fn granted(
             old.state
         ));
     }
-    let state = ledger.fact.as_ref().map(|fact| fact.state);
+    let state = before.or(ledger.fact.as_ref().map(|fact| fact.state));
     if !matches!(state, Some(TaskState::Queued | TaskState::Running)) {
         broken.push(format!(
             "{task}/{node}: granted while the task is {state:?}"
