@@ -1,1 +1,16 @@
-//! Deterministic simulation of FlowKit: fault plans, checkers, tier 0.
+//! Deterministic simulation of FlowKit.
+//!
+//! **Tier 0** runs the coordinator and worker machines and the store and broker models on one heap
+//! of events: no runtime, no clock, no thread inside a run. A run is a [`plan::Plan`], which is
+//! data; checkers judge its history by the promises of the README.
+
+pub mod plan;
+pub mod tier0;
+
+mod checkers;
+mod dice;
+mod expect;
+mod history;
+mod ledger;
+mod trace;
+mod world;

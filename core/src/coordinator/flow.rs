@@ -387,6 +387,8 @@ impl Shard {
                 NodeState::Cancelled
             };
             self.set_state(ctx, key, state, cause);
+            // A reader that still ends need not wait for this source any more.
+            self.update_readers(key);
         }
     }
 

@@ -277,16 +277,20 @@ impl Shard {
 
     /// When this shard next has something to do by itself.
     pub(super) fn poll_timeout(&self, config: &super::Config) -> Option<Mono> {
-        let timers = self.timers.first().map(|(at, _)| *at);
+        // With care nothing changes beside a commit in flight: its answer is the next occasion.
+        let timers = self.timers.first().filter(|_| self.may_change());
+        let timers = timers.map(|(at, _)| *at);
         let commit = self.commit_due(config);
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
+        // A process that stops reads and looks up nothing more.
+        let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
         [
             timers,
             commit,
             in_flight,
-            self.fetch_at,
+            unless_stopping(self.fetch_at),
             self.sync_at,
-            self.lookup_at,
+            unless_stopping(self.lookup_at),
             self.gate.ask_at(),
         ]
         .into_iter()

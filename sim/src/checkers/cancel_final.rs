@@ -1,0 +1,182 @@
+//! `cancel_final`: once a cancel is acknowledged no grant of that task is made and no START passes
+//! the worker's check; running ones end, or are abandoned, within the grace period of being told.
+//! A terminal state never changes.
+
+use std::collections::BTreeMap;
+
+use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::record::TaskState;
+
+use super::{Judge, View};
+use crate::history::{Ask, Change, Life, Place, Step, What};
+
+const NAME: &str = "cancel_final";
+/// Time for a machine to act on its deadline.
+const SLACK_US: u64 = 50_000;
+
+#[derive(Debug, Default)]
+pub(super) struct CancelFinal {
+    /// When the commit that cancels a task was applied.
+    cancelled: BTreeMap<TaskId, u64>,
+    /// First read of a node's grant by a process since the node's newest grant.
+    checks: BTreeMap<(Place, TaskId, NodeId), Vec<u64>>,
+    /// Runs that were told to end, and their last moment.
+    told: BTreeMap<(Place, u64), u64>,
+    /// Hosts that were frozen, and until when their deadlines wait.
+    stalled: BTreeMap<u32, u64>,
+}
+
+fn cancels(state: TaskState) -> bool {
+    matches!(state, TaskState::Cancelling | TaskState::Cancelled)
+}
+
+impl Judge for CancelFinal {
+    fn event(&mut self, view: &mut View<'_>) {
+        let at = view.event.at;
+        match &view.event.what {
+            What::Committed { changes, .. } => {
+                for change in changes {
+                    self.change(view, change);
+                }
+                // One commit may hold a grant and the cancel that stood behind it in the stream.
+                for change in changes {
+                    if let Change::Task { task, new, .. } = change
+                        && cancels(new.state)
+                    {
+                        self.cancelled.entry(task.clone()).or_insert(at);
+                    }
+                }
+            }
+            What::Undone { .. } => {
+                let ledger = view.ledger;
+                self.cancelled.retain(|task, _| {
+                    let fact = ledger.tasks.get(task).and_then(|t| t.fact.as_ref());
+                    fact.is_some_and(|fact| cancels(fact.state))
+                });
+            }
+            What::GrantsRead { place, nodes } => {
+                for (task, node) in nodes.iter() {
+                    let key = (*place, task.clone(), node.clone());
+                    self.checks.entry(key).or_default().push(at);
+                }
+            }
+            What::Answered {
+                task,
+                ask: Ask::Cancel { .. },
+                reply,
+                ..
+            } if reply.ok => {
+                let fact = view.ledger.tasks.get(task).and_then(|t| t.fact.as_ref());
+                let state = fact.map(|fact| fact.state);
+                if !state.is_some_and(|state| cancels(state) || state.is_terminal()) {
+                    let what = format!("{task}: cancel acknowledged while {state:?}");
+                    view.broken(NAME, what);
+                }
+            }
+            What::Handler { run, step } => {
+                let key = (run.place, run.run_id);
+                match step {
+                    Step::Begin => {
+                        let checks = (run.place, run.task.clone(), run.node.clone());
+                        let checks = self.checks.get(&checks).map_or(&[][..], Vec::as_slice);
+                        if checks.is_empty() {
+                            let what = format!(
+                                "{}/{}: token {} began without a check of its grant",
+                                run.task, run.node, run.token
+                            );
+                            view.broken(NAME, what);
+                        } else if let Some(cancelled) = self.cancelled.get(&run.task)
+                            && checks.iter().all(|check| check >= cancelled)
+                        {
+                            let what = format!(
+                                "{}/{}: token {} passed its check after the cancel",
+                                run.task, run.node, run.token
+                            );
+                            view.broken(NAME, what);
+                        }
+                    }
+                    Step::Cancel { grace_ms, .. } => {
+                        let drift = grace_ms * view.plan.world.clock_rate_error_ppm / 1_000_000;
+                        let last = at + (grace_ms + 2 * drift + 2) * 1_000 + SLACK_US;
+                        let told = self.told.entry(key).or_insert(last);
+                        // Told again: a shorter time counts, a longer one does not.
+                        *told = (*told).min(last);
+                    }
+                    Step::Abort | Step::Closed | Step::Lost | Step::Failed { .. } => {
+                        if let Some(last) = self.told.remove(&key) {
+                            let resumed = self.stalled.get(&run.place.host).copied();
+                            let last = last.max(resumed.unwrap_or(0) + SLACK_US);
+                            if at > last && !matches!(step, Step::Lost) {
+                                let what = format!(
+                                    "{}/{}: token {} was left to run {} ms past its grace",
+                                    run.task,
+                                    run.node,
+                                    run.token,
+                                    (at - last) / 1_000
+                                );
+                                view.broken(NAME, what);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            What::Process {
+                place,
+                what: Life::Resumed,
+            } => {
+                self.stalled.insert(place.host, at);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl CancelFinal {
+    fn change(&mut self, view: &mut View<'_>, change: &Change) {
+        match change {
+            Change::Task { task, old, new } => {
+                if let Some(old) = old {
+                    if old.state.is_terminal() && new.state != old.state {
+                        let what = format!("{task}: {:?} became {:?}", old.state, new.state);
+                        view.broken(NAME, what);
+                    }
+                    if old.settled && !new.settled {
+                        view.broken(NAME, format!("{task}: settled, then not"));
+                    }
+                    let legal = matches!(
+                        new.state,
+                        TaskState::Cancelling | TaskState::Cancelled | TaskState::Quarantined
+                    );
+                    if old.state == TaskState::Cancelling && !legal {
+                        let what = format!("{task}: cancelling became {:?}", new.state);
+                        view.broken(NAME, what);
+                    }
+                }
+            }
+            Change::Node {
+                task,
+                node,
+                old,
+                new,
+            } => {
+                let old_token = old.as_ref().map_or(0, |old| old.token.0);
+                if new.token.0 > old_token
+                    && new.holder.is_some()
+                    && self.cancelled.contains_key(task)
+                {
+                    let what = format!("{task}/{node}: granted after the cancel");
+                    view.broken(NAME, what);
+                }
+                if let Some(old) = old
+                    && old.state.is_terminal()
+                    && old.state != new.state
+                {
+                    let what = format!("{task}/{node}: {:?} became {:?}", old.state, new.state);
+                    view.broken(NAME, what);
+                }
+            }
+            Change::Artifact { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `capacity`: a worker never runs more than its capacity; a ready node waits at most one dispatch
+//! round while a live worker of its role has a free slot.
+
+use std::collections::BTreeMap;
+
+use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::record::NodeState;
+
+use super::{Judge, View};
+use crate::history::{Change, Life, Place, Step, What};
+use crate::plan::Plan;
+
+const NAME: &str = "capacity";
+
+#[derive(Debug)]
+pub(super) struct Capacity {
+    /// Live runs of each worker process, and since when it has a free slot.
+    running: BTreeMap<Place, Slots>,
+    /// Ready nodes, and since when.
+    ready: BTreeMap<(TaskId, NodeId), u64>,
+    healed_at: Option<u64>,
+    by_id: BTreeMap<String, (u32, Vec<String>)>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    used: u32,
+    free_since: Option<u64>,
+    capacity: u32,
+    roles: Vec<String>,
+}
+
+impl Capacity {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let workers = plan.world.workers.iter();
+        Self {
+            running: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            healed_at: None,
+            by_id: workers
+                .map(|w| (w.id.clone(), (w.capacity, w.roles.clone())))
+                .collect(),
+        }
+    }
+
+    /// Capacity and roles of a worker; one that came back under another id keeps the stem.
+    fn worker(&self, id: &str) -> (u32, Vec<String>) {
+        let stem = id.trim_end_matches('x');
+        self.by_id.get(stem).cloned().unwrap_or((0, Vec::new()))
+    }
+}
+
+impl Judge for Capacity {
+    fn event(&mut self, view: &mut View<'_>) {
+        let at = view.event.at;
+        match &view.event.what {
+            What::Healed => self.healed_at = Some(at),
+            What::Registered { place, worker, .. } => {
+                let (capacity, roles) = self.worker(worker.as_str());
+                self.running.entry(*place).or_insert(Slots {
+                    used: 0,
+                    free_since: Some(at),
+                    capacity,
+                    roles,
+                });
+            }
+            What::Process { place, what } => match what {
+                Life::Crashed | Life::Stopped => {
+                    self.running.retain(|at, _| at.host != place.host);
+                }
+                Life::Started => {}
+                Life::Stalled => {
+                    for (_, slots) in self.on(place.host) {
+                        slots.free_since = None;
+                    }
+                }
+                Life::Resumed => {
+                    for (_, slots) in self.on(place.host) {
+                        slots.free_since = (slots.used < slots.capacity).then_some(at);
+                    }
+                }
+            },
+            What::Handler { run, step } => {
+                let Some(slots) = self.running.get_mut(&run.place) else {
+                    return;
+                };
+                match step {
+                    Step::Begin => {
+                        slots.used += 1;
+                        let (used, capacity) = (slots.used, slots.capacity);
+                        if used >= capacity {
+                            slots.free_since = None;
+                        }
+                        if used > capacity {
+                            let what = format!("{} runs {used} of {capacity}", run.worker);
+                            view.broken(NAME, what);
+                        }
+                    }
+                    Step::Closed => {
+                        slots.used = slots.used.saturating_sub(1);
+                        slots.free_since.get_or_insert(at);
+                    }
+                    _ => {}
+                }
+            }
+            What::Committed { changes, .. } => {
+                for change in changes {
+                    if let Change::Node {
+                        task, node, new, ..
+                    } = change
+                    {
+                        let key = (task.clone(), node.clone());
+                        if new.state == NodeState::Ready {
+                            self.ready.entry(key).or_insert(at);
+                        } else if let Some(since) = self.ready.remove(&key)
+                            && new.holder.is_some()
+                        {
+                            self.waited(view, &key.0, &key.1, since);
+                        }
+                    }
+                }
+            }
+            What::Undone { .. } => self.ready.clear(),
+            _ => {}
+        }
+    }
+}
+
+impl Capacity {
+    fn on(&mut self, host: u32) -> impl Iterator<Item = (&Place, &mut Slots)> {
+        self.running
+            .iter_mut()
+            .filter(move |(at, _)| at.host == host)
+    }
+
+    /// A ready node was granted: did a fitting slot stay free for too long meanwhile?
+    fn waited(&self, view: &mut View<'_>, task: &TaskId, node: &NodeId, since: u64) {
+        let (Some(healed), Some(plan)) = (self.healed_at, view.node(task.as_str(), node.as_str()))
+        else {
+            return;
+        };
+        // A reader waits for its sources, slots or not.
+        if plan.reader.is_some() {
+            return;
+        }
+        let world = &view.plan.world;
+        // Owners come back, workers announce themselves, answers to STARTs are waited for.
+        let round_ms = world.lease_ttl_ms
+            + 2 * world.announce_interval_ms
+            + 2 * world.shard_lease_ttl_ms
+            + 2 * world.accept_timeout_ms
+            + 4 * world.call_timeout_ms
+            + 2_000;
+        let role = plan.role.clone();
+        for slots in self.running.values() {
+            if !slots.roles.contains(&role) {
+                continue;
+            }
+            let Some(free_since) = slots.free_since else {
+                continue;
+            };
+            let from = since.max(free_since).max(healed);
+            let waited = view.event.at.saturating_sub(from) / 1_000;
+            if waited > round_ms {
+                let what = format!("{task}/{node}: ready beside a free slot for {waited} ms");
+                view.broken(NAME, what);
+                return;
+            }
+        }
+    }
+}

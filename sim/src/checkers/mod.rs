@@ -1,0 +1,155 @@
+//! The promises, one judge each. They read the history and the committed records, never the
+//! machines' opinion of themselves, and share no code with the machines.
+
+mod cancel_final;
+mod capacity;
+mod dedup_bounded;
+mod effect_once;
+mod no_lost_task;
+mod resume_point;
+mod retry_bounded;
+mod settle;
+mod single_owner;
+mod start_rule;
+
+pub(crate) use start_rule::{Standing, holds, standing};
+
+use flowkit_memory::Tables;
+
+use crate::history::Event;
+use crate::ledger::Ledger;
+use crate::plan::{NodePlan, Plan, TaskPlan};
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Broken {
+    /// The promise.
+    pub(crate) promise: &'static str,
+    /// True time in microseconds.
+    pub(crate) at: u64,
+    /// What was seen.
+    pub(crate) what: String,
+}
+
+impl Broken {
+    pub(crate) fn new(promise: &'static str, at: u64, what: impl Into<String>) -> Self {
+        Self {
+            promise,
+            at,
+            what: what.into(),
+        }
+    }
+}
+
+/// What a judge sees of a run while it goes on.
+pub(crate) struct View<'a> {
+    pub(crate) plan: &'a Plan,
+    /// Committed records, the event's own commit included.
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) event: &'a Event,
+    pub(crate) broken: &'a mut Vec<Broken>,
+}
+
+impl View<'_> {
+    fn broken(&mut self, promise: &'static str, what: impl Into<String>) {
+        self.broken.push(Broken::new(promise, self.event.at, what));
+    }
+
+    fn task(&self, id: &str) -> Option<&TaskPlan> {
+        task_plan(self.plan, id)
+    }
+
+    fn node(&self, task: &str, node: &str) -> Option<&NodePlan> {
+        self.task(task)?.graph.node(node)
+    }
+}
+
+fn task_plan<'p>(plan: &'p Plan, id: &str) -> Option<&'p TaskPlan> {
+    plan.tasks.iter().find(|task| task.id == id)
+}
+
+/// What a judge sees at the end of a run.
+pub(crate) struct Finish<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) now: u64,
+    /// Every client got its last answer in time.
+    pub(crate) settled: bool,
+    /// The durable tables of the store.
+    pub(crate) tables: &'a Tables,
+}
+
+/// A judge of one promise.
+trait Judge {
+    fn event(&mut self, view: &mut View<'_>);
+    fn finish(&mut self, _finish: &Finish<'_>, _broken: &mut Vec<Broken>) {}
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Judges {
+    single_owner: single_owner::SingleOwner,
+    no_lost_task: no_lost_task::NoLostTask,
+    effect_once: effect_once::EffectOnce,
+    resume_point: resume_point::ResumePoint,
+    cancel_final: cancel_final::CancelFinal,
+    dedup_bounded: dedup_bounded::DedupBounded,
+    start_rule: start_rule::StartRule,
+    retry_bounded: retry_bounded::RetryBounded,
+    capacity: capacity::Capacity,
+    settle: settle::Settle,
+}
+
+impl Judges {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            single_owner: single_owner::SingleOwner::default(),
+            no_lost_task: no_lost_task::NoLostTask::default(),
+            effect_once: effect_once::EffectOnce,
+            resume_point: resume_point::ResumePoint::default(),
+            cancel_final: cancel_final::CancelFinal::default(),
+            dedup_bounded: dedup_bounded::DedupBounded::default(),
+            start_rule: start_rule::StartRule,
+            retry_bounded: retry_bounded::RetryBounded::default(),
+            capacity: capacity::Capacity::new(plan),
+            settle: settle::Settle::default(),
+        }
+    }
+
+    fn each(&mut self, mut f: impl FnMut(&mut dyn Judge)) {
+        f(&mut self.single_owner);
+        f(&mut self.no_lost_task);
+        f(&mut self.effect_once);
+        f(&mut self.resume_point);
+        f(&mut self.cancel_final);
+        f(&mut self.dedup_bounded);
+        f(&mut self.start_rule);
+        f(&mut self.retry_bounded);
+        f(&mut self.capacity);
+        f(&mut self.settle);
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        plan: &Plan,
+        ledger: &Ledger,
+        event: &Event,
+        broken: &mut Vec<Broken>,
+    ) {
+        let mut view = View {
+            plan,
+            ledger,
+            event,
+            broken,
+        };
+        self.each(|judge| judge.event(&mut view));
+    }
+
+    pub(crate) fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
+        self.each(|judge| judge.finish(finish, broken));
+    }
+
+    /// Longest time in microseconds that two handlers of one node overlapped.
+    pub(crate) fn overlap_us(&self) -> u64 {
+        self.single_owner.overlap_us
+    }
+}

@@ -1,0 +1,83 @@
+//! `no_lost_task`: a task whose submission was acknowledged exists, and reaches a terminal state
+//! once faults heal. (Retention does not end within a run.)
+
+use std::collections::BTreeSet;
+
+use flowkit_core::id::TaskId;
+use flowkit_core::message::ReplyError;
+
+use super::{Broken, Finish, Judge, View};
+use crate::history::{Ask, What};
+
+const NAME: &str = "no_lost_task";
+
+#[derive(Debug, Default)]
+pub(super) struct NoLostTask {
+    acknowledged: BTreeSet<TaskId>,
+}
+
+impl Judge for NoLostTask {
+    fn event(&mut self, view: &mut View<'_>) {
+        match &view.event.what {
+            What::Answered {
+                task, ask, reply, ..
+            } => {
+                let refused = reply.error.as_ref().map(|error| error.kind);
+                let known = view
+                    .ledger
+                    .tasks
+                    .get(task)
+                    .is_some_and(|t| t.fact.is_some());
+                match ask {
+                    Ask::Submit if reply.ok => {
+                        self.acknowledged.insert(task.clone());
+                        if !known {
+                            view.broken(NAME, format!("{task}: acknowledged, but not stored"));
+                        }
+                    }
+                    Ask::Submit => {
+                        view.broken(NAME, format!("{task}: a good submission got {reply:?}"));
+                    }
+                    Ask::SubmitOther => {
+                        if reply.ok || refused != Some(ReplyError::IdempotencyConflict) {
+                            let what = format!("{task}: another graph under its id got {reply:?}");
+                            view.broken("dedup_bounded", what);
+                        }
+                    }
+                    Ask::Wait | Ask::Cancel { .. } => {
+                        if refused == Some(ReplyError::NotFound) {
+                            view.broken(NAME, format!("{task}: acknowledged, then not found"));
+                        }
+                    }
+                }
+            }
+            What::Undone { .. } => {
+                let gone = self.acknowledged.iter().find(|task| {
+                    view.ledger
+                        .tasks
+                        .get(*task)
+                        .is_none_or(|t| t.fact.is_none())
+                });
+                if let Some(task) = gone.cloned() {
+                    view.broken(NAME, format!("{task}: acknowledged, then lost by a crash"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
+        for task in &self.acknowledged {
+            match finish.tables.task(task) {
+                None => {
+                    broken.push(Broken::new(NAME, finish.now, format!("{task}: not stored")));
+                }
+                Some(record) if !record.state.is_terminal() => {
+                    let what = format!("{task}: still {:?}", record.state);
+                    broken.push(Broken::new(NAME, finish.now, what));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}

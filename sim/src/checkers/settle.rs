@@ -1,0 +1,125 @@
+//! `settle`: after faults heal every task settles within the stated bound, in the state that its
+//! graph and scripts call for.
+
+use std::collections::BTreeSet;
+
+use flowkit_core::id::TaskId;
+use flowkit_core::record::{NodeState, TaskState};
+
+use super::{Broken, Finish, Judge, View};
+use crate::expect::{Expected, expect};
+use crate::history::{Ask, What};
+use crate::plan::{ActionKind, Fault};
+
+const NAME: &str = "settle";
+
+#[derive(Debug, Default)]
+pub(super) struct Settle {
+    asked: BTreeSet<TaskId>,
+}
+
+impl Judge for Settle {
+    fn event(&mut self, view: &mut View<'_>) {
+        match &view.event.what {
+            What::Asked {
+                task,
+                ask: Ask::Submit,
+                ..
+            } => {
+                self.asked.insert(task.clone());
+            }
+            What::Answered {
+                task,
+                ask: Ask::Wait,
+                reply,
+                ..
+            } => {
+                let fact = view.ledger.tasks.get(task).and_then(|t| t.fact.as_ref());
+                let stored = fact.map(|fact| (fact.settled, fact.state));
+                if stored.is_none_or(|(settled, state)| !settled || Some(state) != reply.state) {
+                    let what = format!("{task}: a waiter got {reply:?}, stored is {stored:?}");
+                    view.broken(NAME, what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
+        if !finish.settled {
+            let mut what = format!(
+                "not settled {} ms after faults healed:",
+                (finish.now / 1_000).saturating_sub(finish.plan.heal_ms)
+            );
+            for task in finish.tables.tasks().filter(|task| !task.settled) {
+                what.push_str(&format!(" {} {:?}", task.task_id, task.state));
+                for node in finish.tables.nodes(&task.task_id) {
+                    if !node.state.is_terminal() {
+                        what.push_str(&format!(
+                            " [{} {:?} token {} held by {:?}]",
+                            node.node_id,
+                            node.state,
+                            node.lease_no,
+                            node.grant.as_ref().map(|grant| &grant.worker_id)
+                        ));
+                    }
+                }
+            }
+            broken.push(Broken::new(NAME, finish.now, what));
+            return;
+        }
+        let refused = |fault: &&Fault| {
+            matches!(
+                fault,
+                Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. }
+            )
+        };
+        // After a refusal commits hold one event each, and one that is refused again is blamed.
+        let free = finish.plan.faults.iter().filter(refused).count() > 1;
+        for (index, task) in finish.plan.tasks.iter().enumerate() {
+            let Ok(id) = TaskId::new(&task.id) else {
+                continue;
+            };
+            if !self.asked.contains(&id) || free {
+                continue;
+            }
+            let Some(record) = finish.tables.task(&id) else {
+                continue;
+            };
+            let cancelled = finish.plan.actions.iter().any(|action| {
+                matches!(action.kind, ActionKind::Cancel { task, .. } if task as usize == index)
+            });
+            let expected = expect(finish.plan, index);
+            let lost = finish.tables.nodes(&id).any(|node| {
+                let code = node.failure.as_ref().map(|failure| &*failure.reason_code);
+                node.state == NodeState::Failed && code == Some("worker_lost")
+            });
+            let fits = match (&expected, record.state) {
+                (_, TaskState::Cancelled) => cancelled,
+                (_, TaskState::Failed) if lost => true,
+                (Expected::Hangs, _) => cancelled,
+                (Expected::Failed, state) => state == TaskState::Failed,
+                (Expected::Finished(_), state) => state == TaskState::Finished,
+            };
+            if !fits {
+                let what = format!(
+                    "{id}: {:?} ({:?}), its scripts call for {expected:?}",
+                    record.state, record.failure
+                );
+                broken.push(Broken::new(NAME, finish.now, what));
+            }
+            if let (Expected::Finished(states), TaskState::Finished) = (&expected, record.state) {
+                for node in finish.tables.nodes(&id) {
+                    let wanted = states.get(node.node_id.as_str());
+                    if wanted != Some(&node.state) {
+                        let what = format!(
+                            "{id}/{}: {:?}, its script calls for {wanted:?}",
+                            node.node_id, node.state
+                        );
+                        broken.push(Broken::new(NAME, finish.now, what));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What really happened in a run, as seen from outside of the machines.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flowkit_core::id::{
+    BatchUid, Epoch, Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId,
+};
+use flowkit_core::json::Json;
+use flowkit_core::message::{CancelReason, Envelope, Reply};
+use flowkit_core::port::{ErrorKind, Stream};
+use flowkit_core::record::{NodeState, TaskState};
+
+/// One event.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// True time in microseconds.
+    pub(crate) at: u64,
+    /// What happened.
+    pub(crate) what: What,
+}
+
+/// A process: the n-th start on a host, and which machine of it (embedded: several).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) host: u32,
+    pub(crate) generation: u32,
+    pub(crate) machine: u32,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// A message stands in a stream for good.
+    Appended {
+        stream: Stream,
+        offset: Offset,
+        envelope: Arc<Envelope>,
+    },
+    /// A commit was applied (for the first time).
+    Committed {
+        host: u32,
+        epoch: u64,
+        seq: u64,
+        next: Offset,
+        changes: Vec<Change>,
+    },
+    /// A commit was refused.
+    Refused {
+        host: u32,
+        kind: ErrorKind,
+        epoch: u64,
+        seq: u64,
+    },
+    /// The process died and took applied commits with it (embedded); newest first.
+    Undone { changes: Vec<Change> },
+    /// A shard epoch was raised.
+    EpochRaised {
+        host: u32,
+        shard: ShardId,
+        epoch: u64,
+    },
+    /// A worker's record was written.
+    Registered {
+        place: Place,
+        worker: WorkerId,
+        incarnation: Incarnation,
+    },
+    /// Grants were read from the store.
+    GrantsRead {
+        place: Place,
+        nodes: Rc<[(TaskId, NodeId)]>,
+    },
+    /// Something between a worker machine and a handler.
+    Handler { run: Rc<Run>, step: Step },
+    /// A client sent a request (again).
+    Asked { client: u32, task: TaskId, ask: Ask },
+    /// A client got the answer.
+    Answered {
+        client: u32,
+        task: TaskId,
+        ask: Ask,
+        reply: Reply,
+    },
+    /// A process began, died, froze or went on.
+    Process { place: Place, what: Life },
+    /// A fault took effect.
+    Fault { text: String },
+    /// Faults are over; from now on everything must settle.
+    Healed,
+}
+
+/// What happens to processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Started,
+    Crashed,
+    Stopped,
+    Stalled,
+    Resumed,
+}
+
+/// A client's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ask {
+    Submit,
+    /// Another graph under the id of the task.
+    SubmitOther,
+    Cancel {
+        grace_ms: Option<u64>,
+    },
+    Wait,
+}
+
+/// One run of a node in a worker process.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) place: Place,
+    pub(crate) worker: WorkerId,
+    pub(crate) run_id: u64,
+    pub(crate) task: TaskId,
+    pub(crate) node: NodeId,
+    pub(crate) token: Token,
+    pub(crate) epoch: Epoch,
+    /// The checkpoint that the source resumes at.
+    pub(crate) checkpoint: Option<Json>,
+    /// Batches accepted before, as the handler was told.
+    pub(crate) accepted: u64,
+}
+
+/// Steps of a run.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Begin,
+    Process {
+        uid: BatchUid,
+        checkpoint: Option<Json>,
+    },
+    /// The handler wants to keep a checkpoint of the batch in work.
+    Checkpoint {
+        uid: BatchUid,
+        value: Json,
+    },
+    /// It is told that the checkpoint is safe (or not).
+    CheckpointSaved {
+        uid: BatchUid,
+        value: Json,
+        ok: bool,
+    },
+    Processed {
+        uid: BatchUid,
+    },
+    Failed {
+        permanent: bool,
+        cancelled: bool,
+    },
+    Finalize,
+    Finalized,
+    Cancel {
+        reason: CancelReason,
+        /// How long it has, by its own clock.
+        grace_ms: u64,
+    },
+    Abort,
+    Closed,
+    /// The process died.
+    Lost,
+}
+
+/// What one commit did to one record.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Task {
+        task: TaskId,
+        old: Option<Rc<TaskFact>>,
+        new: Rc<TaskFact>,
+    },
+    Node {
+        task: TaskId,
+        node: NodeId,
+        old: Option<Rc<NodeFact>>,
+        new: Rc<NodeFact>,
+    },
+    Artifact {
+        task: TaskId,
+        node: NodeId,
+        fact: Rc<ArtifactFact>,
+    },
+}
+
+/// A task record, as far as checkers look.
+#[derive(Debug, PartialEq)]
+pub(crate) struct TaskFact {
+    pub(crate) state: TaskState,
+    pub(crate) settled: bool,
+    pub(crate) failure_code: Option<Arc<str>>,
+}
+
+/// A node record, as far as checkers look.
+#[derive(Debug, PartialEq)]
+pub(crate) struct NodeFact {
+    pub(crate) state: NodeState,
+    pub(crate) epoch: Epoch,
+    pub(crate) token: Token,
+    pub(crate) holder: Option<(WorkerId, Incarnation)>,
+    pub(crate) told_to_end: Option<CancelReason>,
+    pub(crate) last_seq: u64,
+    pub(crate) accepted: u64,
+    pub(crate) checkpoint: Option<Json>,
+    pub(crate) checkpoint_batches: u64,
+    pub(crate) failures: u32,
+    pub(crate) losses: u32,
+    pub(crate) wait_ms: Option<u64>,
+    pub(crate) failure_code: Option<Arc<str>>,
+}
+
+/// An accepted batch, as far as checkers look.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ArtifactFact {
+    pub(crate) number: u64,
+    pub(crate) uid: BatchUid,
+    pub(crate) token: Token,
+}

@@ -1,0 +1,196 @@
+//! The committed state of a run, kept up from the commits that the store applied.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flowkit_core::id::{BatchUid, NodeId, TaskId, Token};
+use flowkit_core::port::Record;
+use flowkit_core::record::{ArtifactRecord, NodeRecord, TaskRecord};
+
+use crate::history::{ArtifactFact, Change, NodeFact, TaskFact};
+
+/// What commits made of every task.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) tasks: BTreeMap<TaskId, TaskLedger>,
+    /// Commits that a crash of the process would undo (embedded), with their seq.
+    unsynced: Vec<(u64, Vec<Change>)>,
+}
+
+/// One task.
+#[derive(Debug, Default)]
+pub(crate) struct TaskLedger {
+    pub(crate) fact: Option<Rc<TaskFact>>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeLedger>,
+}
+
+/// One node.
+#[derive(Debug, Default)]
+pub(crate) struct NodeLedger {
+    pub(crate) fact: Option<Rc<NodeFact>>,
+    pub(crate) artifacts: BTreeMap<u64, Rc<ArtifactFact>>,
+    /// Number and token of each accepted batch.
+    pub(crate) uids: BTreeMap<BatchUid, (u64, Token)>,
+}
+
+impl Ledger {
+    pub(crate) fn node(&self, task: &TaskId, node: &NodeId) -> Option<&NodeLedger> {
+        self.tasks.get(task)?.nodes.get(node)
+    }
+
+    pub(crate) fn fact(&self, task: &TaskId, node: &NodeId) -> Option<&Rc<NodeFact>> {
+        self.node(task, node)?.fact.as_ref()
+    }
+
+    /// Applies a commit's records; `keep` = a crash may still undo it.
+    pub(crate) fn commit(&mut self, seq: u64, facts: Vec<Fact>, keep: bool) -> Vec<Change> {
+        let changes: Vec<Change> = facts.into_iter().map(|fact| self.apply(fact)).collect();
+        if keep {
+            self.unsynced.push((seq, changes.clone()));
+        }
+        changes
+    }
+
+    /// Every commit up to `seq` is durable.
+    pub(crate) fn synced(&mut self, seq: u64) {
+        self.unsynced.retain(|(at, _)| *at > seq);
+    }
+
+    /// Every commit above `seq` is gone; what that undid, newest first.
+    pub(crate) fn undo_above(&mut self, seq: u64) -> Vec<Change> {
+        let mut undone = Vec::new();
+        for (at, changes) in std::mem::take(&mut self.unsynced).into_iter().rev() {
+            if at > seq {
+                undone.extend(changes.into_iter().rev());
+            }
+        }
+        for change in &undone {
+            match change {
+                Change::Task { task, old, .. } => {
+                    self.tasks
+                        .entry(task.clone())
+                        .or_default()
+                        .fact
+                        .clone_from(old);
+                }
+                Change::Node {
+                    task, node, old, ..
+                } => {
+                    self.node_mut(task, node).fact.clone_from(old);
+                }
+                Change::Artifact { task, node, fact } => {
+                    let node = self.node_mut(task, node);
+                    node.artifacts.remove(&fact.number);
+                    node.uids.remove(&fact.uid);
+                }
+            }
+        }
+        undone
+    }
+
+    fn node_mut(&mut self, task: &TaskId, node: &NodeId) -> &mut NodeLedger {
+        let task = self.tasks.entry(task.clone()).or_default();
+        task.nodes.entry(node.clone()).or_default()
+    }
+
+    fn apply(&mut self, fact: Fact) -> Change {
+        match fact {
+            Fact::Task(task, new) => {
+                let entry = self.tasks.entry(task.clone()).or_default();
+                let new = Rc::new(new);
+                let old = entry.fact.replace(new.clone());
+                Change::Task { task, old, new }
+            }
+            Fact::Node(task, node, new) => {
+                let entry = self.node_mut(&task, &node);
+                let new = Rc::new(new);
+                let old = entry.fact.replace(new.clone());
+                Change::Node {
+                    task,
+                    node,
+                    old,
+                    new,
+                }
+            }
+            Fact::Artifact(task, node, fact) => {
+                let entry = self.node_mut(&task, &node);
+                let fact = Rc::new(fact);
+                entry.artifacts.insert(fact.number, fact.clone());
+                entry
+                    .uids
+                    .insert(fact.uid.clone(), (fact.number, fact.token));
+                Change::Artifact { task, node, fact }
+            }
+        }
+    }
+}
+
+/// One record of a commit, reduced to what checkers look at.
+#[derive(Debug)]
+pub(crate) enum Fact {
+    Task(TaskId, TaskFact),
+    Node(TaskId, NodeId, NodeFact),
+    Artifact(TaskId, NodeId, ArtifactFact),
+}
+
+impl Fact {
+    pub(crate) fn of(record: &Record) -> Self {
+        match record {
+            Record::Task(task) => Self::Task(task.task_id.clone(), task_fact(task)),
+            Record::Node(node) => {
+                Self::Node(node.task_id.clone(), node.node_id.clone(), node_fact(node))
+            }
+            Record::Artifact(artifact) => Self::Artifact(
+                artifact.task_id.clone(),
+                artifact.node_id.clone(),
+                artifact_fact(artifact),
+            ),
+        }
+    }
+}
+
+fn code(failure: Option<&flowkit_core::record::Failure>) -> Option<Arc<str>> {
+    failure.map(|failure| failure.reason_code.clone())
+}
+
+fn task_fact(task: &TaskRecord) -> TaskFact {
+    TaskFact {
+        state: task.state,
+        settled: task.settled,
+        failure_code: code(task.failure.as_ref()),
+    }
+}
+
+fn node_fact(node: &NodeRecord) -> NodeFact {
+    NodeFact {
+        state: node.state,
+        epoch: node.epoch,
+        token: node.lease_no,
+        holder: node
+            .grant
+            .as_ref()
+            .map(|grant| (grant.worker_id.clone(), grant.incarnation)),
+        told_to_end: node
+            .grant
+            .as_ref()
+            .and_then(|grant| grant.cancel)
+            .map(|cancel| cancel.reason),
+        last_seq: node.last_seq,
+        accepted: node.accepted,
+        checkpoint: node.checkpoint.clone(),
+        checkpoint_batches: node.checkpoint_batches,
+        failures: node.failures,
+        losses: node.losses,
+        wait_ms: node.wait_ms,
+        failure_code: code(node.failure.as_ref()),
+    }
+}
+
+fn artifact_fact(artifact: &ArtifactRecord) -> ArtifactFact {
+    ArtifactFact {
+        number: artifact.number,
+        uid: artifact.batch_uid.clone(),
+        token: artifact.token,
+    }
+}

@@ -1,0 +1,362 @@
+//! Graphs of a plan and what their handlers do. Kept apart from `core::graph`, so that checkers
+//! judge with rules of their own.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A graph with the scripts of its handlers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GraphPlan {
+    /// The nodes; parents come first.
+    pub nodes: Vec<NodePlan>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Its id.
+    pub id: String,
+    /// The role that runs it.
+    pub role: String,
+    /// Parents by id, and how the graph says so.
+    #[serde(default)]
+    pub parents: Vec<(String, Link)>,
+    /// Which parents must count.
+    #[serde(default)]
+    pub fan_in: FanIn,
+    /// Parents count from their first batch.
+    #[serde(default)]
+    pub first_batch: bool,
+    /// It reads the artifacts of its parents.
+    #[serde(default)]
+    pub reader: Option<Reader>,
+    /// Attempts that the handler may fail.
+    pub retry_max: u32,
+    /// Wait after a failed attempt.
+    pub backoff_ms: u64,
+    /// What the handler does.
+    #[serde(default)]
+    pub script: Script,
+}
+
+/// How a graph names a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// `depends_on` of the child.
+    DependsOn,
+    /// An edge.
+    Edge,
+    /// An `on_batch` edge: the parent counts from its first batch.
+    OnBatch,
+    /// The parent routes to the child when it succeeds.
+    OnSuccess,
+    /// The parent routes to the child when it fails for good.
+    OnFailure,
+}
+
+/// Which parents must count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FanIn {
+    /// Every one (skipped ones aside).
+    #[default]
+    All,
+    /// One.
+    Any,
+    /// So many.
+    Count(u32),
+}
+
+/// How a node reads its parents' artifacts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// Whose artifacts.
+    pub from: Vec<String>,
+    /// Chunks of this size; a batch per artifact if absent.
+    pub rechunk: Option<u32>,
+}
+
+/// What a handler does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Script {
+    /// Batches of its own source (readers have none).
+    pub batches: u32,
+    /// Items in each artifact.
+    pub items: u32,
+    /// Time of `init`.
+    pub init_ms: u64,
+    /// Time of one batch.
+    pub batch_ms: u64,
+    /// Time of `finalize`.
+    pub finalize_ms: u64,
+    /// Checkpoints saved within each batch.
+    pub checkpoints: u32,
+    /// Saves checkpoints only in every n-th batch; 0 = in every one.
+    pub checkpoint_every: u32,
+    /// This batch (from 0) leaves an artifact too large to travel in a message.
+    pub large_at: Option<u32>,
+    /// The source says with the last batch that it is the last.
+    pub says_last: bool,
+    /// What goes wrong, and when.
+    pub trouble: Vec<Trouble>,
+    /// The handler does not react to a cancel.
+    pub ignores_cancel: bool,
+    /// The handler does not even end when it is dropped.
+    pub blocks: bool,
+    /// From this attempt on the source has one batch less.
+    pub shrinks_at_epoch: Option<u32>,
+    /// The source gives this batch (from 1) the uid of the one before it.
+    pub duplicate_at: Option<u32>,
+}
+
+/// What goes wrong in a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// In which attempt; 0 = in every one.
+    pub epoch: u32,
+    /// In which batch of its own source (from 0); readers: in any. Absent: in `finalize`.
+    pub batch: Option<u32>,
+    /// What.
+    pub kind: TroubleKind,
+}
+
+/// Ways a handler goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TroubleKind {
+    /// A transient failure.
+    Transient,
+    /// A transient failure that asks for a wait.
+    RetryAfter {
+        /// How long.
+        ms: u64,
+    },
+    /// A permanent failure.
+    Permanent,
+    /// It never returns by itself (until it is cancelled).
+    Hangs,
+    /// It takes so much longer.
+    Slow {
+        /// How much.
+        ms: u64,
+    },
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            batches: 1,
+            items: 2,
+            init_ms: 1,
+            batch_ms: 10,
+            finalize_ms: 1,
+            checkpoints: 0,
+            checkpoint_every: 0,
+            large_at: None,
+            says_last: false,
+            trouble: Vec::new(),
+            ignores_cancel: false,
+            blocks: false,
+            shrinks_at_epoch: None,
+            duplicate_at: None,
+        }
+    }
+}
+
+impl NodePlan {
+    /// A node with its own source and nothing special.
+    #[must_use]
+    pub fn new(id: &str, role: &str, script: Script) -> Self {
+        Self {
+            id: id.to_owned(),
+            role: role.to_owned(),
+            parents: Vec::new(),
+            fan_in: FanIn::All,
+            first_batch: false,
+            reader: None,
+            retry_max: 2,
+            backoff_ms: 200,
+            script,
+        }
+    }
+
+    /// Makes it a reader of `from`, which it depends on and follows from the first batch on.
+    #[must_use]
+    pub fn streaming(mut self, from: &[&str], rechunk: Option<u32>) -> Self {
+        self = self.after(from);
+        self.first_batch = true;
+        self.reader = Some(Reader {
+            from: from.iter().map(|&id| id.to_owned()).collect(),
+            rechunk,
+        });
+        self
+    }
+
+    /// Makes it depend on nodes.
+    #[must_use]
+    pub fn after(mut self, parents: &[&str]) -> Self {
+        for parent in parents {
+            self.parents.push(((*parent).to_owned(), Link::DependsOn));
+        }
+        self
+    }
+
+    /// The parent counts for this node from its first accepted batch.
+    #[must_use]
+    pub fn streams_from(&self, link: Link) -> bool {
+        link == Link::OnBatch || (self.first_batch && matches!(link, Link::DependsOn | Link::Edge))
+    }
+
+    fn to_json(&self) -> Value {
+        let fan_in = match self.fan_in {
+            FanIn::All => "all".to_owned(),
+            FanIn::Any => "any".to_owned(),
+            FanIn::Count(n) => format!("count:{n}"),
+        };
+        let depends_on: Vec<&str> = self.parents_by(Link::DependsOn).collect();
+        #[expect(clippy::cast_precision_loss, reason = "plans hold small numbers")]
+        let backoff_sec = self.backoff_ms as f64 / 1_000.0;
+        let mut node = json!({
+            "node_id": self.id,
+            "type": self.role,
+            "depends_on": depends_on,
+            "fan_in": fan_in,
+            "retry_policy": { "max": self.retry_max, "backoff_sec": backoff_sec },
+        });
+        let mut io = serde_json::Map::new();
+        if self.first_batch {
+            io.insert("start_when".to_owned(), json!("first_batch"));
+        }
+        if let Some(reader) = &self.reader {
+            let mut args = json!({ "from_nodes": reader.from });
+            let name = match reader.rechunk {
+                None => "pull.from_artifacts",
+                Some(size) => {
+                    args["size"] = json!(size);
+                    args["meta_list_key"] = json!("items");
+                    "pull.from_artifacts.rechunk:size"
+                }
+            };
+            io.insert(
+                "input_inline".to_owned(),
+                json!({ "input_adapter": name, "input_args": args }),
+            );
+        }
+        if !io.is_empty() {
+            node["io"] = Value::Object(io);
+        }
+        node
+    }
+
+    fn parents_by(&self, link: Link) -> impl Iterator<Item = &str> {
+        self.parents
+            .iter()
+            .filter(move |(_, by)| *by == link)
+            .map(|(id, _)| id.as_str())
+    }
+}
+
+impl GraphPlan {
+    /// `scan -> measure -> summarize`, each starting on its parent's first batch.
+    #[must_use]
+    pub fn three_streaming_nodes() -> Self {
+        let scan = Script {
+            batches: 4,
+            items: 3,
+            checkpoints: 1,
+            ..Script::default()
+        };
+        let measure = Script {
+            checkpoints: 1,
+            ..Script::default()
+        };
+        Self {
+            nodes: vec![
+                NodePlan::new("scan", "scan", scan),
+                NodePlan::new("measure", "measure", measure).streaming(&["scan"], Some(2)),
+                NodePlan::new("summarize", "summarize", Script::default())
+                    .streaming(&["measure"], None),
+            ],
+        }
+    }
+
+    /// The node with this id.
+    #[must_use]
+    pub fn node(&self, id: &str) -> Option<&NodePlan> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// The graph as a client submits it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut nodes: Vec<Value> = self.nodes.iter().map(NodePlan::to_json).collect();
+        let mut edges = Vec::new();
+        let mut edges_ex = Vec::new();
+        for child in &self.nodes {
+            for (parent, link) in &child.parents {
+                let key = match link {
+                    Link::DependsOn => continue,
+                    Link::Edge => {
+                        edges.push(json!([parent, child.id]));
+                        continue;
+                    }
+                    Link::OnBatch => {
+                        edges_ex.push(json!({
+                            "from": parent, "to": child.id, "mode": "async", "trigger": "on_batch",
+                        }));
+                        continue;
+                    }
+                    Link::OnSuccess => "on_success",
+                    Link::OnFailure => "on_failure",
+                };
+                let from = self.nodes.iter().position(|node| node.id == *parent);
+                if let Some(from) = from {
+                    let routing = &mut nodes[from]["routing"];
+                    if routing.is_null() {
+                        *routing = json!({});
+                    }
+                    if routing[key].is_null() {
+                        routing[key] = json!([]);
+                    }
+                    if let Some(targets) = routing[key].as_array_mut() {
+                        targets.push(json!(child.id));
+                    }
+                }
+            }
+        }
+        json!({ "nodes": nodes, "edges": edges, "edges_ex": edges_ex })
+    }
+
+    /// The work of all nodes one after the other, with all attempts and back-offs.
+    #[must_use]
+    pub fn work_ms(&self) -> u64 {
+        let batches_of = |node: &NodePlan| -> u64 {
+            match &node.reader {
+                None => u64::from(node.script.batches),
+                // No reader gets more batches than there are items upstream, in total.
+                Some(_) => {
+                    let own = |n: &NodePlan| {
+                        u64::from(n.script.batches) * u64::from(n.script.items.max(1))
+                    };
+                    2 + self.nodes.iter().map(own).sum::<u64>()
+                }
+            }
+        };
+        self.nodes
+            .iter()
+            .map(|node| {
+                let script = &node.script;
+                let slow: u64 = script
+                    .trouble
+                    .iter()
+                    .map(|trouble| match trouble.kind {
+                        TroubleKind::Slow { ms } | TroubleKind::RetryAfter { ms } => ms,
+                        _ => 0,
+                    })
+                    .sum();
+                let attempt =
+                    script.init_ms + script.finalize_ms + batches_of(node) * (script.batch_ms + 20);
+                u64::from(node.retry_max.max(1)) * (attempt + slow + node.backoff_ms * 2)
+            })
+            .sum()
+    }
+}

@@ -1,0 +1,474 @@
+//! A plan: one run of the simulation as data. World, workload, client actions and faults.
+//!
+//! A plan is made from a seed ([`Plan::from_seed`]) or written by hand; it serialises to JSON, so
+//! that a run that ever failed outlives every change of the generator. Times are in milliseconds
+//! of true time since the start of the run, unless a name says otherwise.
+
+mod graph;
+mod swarm;
+mod workload;
+
+pub use graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind};
+
+use serde::{Deserialize, Serialize};
+
+/// One run as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Keys every draw made during the run (latencies, the fate of each call).
+    pub seed: u64,
+    /// The processes and their settings.
+    pub world: World,
+    /// The tasks that clients submit.
+    pub tasks: Vec<TaskPlan>,
+    /// What clients do.
+    pub actions: Vec<Action>,
+    /// Faults keyed by times or logical events.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+    /// How often single calls go wrong until the faults heal.
+    #[serde(default)]
+    pub rates: Rates,
+    /// When faults heal: every process is up, the network is fine.
+    pub heal_ms: u64,
+}
+
+/// The processes and their settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct World {
+    /// Coordinator processes; 1 when embedded.
+    pub coordinators: u32,
+    /// Worker processes (or workers of the one process, when embedded).
+    pub workers: Vec<WorkerPlan>,
+    /// Everything lives in one process, with a store that applies before it syncs.
+    pub embedded: bool,
+    /// Shards of the deployment.
+    pub shards: u32,
+    /// Inbox partitions of the deployment.
+    pub inboxes: u32,
+    /// Clients.
+    pub clients: u32,
+    /// Length of a worker's lease.
+    pub lease_ttl_ms: u64,
+    /// Time between heartbeats.
+    pub hb_interval_ms: u64,
+    /// Time between announcements.
+    pub announce_interval_ms: u64,
+    /// Length of the lease on a shard.
+    pub shard_lease_ttl_ms: u64,
+    /// A START without an answer for so long is granted anew.
+    pub accept_timeout_ms: u64,
+    /// Time for cancelled handlers to end.
+    pub cancel_grace_ms: u64,
+    /// How often a worker reads the grants of its runs.
+    pub db_cancel_poll_ms: u64,
+    /// Declared clock rate error in parts per million.
+    pub clock_rate_error_ppm: u64,
+    /// Clock of each host, by index; hosts beyond the list have a perfect one.
+    pub clocks: Vec<Clock>,
+    /// Shortest time of one message between two processes, in microseconds.
+    pub latency_us_min: u64,
+    /// Longest usual time of one message, in microseconds.
+    pub latency_us_max: u64,
+    /// One message in 1,000 takes up to 20 times as long, this many times.
+    pub slow_permille: u32,
+    /// Time of a sync of the embedded store, in microseconds.
+    pub sync_us: u64,
+    /// A driver gives a call up after so long.
+    pub call_timeout_ms: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerPlan {
+    /// Its id.
+    pub id: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Nodes it runs at once.
+    pub capacity: u32,
+}
+
+/// The clock of one host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Where its monotonic clock starts.
+    pub mono_offset_ms: u64,
+    /// How fast it runs: parts per million too fast (or too slow).
+    pub drift_ppm: i64,
+    /// How far its wall clock is off.
+    pub wall_offset_ms: i64,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskPlan {
+    /// Its id.
+    pub id: String,
+    /// Its graph, with what the handlers do.
+    pub graph: GraphPlan,
+}
+
+/// Something a client does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// When.
+    pub when: When,
+    /// Which client.
+    pub client: u32,
+    /// What.
+    pub kind: ActionKind,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ActionKind {
+    /// Submits a task and waits until it is settled.
+    Submit {
+        /// Index into the plan's tasks.
+        task: u32,
+    },
+    /// Submits another graph under the same task id.
+    SubmitOther {
+        /// Index into the plan's tasks.
+        task: u32,
+    },
+    /// Cancels a task (if the submission was acknowledged by then).
+    Cancel {
+        /// Index into the plan's tasks.
+        task: u32,
+        /// Time for handlers to end; the deployment's if absent.
+        grace_ms: Option<u64>,
+    },
+}
+
+/// A point in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum When {
+    /// At a time.
+    At {
+        /// True time.
+        ms: u64,
+    },
+    /// Right after the n-th effect of the fault's host (from 1, over all its processes).
+    Effect {
+        /// Which one.
+        nth: u64,
+    },
+    /// Right after the n-th event of a kind (from 1).
+    Event {
+        /// Its kind.
+        what: Logical,
+        /// Which one.
+        nth: u64,
+    },
+}
+
+/// Events of a run that faults and actions can be tied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Logical {
+    /// A commit granted a node.
+    Granted,
+    /// A handler began a run.
+    Began,
+    /// A handler began a batch.
+    Processing,
+    /// A BATCH_OK stands in a stream.
+    BatchSent,
+    /// A commit accepted a batch.
+    Accepted,
+    /// A TASK_DONE stands in a stream.
+    DoneSent,
+    /// A commit ended a node.
+    NodeEnded,
+    /// A commit marked a task as being cancelled.
+    Cancelling,
+    /// A coordinator raised a shard epoch.
+    Takeover,
+    /// A commit was applied.
+    Committed,
+}
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Fault {
+    /// A process dies without a word and is started again.
+    Crash {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// How long it is down.
+        down_ms: u64,
+        /// The worker comes back under another id.
+        new_id: bool,
+    },
+    /// A process freezes: its inputs queue up, its clock runs on.
+    Stall {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// A process cannot reach a server.
+    Partition {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// From what.
+        from: Server,
+        /// What gets lost.
+        lost: Lost,
+    },
+    /// A server answers nobody.
+    Away {
+        /// Which.
+        server: Server,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// A server takes longer.
+    Slow {
+        /// Which.
+        server: Server,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// How much longer each call takes, at most.
+        extra_ms: u64,
+    },
+    /// The store refuses one commit as `Invalid`.
+    RefuseCommit {
+        /// Which, counted from 1 over the run.
+        nth: u64,
+    },
+    /// The store refuses every commit that accepts a batch of this node.
+    RefuseBatches {
+        /// Index of the task.
+        task: u32,
+        /// The node.
+        node: String,
+    },
+    /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
+    Poison {
+        /// When.
+        when: When,
+        /// The shard.
+        shard: u32,
+    },
+    /// A process is asked to stop, and is started again later.
+    Shutdown {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// Time for running batches to end.
+        grace_ms: u64,
+        /// How long it stays away.
+        down_ms: u64,
+    },
+    /// The wall clock of a host jumps.
+    WallStep {
+        /// The host.
+        host: u32,
+        /// When.
+        when: When,
+        /// By how much.
+        by_ms: i64,
+    },
+    /// Another process is started under the id of a running worker.
+    Twin {
+        /// Host of the worker.
+        host: u32,
+        /// When.
+        when: When,
+    },
+}
+
+/// The two servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Server {
+    /// The store.
+    Store,
+    /// The transport.
+    Broker,
+}
+
+/// What a partition swallows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lost {
+    /// Requests: nothing happens.
+    Requests,
+    /// Replies: it happened, nobody says so.
+    Replies,
+    /// Both.
+    Both,
+}
+
+/// How often a single call goes wrong, in 1,000 calls each, until the faults heal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rates {
+    /// An append is refused; it surely did not happen.
+    pub append_refused: u32,
+    /// An append is lost; nobody can say so.
+    pub append_lost: u32,
+    /// An append happens twice.
+    pub append_twice: u32,
+    /// An append happens later, others of the same stream overtake it.
+    pub append_overtaken: u32,
+    /// An append happens, its confirmation comes late.
+    pub confirm_late: u32,
+    /// An append happens, its confirmation never comes.
+    pub confirm_lost: u32,
+    /// A read of a stream fails or its reply is lost.
+    pub read_lost: u32,
+    /// A store call is refused; it surely did not happen.
+    pub store_refused: u32,
+    /// A store call is lost; nobody can say so.
+    pub store_lost: u32,
+    /// A store call happens, its reply is lost.
+    pub store_reply_lost: u32,
+    /// A store call happens after the caller gave it up.
+    pub store_late: u32,
+    /// A reply to a client is lost on its last stretch.
+    pub client_reply_lost: u32,
+}
+
+impl Rates {
+    /// No call goes wrong.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Plan {
+    /// The plan of a seed: whole families of faults off, weights that vary widely.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        swarm::plan(seed)
+    }
+
+    /// A small, faultless plan: two coordinators, two workers, one task that streams through three
+    /// nodes. Scenarios change what they are about.
+    #[must_use]
+    pub fn small() -> Self {
+        let worker = |id: &str| WorkerPlan {
+            id: id.to_owned(),
+            roles: vec![
+                "scan".to_owned(),
+                "measure".to_owned(),
+                "summarize".to_owned(),
+            ],
+            capacity: 2,
+        };
+        Self {
+            seed: 1,
+            world: World {
+                workers: vec![worker("w0"), worker("w1")],
+                ..World::default()
+            },
+            tasks: vec![TaskPlan {
+                id: "task-0".to_owned(),
+                graph: GraphPlan::three_streaming_nodes(),
+            }],
+            actions: vec![Action {
+                when: When::At { ms: 100 },
+                client: 0,
+                kind: ActionKind::Submit { task: 0 },
+            }],
+            faults: Vec::new(),
+            rates: Rates::default(),
+            heal_ms: 4_000,
+        }
+    }
+
+    /// [`Plan::small`] in one process.
+    #[must_use]
+    pub fn small_embedded() -> Self {
+        let mut plan = Self::small();
+        plan.world.embedded = true;
+        plan.world.coordinators = 1;
+        plan.world.latency_us_min = 1;
+        plan.world.latency_us_max = 20;
+        plan
+    }
+
+    /// Adds a fault.
+    #[must_use]
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// Hosts that run processes: coordinators first, then workers; one when embedded.
+    #[must_use]
+    pub fn hosts(&self) -> u32 {
+        if self.world.embedded {
+            1
+        } else {
+            self.world.coordinators + u32::try_from(self.world.workers.len()).unwrap_or(u32::MAX)
+        }
+    }
+
+    /// How long after the faults healed every task must be settled: the stated bound of `settle`.
+    ///
+    /// Twelve leases of a worker (with their margins), eight of a shard, twice the work of all
+    /// tasks one after the other, their back-offs, and the longest wait after losses in a row.
+    #[must_use]
+    pub fn settle_bound_ms(&self) -> u64 {
+        let world = &self.world;
+        let work: u64 = self.tasks.iter().map(|task| task.graph.work_ms()).sum();
+        12 * (world.lease_ttl_ms + 1_000)
+            + 8 * world.shard_lease_ttl_ms
+            + 4 * world.accept_timeout_ms
+            + 4 * world.announce_interval_ms
+            + 2 * self.grace_ms_max()
+            + 2 * work
+            + 130_000
+    }
+
+    fn grace_ms_max(&self) -> u64 {
+        let asked = self.actions.iter().filter_map(|action| match action.kind {
+            ActionKind::Cancel { grace_ms, .. } => grace_ms,
+            _ => None,
+        });
+        asked.max().unwrap_or(0).max(self.world.cancel_grace_ms)
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            coordinators: 2,
+            workers: Vec::new(),
+            embedded: false,
+            shards: 1,
+            inboxes: 2,
+            clients: 1,
+            lease_ttl_ms: 3_000,
+            hb_interval_ms: 800,
+            announce_interval_ms: 5_000,
+            shard_lease_ttl_ms: 2_000,
+            accept_timeout_ms: 2_000,
+            cancel_grace_ms: 1_000,
+            db_cancel_poll_ms: 500,
+            clock_rate_error_ppm: 500,
+            clocks: Vec::new(),
+            latency_us_min: 200,
+            latency_us_max: 2_000,
+            slow_permille: 0,
+            sync_us: 2_000,
+            call_timeout_ms: 1_000,
+        }
+    }
+}

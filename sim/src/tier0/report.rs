@@ -1,0 +1,310 @@
+//! What comes of runs, as data.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::replay_line;
+use crate::checkers::Broken;
+use crate::plan::Plan;
+use crate::world::Outcome;
+
+/// Families of faults that must have fired in a run of many seeds.
+pub(crate) const FAMILIES: &[&str] = &[
+    "append_lost",
+    "append_overtaken",
+    "append_refused",
+    "append_twice",
+    "broker_away",
+    "broker_slow",
+    "client_reply_lost",
+    "commit_fenced",
+    "commit_repeated",
+    "confirm_late",
+    "confirm_lost",
+    "crash",
+    "crash_new_id",
+    "handler_blocks",
+    "partition_broker",
+    "partition_replies",
+    "partition_store",
+    "poison",
+    "read_lost",
+    "refuse_batches",
+    "refuse_commit",
+    "shutdown",
+    "stall",
+    "store_away",
+    "store_late",
+    "store_lost",
+    "store_refused",
+    "store_reply_lost",
+    "store_slow",
+    "superseded",
+    "twin",
+    "unsynced_lost",
+    "wall_step",
+];
+
+/// A broken promise of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The seed of the plan.
+    pub seed: u64,
+    /// The promise, by the name in the README.
+    pub promise: String,
+    /// What was seen.
+    pub explanation: String,
+    /// True time in the run, in milliseconds.
+    pub at_ms: u64,
+    /// The line that replays it.
+    pub replay: String,
+}
+
+impl Failure {
+    fn of(seed: u64, broken: &Broken) -> Self {
+        Self {
+            seed,
+            promise: broken.promise.to_owned(),
+            explanation: broken.what.clone(),
+            at_ms: broken.at / 1_000,
+            replay: replay_line(seed),
+        }
+    }
+}
+
+/// What came of one plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Broken promises; empty = all held.
+    pub failures: Vec<Failure>,
+    /// How often each fault took effect, by family.
+    pub fired: BTreeMap<String, u64>,
+    /// Hash over everything that happened.
+    pub trace_hash: u64,
+    /// Virtual time of the run.
+    pub virtual_ms: u64,
+    /// Time from healing until every task was settled.
+    pub settled_after_ms: Option<u64>,
+    /// Longest time two handlers of one node overlapped.
+    pub overlap_ms: u64,
+    /// Effects of each host: where a crash can strike.
+    pub effects: Vec<u64>,
+}
+
+impl Verdict {
+    pub(super) fn of(plan: &Plan, outcome: &Outcome, more: Option<Broken>) -> Self {
+        let broken = outcome.broken.iter().chain(more.as_ref());
+        let fired = outcome.fired.iter();
+        Self {
+            failures: broken
+                .map(|broken| Failure::of(plan.seed, broken))
+                .collect(),
+            fired: fired.map(|(name, n)| ((*name).to_owned(), *n)).collect(),
+            trace_hash: outcome.trace_hash,
+            virtual_ms: outcome.ended_ms,
+            settled_after_ms: outcome.settled_after_ms,
+            overlap_ms: outcome.overlap_ms,
+            effects: outcome.effects.clone(),
+        }
+    }
+
+    pub(super) fn panicked(plan: &Plan, panic: &str) -> Self {
+        let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
+        Self {
+            failures: vec![Failure::of(plan.seed, &broken)],
+            fired: BTreeMap::new(),
+            trace_hash: 0,
+            virtual_ms: 0,
+            settled_after_ms: None,
+            overlap_ms: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Every promise held.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// How far a run of seeds is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Seeds done.
+    pub done: u64,
+    /// Seeds to do.
+    pub total: u64,
+    /// Failures so far.
+    pub failures: usize,
+    /// Seeds per second of this thread.
+    pub seeds_per_s: f64,
+    /// Tasks that lived through at least one fault, per second of this thread.
+    pub faulted_task_lives_per_s: f64,
+}
+
+/// What came of a run of seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// First seed.
+    pub first_seed: u64,
+    /// Seeds run (each twice, if so asked).
+    pub seeds: u64,
+    /// Broken promises.
+    pub failures: Vec<Failure>,
+    /// Time the run took on this thread.
+    pub elapsed_ms: u64,
+    /// Seeds per second of this thread.
+    pub seeds_per_s: f64,
+    /// Tasks that lived through at least one fault.
+    pub faulted_task_lives: u64,
+    /// The same per second of this thread (second runs count as time, not as lives).
+    pub faulted_task_lives_per_core_s: f64,
+    /// Virtual time of all runs.
+    pub virtual_ms: u64,
+    /// How often each fault took effect, by family.
+    pub fired: BTreeMap<String, u64>,
+    /// Families that never took effect; must be empty over many seeds.
+    pub never_fired: Vec<String>,
+    /// Longest time from healing until every task was settled, by family of faults that fired.
+    pub worst_settle_ms: BTreeMap<String, u64>,
+    /// Longest time two handlers of one node overlapped.
+    pub worst_overlap_ms: u64,
+    /// Hash over the trace hashes of all seeds.
+    pub trace_hash: u64,
+}
+
+/// A replayed run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// The seed of the plan.
+    pub seed: u64,
+    /// The plan.
+    pub plan: Plan,
+    /// One row per event.
+    pub rows: Vec<String>,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// Adds verdicts up.
+pub(super) struct Meter {
+    report: RunReport,
+    total: u64,
+    stopwatch: Stopwatch,
+}
+
+impl Meter {
+    pub(super) fn start(seeds: &Range<u64>) -> Self {
+        Self {
+            report: RunReport {
+                first_seed: seeds.start,
+                seeds: 0,
+                failures: Vec::new(),
+                elapsed_ms: 0,
+                seeds_per_s: 0.0,
+                faulted_task_lives: 0,
+                faulted_task_lives_per_core_s: 0.0,
+                virtual_ms: 0,
+                fired: BTreeMap::new(),
+                never_fired: Vec::new(),
+                worst_settle_ms: BTreeMap::new(),
+                worst_overlap_ms: 0,
+                trace_hash: 0,
+            },
+            total: seeds.end.saturating_sub(seeds.start),
+            stopwatch: Stopwatch::start(),
+        }
+    }
+
+    pub(super) fn failures(&self) -> usize {
+        self.report.failures.len()
+    }
+
+    pub(super) fn add(&mut self, seed: u64, plan: &Plan, verdict: &Verdict) {
+        let report = &mut self.report;
+        report.seeds += 1;
+        report.failures.extend(verdict.failures.first().cloned());
+        report.virtual_ms += verdict.virtual_ms;
+        if !verdict.fired.is_empty() {
+            report.faulted_task_lives += plan.tasks.len() as u64;
+        }
+        for (family, times) in &verdict.fired {
+            *report.fired.entry(family.clone()).or_default() += times;
+        }
+        if let Some(settled) = verdict.settled_after_ms {
+            let none = [("none".to_owned(), 0)];
+            let none = BTreeMap::from(none);
+            let families = if verdict.fired.is_empty() {
+                &none
+            } else {
+                &verdict.fired
+            };
+            for family in families.keys() {
+                let worst = report.worst_settle_ms.entry(family.clone()).or_default();
+                *worst = settled.max(*worst);
+            }
+        }
+        report.worst_overlap_ms = report.worst_overlap_ms.max(verdict.overlap_ms);
+        let parts = [report.trace_hash, seed, verdict.trace_hash];
+        let parts: Vec<[u8; 8]> = parts.iter().map(|part| part.to_le_bytes()).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
+        report.trace_hash = flowkit_core::hash::stable64(&parts);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            done: self.report.seeds,
+            total: self.total,
+            failures: self.report.failures.len(),
+            seeds_per_s: self.stopwatch.per_s(self.report.seeds),
+            faulted_task_lives_per_s: self.stopwatch.per_s(self.report.faulted_task_lives),
+        }
+    }
+
+    pub(super) fn report(self) -> RunReport {
+        let mut report = self.report;
+        report.elapsed_ms = self.stopwatch.elapsed_ms();
+        report.seeds_per_s = self.stopwatch.per_s(report.seeds);
+        report.faulted_task_lives_per_core_s = self.stopwatch.per_s(report.faulted_task_lives);
+        let silent = FAMILIES
+            .iter()
+            .filter(|name| !report.fired.contains_key(**name));
+        report.never_fired = silent.map(|name| (*name).to_owned()).collect();
+        report
+    }
+}
+
+/// Measures the simulator's own speed; no run ever sees it.
+struct Stopwatch {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "measures the simulator, is not seen by a run"
+    )]
+    started: std::time::Instant,
+}
+
+impl Stopwatch {
+    #[expect(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "measures the simulator, is not seen by a run"
+    )]
+    fn start() -> Self {
+        Self {
+            started: std::time::Instant::now(),
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn per_s(&self, count: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let count = count as f64;
+        count / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+}

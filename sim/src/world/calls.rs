@@ -1,0 +1,275 @@
+//! The network between processes and servers: latency, loss, late and lost replies.
+
+use flowkit_core::id::OpId;
+use flowkit_core::port::{ErrorKind, PortError, StoreRequest, TransportRequest};
+
+use super::heap::{Back, BrokerCall, Due, Given, StoreCall};
+use super::{Luck, World};
+use crate::dice::Dice;
+use crate::history::Place;
+use crate::plan::{Rates, Server};
+
+/// Kinds of calls that have their luck counted apart.
+#[derive(Clone, Copy)]
+enum Kind {
+    Store = 0,
+    Append = 1,
+    Read = 2,
+    Look = 3,
+}
+
+/// What the network does to one call.
+struct Fate {
+    /// When the request arrives; `None` = never.
+    arrives: Option<u64>,
+    /// How its reply travels.
+    back: Back,
+    /// What the caller is told if no reply reaches it in time.
+    told: Option<(u64, ErrorKind)>,
+}
+
+impl World<'_> {
+    fn rates(&self) -> Rates {
+        if self.healed {
+            Rates::default()
+        } else {
+            self.plan.rates
+        }
+    }
+
+    fn luck(&mut self, from: Place, kind: Kind) -> Dice {
+        let host = &mut self.hosts[from.host as usize];
+        host.calls[kind as usize] += 1;
+        let nth = host.calls[kind as usize];
+        self.dice(Luck::Network, u64::from(from.host) * 8 + kind as u64, nth)
+    }
+
+    /// Time of one way.
+    fn way(&self, dice: &mut Dice) -> u64 {
+        let world = &self.plan.world;
+        let usual = dice.between(world.latency_us_min, world.latency_us_max);
+        if !self.healed && dice.permille(world.slow_permille) {
+            usual * dice.between(2, 20)
+        } else {
+            usual
+        }
+    }
+
+    fn server_delay(&mut self, server: Server, dice: &mut Dice) -> u64 {
+        let (until, extra) = self.slow[server as usize];
+        if until > self.now {
+            self.seen.fire(match server {
+                Server::Store => "store_slow",
+                Server::Broker => "broker_slow",
+            });
+            dice.between(0, extra)
+        } else {
+            0
+        }
+    }
+
+    /// The way to a server and back, as partitions, windows and latency make it.
+    fn fate(&mut self, from: Place, server: Server, dice: &mut Dice, timeout_ms: u64) -> Fate {
+        let deadline = self.now + timeout_ms * 1_000;
+        let host = &self.hosts[from.host as usize];
+        let cut = host.cut(self.now, server, false);
+        let cut_back = host.cut(self.now, server, true);
+        let away = self.away[server as usize] > self.now;
+        if cut || away {
+            self.seen.fire(match (cut, server) {
+                (true, Server::Store) => "partition_store",
+                (true, Server::Broker) => "partition_broker",
+                (false, Server::Store) => "store_away",
+                (false, Server::Broker) => "broker_away",
+            });
+            // A refused connection is known at once; a silent one only after the timeout.
+            let told = if dice.permille(500) {
+                (self.now + dice.between(1_000, 50_000), ErrorKind::Retry)
+            } else {
+                (deadline, ErrorKind::Unknown)
+            };
+            return Fate {
+                arrives: None,
+                back: Back::Lost,
+                told: Some(told),
+            };
+        }
+        let there = self.way(dice) + self.server_delay(server, dice);
+        let back = self.way(dice);
+        let arrives = self.now + there;
+        if cut_back {
+            self.seen.fire("partition_replies");
+            return Fate {
+                arrives: Some(arrives),
+                back: Back::Lost,
+                told: Some((deadline, ErrorKind::Unknown)),
+            };
+        }
+        if arrives + back > deadline {
+            return Fate {
+                arrives: Some(arrives),
+                back: Back::Lost,
+                told: Some((deadline, ErrorKind::Unknown)),
+            };
+        }
+        Fate {
+            arrives: Some(arrives),
+            back: Back::After(back),
+            told: None,
+        }
+    }
+
+    fn lost(&mut self, fate: &mut Fate, timeout_ms: u64) {
+        fate.arrives = None;
+        self.reply_lost(fate, timeout_ms);
+    }
+
+    fn reply_lost(&mut self, fate: &mut Fate, timeout_ms: u64) {
+        fate.back = Back::Lost;
+        fate.told = Some((self.now + timeout_ms * 1_000, ErrorKind::Unknown));
+    }
+
+    pub(super) fn ask_store(&mut self, from: Place, op: OpId, request: StoreRequest) {
+        let mut dice = self.luck(from, Kind::Store);
+        let timeout = self.plan.world.call_timeout_ms;
+        let mut fate = self.fate(from, Server::Store, &mut dice, timeout);
+        if self.plan.world.embedded {
+            if let (Some(arrives), StoreRequest::Sync { .. }) = (&mut fate.arrives, &request) {
+                let sync = self.plan.world.sync_us;
+                *arrives += dice.between(sync / 4, sync * 2);
+            }
+        } else {
+            let rates = self.rates();
+            if fate.arrives.is_some() && !rates.is_quiet() {
+                if dice.permille(rates.store_refused) {
+                    self.seen.fire("store_refused");
+                    fate.arrives = None;
+                    fate.told = Some((self.now + dice.between(500, 20_000), ErrorKind::Retry));
+                } else if dice.permille(rates.store_lost) {
+                    self.seen.fire("store_lost");
+                    self.lost(&mut fate, timeout);
+                } else if dice.permille(rates.store_reply_lost) {
+                    self.seen.fire("store_reply_lost");
+                    self.reply_lost(&mut fate, timeout);
+                } else if dice.permille(rates.store_late) {
+                    self.seen.fire("store_late");
+                    self.reply_lost(&mut fate, timeout);
+                    let late = dice.between(timeout, 6 * timeout) * 1_000;
+                    fate.arrives = Some(self.now + late);
+                }
+            }
+        }
+        if let Some(arrives) = fate.arrives {
+            let call = StoreCall {
+                from,
+                op,
+                request,
+                back: fate.back,
+            };
+            self.heap.push(arrives, Due::Store(Box::new(call)));
+        }
+        if let Some((at, kind)) = fate.told {
+            let error = Err(PortError::new(kind, "store", "simulated"));
+            self.heap.push(at, Due::Give(from, Given::Store(op, error)));
+        }
+    }
+
+    pub(super) fn ask_broker(&mut self, from: Place, op: OpId, request: TransportRequest) {
+        match request {
+            TransportRequest::Append { .. } => self.ask_append(from, op, request),
+            TransportRequest::Read { .. } => {
+                let mut dice = self.luck(from, Kind::Read);
+                // However long a read may wait at the broker, a driver asks in slices: that one
+                // was lost shows as soon as with any other call.
+                let timeout = self.plan.world.call_timeout_ms;
+                let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
+                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) {
+                    self.seen.fire("read_lost");
+                    self.lost(&mut fate, timeout);
+                }
+                self.send_broker(from, op, request, &fate);
+            }
+            TransportRequest::Bounds { .. } | TransportRequest::Forget { .. } => {
+                let mut dice = self.luck(from, Kind::Look);
+                let timeout = self.plan.world.call_timeout_ms;
+                let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
+                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) {
+                    self.seen.fire("read_lost");
+                    self.lost(&mut fate, timeout);
+                }
+                self.send_broker(from, op, request, &fate);
+            }
+        }
+    }
+
+    fn ask_append(&mut self, from: Place, op: OpId, request: TransportRequest) {
+        let TransportRequest::Append { stream, envelope } = &request else {
+            return;
+        };
+        let (stream, envelope) = (*stream, envelope.clone());
+        let mut dice = self.luck(from, Kind::Append);
+        let timeout = self.plan.world.call_timeout_ms;
+        let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
+        let rates = self.rates();
+        let mut overtaken = false;
+        if fate.arrives.is_some() && !self.plan.world.embedded && !rates.is_quiet() {
+            if dice.permille(rates.append_refused) {
+                self.seen.fire("append_refused");
+                fate.arrives = None;
+                fate.told = Some((self.now + dice.between(500, 20_000), ErrorKind::Retry));
+            } else if dice.permille(rates.append_lost) {
+                self.seen.fire("append_lost");
+                self.lost(&mut fate, timeout);
+            } else if dice.permille(rates.append_overtaken) {
+                self.seen.fire("append_overtaken");
+                overtaken = true;
+                let late = dice.between(1_000, 2 * timeout * 1_000);
+                if late / 1_000 > timeout {
+                    self.reply_lost(&mut fate, timeout);
+                }
+                fate.arrives = Some(self.now + late);
+            } else if dice.permille(rates.confirm_late) {
+                self.seen.fire("confirm_late");
+                if let Back::After(back) = &mut fate.back {
+                    *back += dice.between(1_000, timeout * 900);
+                }
+            } else if dice.permille(rates.confirm_lost) {
+                self.seen.fire("confirm_lost");
+                self.reply_lost(&mut fate, timeout);
+            }
+            if dice.permille(rates.append_twice) {
+                self.seen.fire("append_twice");
+                let late = dice.between(0, 3 * timeout * 1_000);
+                let at = fate.arrives.unwrap_or(self.now) + late;
+                self.heap.push(at, Due::Append { stream, envelope });
+            }
+        }
+        if let Some(arrives) = &mut fate.arrives
+            && !overtaken
+        {
+            // Appends of one process to one stream keep their order.
+            let last = &mut self.hosts[from.host as usize].last_append;
+            let last = last.entry(stream).or_default();
+            *arrives = (*arrives).max(*last + 1);
+            *last = *arrives;
+        }
+        self.send_broker(from, op, request, &fate);
+    }
+
+    fn send_broker(&mut self, from: Place, op: OpId, request: TransportRequest, fate: &Fate) {
+        if let Some(arrives) = fate.arrives {
+            let call = BrokerCall {
+                from,
+                op,
+                request,
+                back: fate.back,
+            };
+            self.heap.push(arrives, Due::Broker(Box::new(call)));
+        }
+        if let Some((at, kind)) = fate.told {
+            let error = Err(PortError::new(kind, "transport", "simulated"));
+            self.heap
+                .push(at, Due::Give(from, Given::Transport(op, error)));
+        }
+    }
+}

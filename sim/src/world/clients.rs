@@ -1,0 +1,266 @@
+//! Clients: they ask until they are answered.
+
+use std::sync::Arc;
+
+use flowkit_core::id::{Incarnation, ShardId, TaskId, inbox_of};
+use flowkit_core::json::Json;
+use flowkit_core::message::{
+    Body, CancelTask, Envelope, ReplyError, Sender, SenderRole, Submit, WaitTask,
+};
+use flowkit_core::port::Stream;
+
+use super::heap::Due;
+use super::{Luck, World};
+use crate::history::{Ask, What};
+use crate::plan::ActionKind;
+
+/// A client asks again after so long without an answer.
+const RETRY_US: u64 = 700_000;
+/// A wait is not durable: it is repeated now and then.
+const WAIT_AGAIN_US: u64 = 2_000_000;
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    id: Arc<str>,
+    /// Open requests by number.
+    open: Vec<Open>,
+    /// Tasks whose submission was acknowledged to this client.
+    acknowledged: Vec<TaskId>,
+    /// Cancels that wait for the submission's acknowledgement.
+    held: Vec<(u32, Ask)>,
+    /// Actions of the plan that are still to come.
+    to_come: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    ask: Ask,
+    task: u32,
+    corr: Arc<str>,
+    tries: u64,
+}
+
+impl Client {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            id: Arc::from(format!("client-{number}")),
+            open: Vec::new(),
+            acknowledged: Vec::new(),
+            held: Vec::new(),
+            to_come: 0,
+        }
+    }
+
+    /// Everything it asked for is answered, and it will ask for nothing more.
+    pub(super) fn is_content(&self) -> bool {
+        self.open.is_empty() && self.held.is_empty() && self.to_come == 0
+    }
+}
+
+impl World<'_> {
+    pub(super) fn task_id(&self, task: u32) -> TaskId {
+        TaskId::new(&self.plan.tasks[task as usize].id).expect("a plan's task ids are valid")
+    }
+
+    /// Counts what every client is still going to do.
+    pub(super) fn count_actions(&mut self) {
+        for action in &self.plan.actions {
+            self.clients[action.client as usize].to_come += 1;
+        }
+    }
+
+    pub(super) fn action(&mut self, index: usize) {
+        let action = &self.plan.actions[index];
+        let client = action.client;
+        self.clients[client as usize].to_come -= 1;
+        match action.kind {
+            ActionKind::Submit { task } => self.ask(client, task, Ask::Submit),
+            ActionKind::SubmitOther { task } => {
+                self.hold_or_ask(client, task, Ask::SubmitOther);
+            }
+            ActionKind::Cancel { task, grace_ms } => {
+                self.hold_or_ask(client, task, Ask::Cancel { grace_ms });
+            }
+        }
+    }
+
+    /// Asks once the submission is acknowledged.
+    fn hold_or_ask(&mut self, client: u32, task: u32, ask: Ask) {
+        let id = self.task_id(task);
+        if self.clients.iter().any(|c| c.acknowledged.contains(&id)) {
+            self.ask(client, task, ask);
+        } else {
+            self.clients[client as usize].held.push((task, ask));
+        }
+    }
+
+    fn ask(&mut self, client: u32, task: u32, ask: Ask) {
+        let number = self.next_number();
+        let corr: Arc<str> = Arc::from(format!("c{client}-{number}"));
+        self.clients[client as usize].open.push(Open {
+            number,
+            ask,
+            task,
+            corr,
+            tries: 0,
+        });
+        self.client_retries(client, number);
+    }
+
+    /// Sends a request that is still open (again).
+    pub(super) fn client_retries(&mut self, client: u32, number: u64) {
+        let mine = &mut self.clients[client as usize];
+        let Some(open) = mine.open.iter_mut().find(|open| open.number == number) else {
+            return;
+        };
+        open.tries += 1;
+        let (ask, task, corr, tries) = (open.ask, open.task, open.corr.clone(), open.tries);
+        let id = mine.id.clone();
+        let world = &self.plan.world;
+        let inbox = inbox_of(&id, world.inboxes);
+        let body = match ask {
+            Ask::Submit | Ask::SubmitOther => Body::Submit(Submit {
+                graph: self.graph(task, ask == Ask::SubmitOther),
+                vars: Json::null(),
+                idempotency_key: None,
+                inbox,
+            }),
+            Ask::Cancel { grace_ms } => Body::CancelTask(CancelTask {
+                reason: Arc::from("the plan says so"),
+                grace_ms,
+                inbox,
+            }),
+            Ask::Wait => Body::WaitTask(WaitTask { inbox }),
+        };
+        let sender = Sender {
+            role: SenderRole::Client,
+            id,
+            incarnation: Incarnation(0),
+        };
+        let task_id = self.task_id(task);
+        let stream = Stream::Shard(ShardId::of(&task_id, world.shards));
+        let mut envelope = Envelope::new(sender, 0, body);
+        envelope.task_id = Some(task_id.clone());
+        envelope.corr_id = Some(corr);
+        let envelope = Arc::new(envelope.identified(0));
+        self.note(What::Asked {
+            client,
+            task: task_id,
+            ask,
+        });
+        let mut dice = self.dice(Luck::Client, number, tries);
+        let latency = dice.between(
+            self.plan.world.latency_us_min,
+            self.plan.world.latency_us_max,
+        );
+        let rates = if self.healed {
+            crate::plan::Rates::default()
+        } else {
+            self.plan.rates
+        };
+        let down = self.plan.world.embedded && self.hosts[0].process.is_none();
+        let away = self.away[crate::plan::Server::Broker as usize] > self.now;
+        if !down && !away && !dice.permille(rates.append_lost) {
+            let at = self.now + latency;
+            if dice.permille(rates.append_twice) {
+                let late = dice.between(0, 3_000_000);
+                let envelope = envelope.clone();
+                self.heap.push(at + late, Due::Append { stream, envelope });
+            }
+            self.heap.push(at, Due::Append { stream, envelope });
+        }
+        let again = match ask {
+            Ask::Wait => WAIT_AGAIN_US,
+            _ => RETRY_US,
+        };
+        self.heap.push(
+            self.now + again,
+            Due::ClientRetries {
+                client,
+                ask: number,
+            },
+        );
+    }
+
+    fn graph(&self, task: u32, other: bool) -> Json {
+        let graph = &self.plan.tasks[task as usize].graph;
+        let mut value = graph.to_json();
+        if other {
+            value["nodes"][0]["retry_policy"]["max"] = serde_json::json!(77);
+        }
+        Json::from(value)
+    }
+
+    /// A message stands in an inbox: it may be a reply to a client.
+    pub(super) fn reply_appended(&mut self, envelope: &Arc<Envelope>) {
+        if !matches!(envelope.body, Body::Reply(_)) {
+            return;
+        }
+        let Some(to) = &envelope.to else { return };
+        let Some(client) = self.clients.iter().position(|client| client.id == *to) else {
+            return;
+        };
+        let number = self.next_number();
+        let mut dice = self.dice(Luck::Client, 1 << 40, number);
+        if !self.healed && dice.permille(self.plan.rates.client_reply_lost) {
+            self.seen.fire("client_reply_lost");
+            return;
+        }
+        let latency = dice.between(
+            self.plan.world.latency_us_min,
+            self.plan.world.latency_us_max,
+        );
+        self.heap.push(
+            self.now + latency,
+            Due::ClientGets {
+                client: super::host_number(client),
+                envelope: envelope.clone(),
+            },
+        );
+    }
+
+    pub(super) fn client_gets(&mut self, client: u32, envelope: &Arc<Envelope>) {
+        let Body::Reply(reply) = &envelope.body else {
+            return;
+        };
+        let mine = &mut self.clients[client as usize];
+        let Some(at) = mine
+            .open
+            .iter()
+            .position(|open| Some(&open.corr) == envelope.corr_id.as_ref())
+        else {
+            return;
+        };
+        // Overloaded is the one refusal that asks for another try.
+        let refused = reply.error.as_ref().map(|error| error.kind);
+        if refused == Some(ReplyError::Overloaded) {
+            return;
+        }
+        let open = mine.open.swap_remove(at);
+        let task = self.task_id(open.task);
+        self.note(What::Answered {
+            client,
+            task: task.clone(),
+            ask: open.ask,
+            reply: reply.clone(),
+        });
+        if open.ask == Ask::Submit && reply.ok {
+            self.clients[client as usize]
+                .acknowledged
+                .push(task.clone());
+            self.ask(client, open.task, Ask::Wait);
+            for client in 0..super::host_number(self.clients.len()) {
+                let held = std::mem::take(&mut self.clients[client as usize].held);
+                for (index, ask) in held {
+                    if index == open.task {
+                        self.ask(client, index, ask);
+                    } else {
+                        self.clients[client as usize].held.push((index, ask));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Faults of the plan take effect; at the end all of them heal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flowkit_core::id::{NodeId, ShardId, TaskId, Token};
+use flowkit_core::message::{BatchOk, Body, DecodeError, Envelope, Sender, SenderRole, TaskDone};
+use flowkit_core::port::Stream;
+
+use super::heap::{Due, Given};
+use super::host::{Cut, Host, Kind};
+use super::{World, host_number};
+use crate::history::{Place, What};
+use crate::plan::{Fault, Logical, When};
+
+/// Faults and actions that wait for an event.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// By host and number of its effect.
+    by_effect: BTreeMap<(u32, u64), Vec<usize>>,
+    by_event: BTreeMap<(Logical, u64), Vec<usize>>,
+    pub(super) actions: Vec<(When, usize)>,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, when: When, host: u32, fault: usize) {
+        match when {
+            When::At { .. } => {}
+            When::Effect { nth } => self.by_effect.entry((host, nth)).or_default().push(fault),
+            When::Event { what, nth } => {
+                self.by_event.entry((what, nth)).or_default().push(fault);
+            }
+        }
+    }
+}
+
+/// When a fault is due; `None` for those that wait for a call.
+pub(super) fn when(fault: &Fault) -> Option<When> {
+    Some(match fault {
+        Fault::Crash { when, .. }
+        | Fault::Stall { when, .. }
+        | Fault::Partition { when, .. }
+        | Fault::Away { when, .. }
+        | Fault::Slow { when, .. }
+        | Fault::Poison { when, .. }
+        | Fault::Shutdown { when, .. }
+        | Fault::WallStep { when, .. }
+        | Fault::Twin { when, .. } => *when,
+        Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => return None,
+    })
+}
+
+/// The host that a fault is about.
+pub(super) fn host(fault: &Fault) -> u32 {
+    match fault {
+        Fault::Crash { host, .. }
+        | Fault::Stall { host, .. }
+        | Fault::Partition { host, .. }
+        | Fault::Shutdown { host, .. }
+        | Fault::WallStep { host, .. }
+        | Fault::Twin { host, .. } => *host,
+        _ => 0,
+    }
+}
+
+impl World<'_> {
+    /// A host carried out its n-th effect.
+    pub(super) fn effect_trigger(&mut self, host: u32, effects: u64) {
+        if self.pending.by_effect.is_empty() {
+            return;
+        }
+        for fault in self
+            .pending
+            .by_effect
+            .remove(&(host, effects))
+            .unwrap_or_default()
+        {
+            self.fault(fault);
+        }
+    }
+
+    /// Logical events happened: what waited for them is due.
+    pub(super) fn trigger(&mut self) {
+        for (what, nth) in std::mem::take(&mut self.seen.fresh) {
+            for fault in self
+                .pending
+                .by_event
+                .remove(&(what, nth))
+                .unwrap_or_default()
+            {
+                self.fault(fault);
+            }
+            let when = When::Event { what, nth };
+            for (wanted, index) in std::mem::take(&mut self.pending.actions) {
+                if wanted == when {
+                    self.heap.push(self.now, Due::Action { index });
+                } else {
+                    self.pending.actions.push((wanted, index));
+                }
+            }
+        }
+    }
+
+    pub(super) fn fault(&mut self, index: usize) {
+        if self.healed {
+            return;
+        }
+        let fault = self.plan.faults[index].clone();
+        if host(&fault) as usize >= self.hosts.len() {
+            return;
+        }
+        self.note(What::Fault {
+            text: format!("{fault:?}"),
+        });
+        let until = |for_ms: u64, now: u64| now + for_ms * 1_000;
+        match fault {
+            Fault::Crash {
+                host,
+                down_ms,
+                new_id,
+                ..
+            } => {
+                if self.hosts[host as usize].process.is_some() {
+                    self.seen
+                        .fire(if new_id { "crash_new_id" } else { "crash" });
+                }
+                if new_id && let Kind::Worker(_, id) = &mut self.hosts[host as usize].kind {
+                    *id = super::processes::worker_id(&format!("{id}x"));
+                }
+                self.crash(host, down_ms);
+            }
+            Fault::Stall { host, for_ms, .. } => {
+                self.seen.fire("stall");
+                self.stall(host, for_ms);
+            }
+            Fault::Partition {
+                host,
+                for_ms,
+                from,
+                lost,
+                ..
+            } => {
+                let until = until(for_ms, self.now);
+                let cut = Cut { until, from, lost };
+                self.hosts[host as usize].partitions.push(cut);
+            }
+            Fault::Away { server, for_ms, .. } => {
+                self.away[server as usize] = until(for_ms, self.now);
+            }
+            Fault::Slow {
+                server,
+                for_ms,
+                extra_ms,
+                ..
+            } => self.slow[server as usize] = (until(for_ms, self.now), extra_ms * 1_000),
+            Fault::Poison { shard, .. } => self.poison(shard),
+            Fault::Shutdown {
+                host,
+                grace_ms,
+                down_ms,
+                ..
+            } => self.shutdown(host, grace_ms, down_ms),
+            Fault::WallStep { host, by_ms, .. } => {
+                self.seen.fire("wall_step");
+                self.hosts[host as usize].clock.stepped_ms += by_ms;
+            }
+            Fault::Twin { host, .. } => self.twin(host),
+            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => {}
+        }
+    }
+
+    fn shutdown(&mut self, host: u32, grace_ms: u64, down_ms: u64) {
+        let index = host as usize;
+        let generation = self.hosts[index].generation;
+        let Some(process) = &self.hosts[index].process else {
+            return;
+        };
+        let machines = host_number(process.machines.len());
+        self.seen.fire("shutdown");
+        self.restart_in(host, grace_ms + down_ms + 5_000);
+        for machine in 0..machines {
+            let place = Place {
+                host,
+                generation,
+                machine,
+            };
+            self.heap
+                .push(self.now, Due::Give(place, Given::Shutdown { grace_ms }));
+        }
+    }
+
+    /// Another process starts under the id of a running worker; the old one has to give way.
+    fn twin(&mut self, host: u32) {
+        let index = host as usize;
+        let kind = self.hosts[index].kind.clone();
+        if !matches!(kind, Kind::Worker(..)) || self.hosts[index].process.is_none() {
+            return;
+        }
+        self.seen.fire("twin");
+        let twin = host_number(self.hosts.len());
+        self.hosts
+            .push(Host::new(kind, crate::plan::Clock::default()));
+        self.start_process(twin);
+    }
+
+    /// Entries that no coordinator should trip over.
+    fn poison(&mut self, shard: u32) {
+        self.seen.fire("poison");
+        let stream = Stream::Shard(ShardId(shard.min(self.plan.world.shards - 1)));
+        let now_ms = self.now / 1_000;
+        let error = DecodeError::Envelope("simulated garbage".to_owned());
+        let _ = self.broker.append_undecodable(now_ms, stream, error);
+        self.wake_readers(stream);
+        let sender = Sender {
+            role: SenderRole::Worker,
+            id: Arc::from("nobody"),
+            incarnation: flowkit_core::id::Incarnation(7),
+        };
+        let task = self.plan.tasks.first().map_or("none", |task| &task.id);
+        let bodies = [
+            Body::TaskDone(TaskDone {
+                metrics: flowkit_core::message::Metrics::new(),
+                result: None,
+                counts: flowkit_core::message::Counts::default(),
+                last_batch: None,
+            }),
+            Body::BatchOk(BatchOk {
+                batch_uid: flowkit_core::id::BatchUid::new("stray").expect("a valid uid"),
+                metrics: flowkit_core::message::Metrics::new(),
+                artifact: None,
+                checkpoint: None,
+                cursor: None,
+            }),
+            Body::Unknown {
+                msg_type: Arc::from("event"),
+                kind: Arc::from("FROM_THE_FUTURE"),
+                payload: flowkit_core::json::Json::null(),
+            },
+        ];
+        for (nonce, body) in bodies.into_iter().enumerate() {
+            let mut envelope = Envelope::new(sender.clone(), 0, body);
+            envelope.task_id = TaskId::new(task).ok();
+            envelope.node_id = NodeId::new("scan").ok();
+            envelope.lease_no = Some(Token(1_000_000));
+            envelope.seq = Some(1);
+            let envelope = envelope.identified(self.now + nonce as u64);
+            let _ = self.append(stream, Arc::new(envelope));
+        }
+    }
+
+    /// Every process is up again and the network is fine.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.away = [0; 2];
+        self.slow = [(0, 0); 2];
+        self.note(What::Healed);
+        for host in 0..host_number(self.hosts.len()) {
+            let index = host as usize;
+            self.hosts[index].partitions.clear();
+            if self.hosts[index].stalled_until > self.now {
+                let generation = self.hosts[index].generation;
+                self.hosts[index].stalled_until = self.now;
+                self.heap.push(self.now, Due::Resume { host, generation });
+            }
+            if self.hosts[index].process.is_none() && !self.hosts[index].retired {
+                self.heap.push(self.now, Due::Start { host });
+            }
+        }
+        // What waited for an event that never came happens now.
+        for (_, index) in std::mem::take(&mut self.pending.actions) {
+            self.heap.push(self.now, Due::Action { index });
+        }
+    }
+}

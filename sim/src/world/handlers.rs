@@ -1,0 +1,535 @@
+//! Handlers: they answer a worker's commands as the script of their node says.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flowkit_core::id::BatchUid;
+use flowkit_core::json::Json;
+use flowkit_core::message::Metrics;
+use flowkit_core::worker::{RunCommand, RunEvent, RunFailure, RunId, RunSpec};
+use serde_json::{Value, json};
+
+use super::heap::{Due, Given};
+use super::{Luck, World};
+use crate::checkers::Broken;
+use crate::dice::Dice;
+use crate::history::{Place, Run, Step, What};
+use crate::plan::{NodePlan, TroubleKind};
+
+/// A probe ends a process whose handler cannot be ended after so long.
+const PROBE_US: u64 = 5_000_000;
+/// Over the limit of what travels in a message.
+const LARGE_BYTES: usize = 270 * 1024;
+
+/// A handler at work on one run.
+#[derive(Debug)]
+pub(super) struct HandlerRun<'p> {
+    pub(super) info: Rc<Run>,
+    node: &'p NodePlan,
+    /// Next batch of its own source (from 0).
+    next: u32,
+    phase: Phase,
+    /// Answers with an older ticket are void.
+    ticket: u64,
+    cancelled: bool,
+    dice: Dice,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// No command is outstanding.
+    Idle,
+    Loading,
+    Drawing,
+    Working(Work),
+    /// It waits until its checkpoint is safe.
+    Saving(Work),
+    Finalizing,
+    /// It was told to end, and does.
+    Ending,
+    Closing,
+}
+
+#[derive(Debug)]
+struct Work {
+    uid: BatchUid,
+    payload: Json,
+    /// Place in its own source, if it has one.
+    index: Option<u32>,
+    saves_left: u32,
+    saved: u32,
+    value: Option<Json>,
+}
+
+/// The uid of a batch of a node's own source.
+pub(crate) fn source_uid(node: &NodePlan, index: u32) -> String {
+    let index = if node.script.duplicate_at == Some(index) && index > 0 {
+        index - 1
+    } else {
+        index
+    };
+    format!("b{index:03}")
+}
+
+/// Batches that a node's own source has in an attempt.
+pub(crate) fn source_len(node: &NodePlan, epoch: u32) -> u32 {
+    match node.script.shrinks_at_epoch {
+        Some(from) if epoch >= from => node.script.batches.saturating_sub(1),
+        _ => node.script.batches,
+    }
+}
+
+/// The artifact that a batch of a node's own source leaves.
+pub(crate) fn source_artifact(node: &NodePlan, index: u32) -> Value {
+    let items: Vec<u32> = (0..node.script.items).map(|i| index * 100 + i).collect();
+    let mut artifact = json!({ "of": node.id, "items": items });
+    if node.script.large_at == Some(index) {
+        artifact["pad"] = Value::String("x".repeat(LARGE_BYTES));
+    }
+    artifact
+}
+
+fn failure(code: &str, permanent: bool, cancelled: bool) -> RunFailure {
+    RunFailure {
+        reason_code: Arc::from(code),
+        permanent,
+        error: Arc::from("as the script says"),
+        retry_after_ms: None,
+        cancelled,
+    }
+}
+
+impl<'p> World<'p> {
+    fn handler_at(&mut self, place: Place, run: RunId, after_us: u64) {
+        let ticket = self.next_number();
+        if let Some(handler) = self.runs.get_mut(&(place, run)) {
+            handler.ticket = ticket;
+            let due = Due::Handler { place, run, ticket };
+            self.heap.push(self.now + after_us, due);
+        }
+    }
+
+    fn step(&mut self, place: Place, run: RunId, step: Step) {
+        if let Some(handler) = self.runs.get(&(place, run)) {
+            let run = handler.info.clone();
+            self.note(What::Handler { run, step });
+        }
+    }
+
+    /// The worker tells a handler something.
+    pub(super) fn command(&mut self, place: Place, run: RunId, command: RunCommand) {
+        if let RunCommand::Begin(spec) = command {
+            self.begin(place, run, *spec);
+            return;
+        }
+        let now = self.now;
+        let Some(handler) = self.runs.get_mut(&(place, run)) else {
+            let what = format!("{place:?} commands run {run:?}, which does not exist");
+            self.seen
+                .broken
+                .push(Broken::new("run_protocol", now, what));
+            return;
+        };
+        let busy = !matches!(handler.phase, Phase::Idle);
+        let needs_idle = matches!(
+            command,
+            RunCommand::NextBatch
+                | RunCommand::Process { .. }
+                | RunCommand::Finalize { .. }
+                | RunCommand::Close
+        );
+        if busy && needs_idle {
+            let what = format!(
+                "{} {:?} got {command:?} while {:?}",
+                handler.info.node, handler.info.token, handler.phase
+            );
+            self.seen
+                .broken
+                .push(Broken::new("run_protocol", now, what));
+            return;
+        }
+        match command {
+            RunCommand::Begin(_) => {}
+            RunCommand::NextBatch => {
+                handler.phase = Phase::Drawing;
+                let after = handler.dice.between(50, 500);
+                self.handler_at(place, run, after);
+            }
+            RunCommand::Process {
+                batch_uid,
+                payload,
+                checkpoint,
+            } => self.process(place, run, batch_uid, payload, checkpoint),
+            RunCommand::CheckpointSaved(result) => self.saved(place, run, result.is_ok()),
+            RunCommand::Finalize { .. } => {
+                let script = &handler.node.script;
+                let epoch = handler.info.epoch.0;
+                let mut after = script.finalize_ms * 1_000;
+                for trouble in script.trouble.iter().filter(|t| t.batch.is_none()) {
+                    if trouble.epoch == 0 || trouble.epoch == epoch {
+                        match trouble.kind {
+                            TroubleKind::Slow { ms } => after += ms * 1_000,
+                            TroubleKind::Hangs => after = u64::MAX,
+                            _ => {}
+                        }
+                    }
+                }
+                handler.phase = Phase::Finalizing;
+                self.step(place, run, Step::Finalize);
+                if after < u64::MAX {
+                    self.handler_at(place, run, after);
+                }
+            }
+            RunCommand::Cancel { reason, deadline } => {
+                let ignores = handler.node.script.ignores_cancel || handler.node.script.blocks;
+                handler.cancelled = true;
+                let waiting = matches!(
+                    handler.phase,
+                    Phase::Loading
+                        | Phase::Drawing
+                        | Phase::Working(_)
+                        | Phase::Saving(_)
+                        | Phase::Finalizing
+                );
+                // Some look at the flag at once, some end their batch first; what hangs must look.
+                let hangs = handler.hangs();
+                let ends = waiting && !ignores && (hangs || handler.dice.permille(600));
+                let after = handler.dice.between(200, 20_000);
+                let mono = self.hosts[place.host as usize].clock.now(now).mono;
+                let grace_ms = deadline.since(mono);
+                self.step(place, run, Step::Cancel { reason, grace_ms });
+                if ends && let Some(handler) = self.runs.get_mut(&(place, run)) {
+                    handler.phase = Phase::Ending;
+                    self.handler_at(place, run, after);
+                }
+            }
+            RunCommand::Abort => {
+                let blocks = handler.node.script.blocks;
+                if !blocks && busy {
+                    handler.phase = Phase::Ending;
+                }
+                self.step(place, run, Step::Abort);
+                if blocks {
+                    self.seen.fire("handler_blocks");
+                    self.heap.push(now + PROBE_US, Due::Probe { place });
+                } else if busy {
+                    self.handler_at(place, run, 500);
+                }
+            }
+            RunCommand::Close => {
+                handler.phase = Phase::Closing;
+                self.handler_at(place, run, 300);
+            }
+        }
+    }
+
+    fn begin(&mut self, place: Place, run: RunId, spec: RunSpec) {
+        let plan = self.plan;
+        let node = plan
+            .tasks
+            .iter()
+            .find(|task| task.id == spec.task_id.as_str())
+            .and_then(|task| task.graph.node(spec.node_id.as_str()));
+        let (Some(node), Some(worker)) = (node, self.worker_of(place)) else {
+            let what = format!("a run of {}/{} began", spec.task_id, spec.node_id);
+            let broken = Broken::new("run_protocol", self.now, what);
+            self.seen.broken.push(broken);
+            return;
+        };
+        let next = spec
+            .checkpoint
+            .as_ref()
+            .and_then(|value| value.decode::<Value>().ok())
+            .and_then(|value| value["i"].as_u64())
+            .map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX));
+        let number = self.next_number();
+        let handler = HandlerRun {
+            info: Rc::new(Run {
+                place,
+                worker,
+                run_id: run.0,
+                task: spec.task_id,
+                node: spec.node_id,
+                token: spec.token,
+                epoch: spec.epoch,
+                checkpoint: spec.checkpoint,
+                accepted: spec.accepted,
+            }),
+            node,
+            next,
+            phase: Phase::Loading,
+            ticket: 0,
+            cancelled: false,
+            dice: self.dice(Luck::Handler, number, u64::from(place.host)),
+        };
+        let after = node.script.init_ms * 1_000;
+        if self.runs.insert((place, run), handler).is_some() {
+            let what = format!("run {run:?} at {place:?} began twice");
+            let broken = Broken::new("run_protocol", self.now, what);
+            self.seen.broken.push(broken);
+        }
+        self.step(place, run, Step::Begin);
+        self.handler_at(place, run, after);
+    }
+
+    fn process(
+        &mut self,
+        place: Place,
+        run: RunId,
+        uid: BatchUid,
+        payload: Json,
+        checkpoint: Option<Json>,
+    ) {
+        let Some(handler) = self.runs.get_mut(&(place, run)) else {
+            return;
+        };
+        let script = &handler.node.script;
+        let index = payload
+            .decode::<Value>()
+            .ok()
+            .and_then(|value| value["i"].as_u64())
+            .and_then(|i| u32::try_from(i).ok());
+        let saves = match (script.checkpoint_every, index) {
+            (0 | 1, _) | (_, None) => script.checkpoints,
+            (every, Some(index)) if (index + 1).is_multiple_of(every) => script.checkpoints,
+            _ => 0,
+        };
+        let mut after = script.batch_ms * 1_000 / u64::from(saves + 1);
+        let mut hangs = false;
+        for trouble in handler.troubles(index) {
+            match trouble {
+                TroubleKind::Slow { ms } => after += ms * 1_000,
+                TroubleKind::Hangs => hangs = true,
+                _ => {}
+            }
+        }
+        handler.phase = Phase::Working(Work {
+            uid: uid.clone(),
+            payload,
+            index,
+            saves_left: saves,
+            saved: 0,
+            value: None,
+        });
+        self.step(place, run, Step::Process { uid, checkpoint });
+        if !hangs {
+            self.handler_at(place, run, after);
+        }
+    }
+
+    /// The worker says whether a checkpoint is safe.
+    fn saved(&mut self, place: Place, run: RunId, ok: bool) {
+        let Some(handler) = self.runs.get_mut(&(place, run)) else {
+            return;
+        };
+        let phase = std::mem::replace(&mut handler.phase, Phase::Idle);
+        let Phase::Saving(mut work) = phase else {
+            // It ended meanwhile (cancelled); nobody waits for this any more.
+            handler.phase = phase;
+            return;
+        };
+        let value = work.value.take().unwrap_or_default();
+        let uid = work.uid.clone();
+        let after =
+            handler.node.script.batch_ms * 1_000 / u64::from(work.saves_left + work.saved + 1);
+        handler.phase = if ok {
+            Phase::Working(work)
+        } else {
+            Phase::Ending
+        };
+        self.step(place, run, Step::CheckpointSaved { uid, value, ok });
+        self.handler_at(place, run, after);
+    }
+
+    /// A handler gets on.
+    pub(super) fn handler(&mut self, place: Place, run: RunId, ticket: u64) {
+        let stalled_until = self.hosts[place.host as usize].stalled_until;
+        let Some(handler) = self.runs.get_mut(&(place, run)) else {
+            return;
+        };
+        if handler.ticket != ticket {
+            return;
+        }
+        if stalled_until > self.now {
+            self.heap
+                .push(stalled_until, Due::Handler { place, run, ticket });
+            return;
+        }
+        let phase = std::mem::replace(&mut handler.phase, Phase::Idle);
+        let (step, event) = handler.advance(phase);
+        let Some(event) = event else {
+            return;
+        };
+        if let Some(step) = step {
+            self.step(place, run, step);
+        }
+        if matches!(event, RunEvent::Closed) {
+            self.runs.remove(&(place, run));
+        }
+        self.give(place, Given::Run(run, event));
+    }
+
+    /// A probe found a handler that blocks its process: its supervisor starts the process anew.
+    pub(super) fn probe(&mut self, place: Place) {
+        if self.hosts[place.host as usize].generation == place.generation {
+            self.seen.fire("probe_restart");
+            self.crash(place.host, 200);
+        }
+    }
+}
+
+impl HandlerRun<'_> {
+    fn troubles(&self, index: Option<u32>) -> Vec<TroubleKind> {
+        let epoch = self.info.epoch.0;
+        self.node
+            .script
+            .trouble
+            .iter()
+            .filter(|t| t.epoch == 0 || t.epoch == epoch)
+            .filter(|t| t.batch.is_some() && (index.is_none() || t.batch == index))
+            .map(|t| t.kind)
+            .collect()
+    }
+
+    fn hangs(&self) -> bool {
+        let index = match &self.phase {
+            Phase::Working(work) => work.index,
+            Phase::Finalizing => {
+                return self
+                    .node
+                    .script
+                    .trouble
+                    .iter()
+                    .any(|t| t.batch.is_none() && t.kind == TroubleKind::Hangs);
+            }
+            _ => return false,
+        };
+        self.troubles(index).contains(&TroubleKind::Hangs)
+    }
+
+    /// What it says next, and what that means for the history.
+    fn advance(&mut self, phase: Phase) -> (Option<Step>, Option<RunEvent>) {
+        match phase {
+            Phase::Idle => (None, None),
+            Phase::Saving(work) => {
+                self.phase = Phase::Saving(work);
+                (None, None)
+            }
+            Phase::Loading => (None, Some(RunEvent::Loaded { adapter: None })),
+            Phase::Drawing => (None, Some(self.draw())),
+            Phase::Working(work) => self.work(work),
+            Phase::Finalizing => {
+                let epoch = self.info.epoch.0;
+                let trouble = self.node.script.trouble.iter();
+                let kinds: Vec<TroubleKind> = trouble
+                    .filter(|t| t.batch.is_none() && (t.epoch == 0 || t.epoch == epoch))
+                    .map(|t| t.kind)
+                    .collect();
+                if let Some(failed) = failed(&kinds) {
+                    return failed;
+                }
+                let metrics = Metrics::from([(Arc::from("finals"), Json::from(json!(1)))]);
+                let result = Some(Json::from(json!({ "node": self.node.id })));
+                let event = RunEvent::Finalized { metrics, result };
+                (Some(Step::Finalized), Some(event))
+            }
+            Phase::Ending => {
+                let step = Step::Failed {
+                    permanent: false,
+                    cancelled: true,
+                };
+                let event = RunEvent::Failed(failure("cancelled", false, true));
+                (Some(step), Some(event))
+            }
+            Phase::Closing => (Some(Step::Closed), Some(RunEvent::Closed)),
+        }
+    }
+
+    fn draw(&mut self) -> RunEvent {
+        let len = source_len(self.node, self.info.epoch.0);
+        if self.next >= len || self.node.reader.is_some() {
+            return RunEvent::BatchesEnded;
+        }
+        let index = self.next;
+        self.next += 1;
+        RunEvent::Batch {
+            batch_uid: BatchUid::new(source_uid(self.node, index)).expect("a valid uid"),
+            payload: Json::from(json!({ "i": index })),
+            last: self.node.script.says_last && self.next == len,
+        }
+    }
+
+    fn work(&mut self, mut work: Work) -> (Option<Step>, Option<RunEvent>) {
+        if work.saves_left > 0 {
+            work.saves_left -= 1;
+            work.saved += 1;
+            let value = Json::from(json!({
+                "i": work.index, "uid": work.uid.as_str(), "part": work.saved,
+                "token": self.info.token.0,
+            }));
+            work.value = Some(value.clone());
+            let uid = work.uid.clone();
+            self.phase = Phase::Saving(work);
+            let step = Step::Checkpoint {
+                uid,
+                value: value.clone(),
+            };
+            return (Some(step), Some(RunEvent::Checkpoint(value)));
+        }
+        if let Some(failed) = failed(&self.troubles(work.index)) {
+            return failed;
+        }
+        let (artifact, count) = self.artifact(&work);
+        let metrics = Metrics::from([
+            (Arc::from("items"), Json::from(json!(count))),
+            (Arc::from("label"), Json::from(json!(work.uid.as_str()))),
+        ]);
+        let step = Step::Processed { uid: work.uid };
+        let event = RunEvent::Processed {
+            metrics,
+            artifact: Some(Json::from(artifact)),
+        };
+        (Some(step), Some(event))
+    }
+
+    /// What the batch leaves: readers say what they read.
+    fn artifact(&self, work: &Work) -> (Value, usize) {
+        if let (None, Some(index)) = (&self.node.reader, work.index) {
+            let artifact = source_artifact(self.node, index);
+            return (artifact, self.node.script.items as usize);
+        }
+        let payload: Value = work.payload.decode().unwrap_or_default();
+        let items = match payload.get("items") {
+            Some(items) => items.clone(),
+            None => payload["meta"]["items"].clone(),
+        };
+        let parent = match payload.get("parent") {
+            Some(parent) => parent["ref"]["batch_uid"].clone(),
+            None => payload["ref"]["batch_uid"].clone(),
+        };
+        let count = items.as_array().map_or(0, Vec::len);
+        let artifact = json!({
+            "of": self.node.id, "from": payload["from_node"], "parent": parent, "items": items,
+        });
+        (artifact, count)
+    }
+}
+
+fn failed(kinds: &[TroubleKind]) -> Option<(Option<Step>, Option<RunEvent>)> {
+    kinds.iter().find_map(|kind| {
+        let (mut failure, permanent) = match kind {
+            TroubleKind::Transient => (failure("flaky", false, false), false),
+            TroubleKind::RetryAfter { .. } => (failure("busy", false, false), false),
+            TroubleKind::Permanent => (failure("hopeless", true, false), true),
+            TroubleKind::Hangs | TroubleKind::Slow { .. } => return None,
+        };
+        if let TroubleKind::RetryAfter { ms } = kind {
+            failure.retry_after_ms = Some(*ms);
+        }
+        let step = Step::Failed {
+            permanent,
+            cancelled: false,
+        };
+        Some((Some(step), Some(RunEvent::Failed(failure))))
+    })
+}

@@ -1,0 +1,170 @@
+//! What is due, by time and then by order of scheduling.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use flowkit_core::coordinator;
+use flowkit_core::id::OpId;
+use flowkit_core::message::Envelope;
+use flowkit_core::port::{
+    PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
+};
+use flowkit_core::worker::{self, RunEvent, RunId};
+
+use crate::history::Place;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// An input reaches a machine.
+    Give(Place, Given),
+    /// A machine's timer.
+    Timer(Place),
+    /// A handler gets on with its outstanding command.
+    Handler {
+        place: Place,
+        run: RunId,
+        ticket: u64,
+    },
+    /// A request reaches the store.
+    Store(Box<StoreCall>),
+    /// A request reaches the broker.
+    Broker(Box<BrokerCall>),
+    /// The broker no longer lets a read wait.
+    ReadExpires { parked: u64 },
+    /// A message appears in a stream without anyone waiting for it: a late copy, or a client's.
+    Append {
+        stream: Stream,
+        envelope: Arc<Envelope>,
+    },
+    /// A reply reaches a client.
+    ClientGets {
+        client: u32,
+        envelope: Arc<Envelope>,
+    },
+    /// A client looks whether it has to ask again.
+    ClientRetries { client: u32, ask: u64 },
+    /// A host starts its process.
+    Start { host: u32 },
+    /// A stalled process goes on.
+    Resume { host: u32, generation: u32 },
+    /// A probe finds a process with a handler that cannot be ended.
+    Probe { place: Place },
+    /// A timed fault of the plan.
+    Fault { index: usize },
+    /// A timed action of a client.
+    Action { index: usize },
+    /// Faults are over.
+    Heal,
+}
+
+/// An input of either machine.
+#[derive(Debug)]
+pub(crate) enum Given {
+    Wake,
+    Idle,
+    Store(OpId, Result<StoreReply, PortError>),
+    Transport(OpId, Result<TransportReply, PortError>),
+    Run(RunId, RunEvent),
+    Shutdown { grace_ms: u64 },
+}
+
+/// A store request under way.
+#[derive(Debug)]
+pub(crate) struct StoreCall {
+    pub(crate) from: Place,
+    pub(crate) op: OpId,
+    pub(crate) request: StoreRequest,
+    /// How its reply travels.
+    pub(crate) back: Back,
+}
+
+/// A broker request under way.
+#[derive(Debug)]
+pub(crate) struct BrokerCall {
+    pub(crate) from: Place,
+    pub(crate) op: OpId,
+    pub(crate) request: TransportRequest,
+    pub(crate) back: Back,
+}
+
+/// How a reply travels back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Back {
+    /// It takes so many microseconds.
+    After(u64),
+    /// It is lost, or the caller has given up already: the caller was told otherwise.
+    Lost,
+}
+
+impl Given {
+    pub(crate) fn for_coordinator(self) -> Option<coordinator::Input> {
+        Some(match self {
+            Self::Wake => coordinator::Input::Wake,
+            Self::Idle => coordinator::Input::Idle,
+            Self::Store(op, result) => coordinator::Input::StoreDone { op, result },
+            Self::Transport(op, result) => coordinator::Input::TransportDone { op, result },
+            Self::Shutdown { .. } => coordinator::Input::Shutdown,
+            Self::Run(..) => return None,
+        })
+    }
+
+    pub(crate) fn for_worker(self) -> Option<worker::Input> {
+        Some(match self {
+            Self::Wake => worker::Input::Wake,
+            Self::Store(op, result) => worker::Input::StoreDone { op, result },
+            Self::Transport(op, result) => worker::Input::TransportDone { op, result },
+            Self::Run(run, event) => worker::Input::Run { run, event },
+            Self::Shutdown { grace_ms } => worker::Input::Shutdown { grace_ms },
+            Self::Idle => return None,
+        })
+    }
+}
+
+/// The heap: earliest first, then first scheduled first.
+#[derive(Debug, Default)]
+pub(crate) struct Heap {
+    heap: BinaryHeap<Item>,
+    scheduled: u64,
+}
+
+#[derive(Debug)]
+struct Item {
+    at: u64,
+    order: u64,
+    due: Due,
+}
+
+impl Heap {
+    pub(crate) fn push(&mut self, at: u64, due: Due) {
+        self.scheduled += 1;
+        self.heap.push(Item {
+            at,
+            order: self.scheduled,
+            due,
+        });
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(u64, Due)> {
+        self.heap.pop().map(|item| (item.at, item.due))
+    }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Item {}
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // A binary heap gives the greatest first.
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}

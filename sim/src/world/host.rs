@@ -1,0 +1,201 @@
+//! Hosts: a place with clocks where processes start, freeze and die.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use flowkit_core::coordinator::Coordinator;
+use flowkit_core::id::{Incarnation, WorkerId};
+use flowkit_core::port::Stream;
+use flowkit_core::time::{Mono, Now};
+use flowkit_core::worker::Worker;
+
+use super::heap::Due;
+use crate::plan::{Clock, Lost, Server};
+
+/// A place where one process runs at a time.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) clock: HostClock,
+    /// What runs here.
+    pub(crate) kind: Kind,
+    /// Counts process starts.
+    pub(crate) generation: u32,
+    pub(crate) process: Option<Process>,
+    /// The process is frozen until then.
+    pub(crate) stalled_until: u64,
+    /// What reached it meanwhile.
+    pub(crate) waiting: VecDeque<Due>,
+    /// Effects of all its processes.
+    pub(crate) effects: u64,
+    /// Calls of all its processes, by kind, which key their luck.
+    pub(crate) calls: [u64; 4],
+    /// Latest arrival of an append by stream: appends of a process keep their order.
+    pub(crate) last_append: BTreeMap<Stream, u64>,
+    pub(crate) partitions: Vec<Cut>,
+    /// Nothing starts here any more: a newer process has the worker id.
+    pub(crate) retired: bool,
+    /// A restart is scheduled.
+    pub(crate) restarting: bool,
+}
+
+/// What a host runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Coordinator,
+    /// Index into the plan's workers, and the id it has now.
+    Worker(usize, WorkerId),
+    /// One coordinator and every worker of the plan.
+    Embedded,
+}
+
+/// A partition in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) until: u64,
+    pub(crate) from: Server,
+    pub(crate) lost: Lost,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) machines: Vec<Machine>,
+}
+
+/// One machine in a process.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) inner: Inner,
+    /// When its timer is set to fire.
+    pub(crate) timer: Option<u64>,
+    /// An `Idle` input is on its way.
+    pub(crate) idle_due: bool,
+    /// Wakes in a row at one and the same time.
+    pub(crate) wakes: (u64, u32),
+    pub(crate) stopped: bool,
+    /// Newest incarnation that this process registered (workers).
+    pub(crate) incarnation: Incarnation,
+    pub(crate) worker_id: Option<WorkerId>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Inner {
+    Coordinator(Box<Coordinator>),
+    Worker(Box<Worker>),
+}
+
+impl Machine {
+    pub(crate) fn new(inner: Inner, worker_id: Option<WorkerId>) -> Self {
+        Self {
+            inner,
+            timer: None,
+            idle_due: false,
+            wakes: (0, 0),
+            stopped: false,
+            incarnation: Incarnation(0),
+            worker_id,
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Mono> {
+        match &self.inner {
+            Inner::Coordinator(machine) => machine.poll_timeout(),
+            Inner::Worker(machine) => machine.poll_timeout(),
+        }
+    }
+}
+
+impl Host {
+    pub(crate) fn new(kind: Kind, clock: Clock) -> Self {
+        Self {
+            clock: HostClock {
+                plan: clock,
+                stepped_ms: 0,
+            },
+            kind,
+            generation: 0,
+            process: None,
+            stalled_until: 0,
+            waiting: VecDeque::new(),
+            effects: 0,
+            calls: [0; 4],
+            last_append: BTreeMap::new(),
+            partitions: Vec::new(),
+            retired: false,
+            restarting: false,
+        }
+    }
+
+    /// Whether a partition swallows requests to (or replies from) a server now.
+    pub(crate) fn cut(&self, now: u64, from: Server, replies: bool) -> bool {
+        self.partitions.iter().any(|cut| {
+            cut.until > now
+                && cut.from == from
+                && match cut.lost {
+                    Lost::Both => true,
+                    Lost::Requests => !replies,
+                    Lost::Replies => replies,
+                }
+        })
+    }
+}
+
+/// Two clocks of a host as a function of true time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostClock {
+    plan: Clock,
+    pub(crate) stepped_ms: i64,
+}
+
+const WALL_START_MS: i64 = 1_700_000_000_000;
+const MILLION: i128 = 1_000_000;
+
+impl HostClock {
+    /// What the clocks show at a true time in microseconds.
+    pub(crate) fn now(&self, at: u64) -> Now {
+        let wall = WALL_START_MS + i64::try_from(at / 1_000).unwrap_or(0);
+        Now::new(
+            self.mono(at),
+            wall + self.plan.wall_offset_ms + self.stepped_ms,
+        )
+    }
+
+    fn mono(&self, at: u64) -> u64 {
+        let run = i128::from(at) * (MILLION + i128::from(self.plan.drift_ppm)) / MILLION / 1_000;
+        self.plan.mono_offset_ms + u64::try_from(run).unwrap_or(0)
+    }
+
+    /// First true time in microseconds at which the monotonic clock shows `mono` or more.
+    pub(crate) fn when(&self, mono: Mono) -> u64 {
+        let run = i128::from(mono.0.saturating_sub(self.plan.mono_offset_ms));
+        let rate = MILLION + i128::from(self.plan.drift_ppm);
+        let mut at = u64::try_from(run * 1_000 * MILLION / rate).unwrap_or(u64::MAX / 2);
+        while self.mono(at) < mono.0 {
+            at += 1;
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_shows_a_moment_first_when_it_says_so() {
+        for drift_ppm in [-400, 0, 371] {
+            let clock = HostClock {
+                plan: Clock {
+                    mono_offset_ms: 777,
+                    drift_ppm,
+                    wall_offset_ms: 0,
+                },
+                stepped_ms: 0,
+            };
+            for mono in [777, 778, 1_000, 123_456] {
+                let at = clock.when(Mono(mono));
+                assert!(clock.now(at).mono.0 >= mono);
+                assert!(at == 0 || clock.now(at - 1).mono.0 < mono);
+            }
+        }
+    }
+}

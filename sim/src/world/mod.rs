@@ -1,0 +1,257 @@
+//! The world of tier 0: hosts, two servers, a network, handlers and clients, driven by one heap of
+//! events. No clock, no thread, no randomness but what the plan keys.
+
+mod calls;
+mod clients;
+mod faults;
+mod handlers;
+mod heap;
+mod host;
+mod observer;
+mod processes;
+mod servers;
+
+pub(crate) use handlers::{source_artifact, source_len, source_uid};
+
+use std::collections::BTreeMap;
+
+use flowkit_core::coordinator;
+use flowkit_core::worker::{self, RunId};
+use flowkit_memory::{BrokerModel, StoreModel};
+
+use crate::checkers::{Broken, Finish};
+use crate::dice::Dice;
+use crate::history::{Event, Place, What};
+use crate::plan::{Plan, When};
+use clients::Client;
+use faults::Pending;
+use handlers::HandlerRun;
+use heap::{Due, Heap};
+use host::{Host, Kind};
+use observer::Observer;
+use servers::Parked;
+
+/// What a draw is for; part of its key.
+#[derive(Clone, Copy, Debug)]
+enum Luck {
+    Network = 1,
+    Handler = 2,
+    Client = 3,
+    Process = 4,
+}
+
+/// One run of one plan.
+#[derive(Debug)]
+pub(crate) struct World<'p> {
+    plan: &'p Plan,
+    /// True time in microseconds.
+    now: u64,
+    heap: Heap,
+    hosts: Vec<Host>,
+    store: StoreModel,
+    broker: BrokerModel,
+    parked: BTreeMap<u64, Parked>,
+    /// Numbers parked reads, clients' asks and draws that have no other key.
+    counter: u64,
+    clients: Vec<Client>,
+    runs: BTreeMap<(Place, RunId), HandlerRun<'p>>,
+    pending: Pending,
+    /// Commits that reached the store.
+    commits: u64,
+    /// Both servers: away until, slow until and by how much.
+    away: [u64; 2],
+    slow: [(u64, u64); 2],
+    healed: bool,
+    seen: Observer<'p>,
+    coordinator_effects: Vec<coordinator::Effect>,
+    worker_effects: Vec<worker::Effect>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) fired: BTreeMap<&'static str, u64>,
+    pub(crate) trace_hash: u64,
+    pub(crate) trace_events: u64,
+    /// True time at the end.
+    pub(crate) ended_ms: u64,
+    /// Time from healing until every task was settled; absent if they never were.
+    pub(crate) settled_after_ms: Option<u64>,
+    /// Longest time two handlers of one node overlapped.
+    pub(crate) overlap_ms: u64,
+    /// Effects of each host.
+    pub(crate) effects: Vec<u64>,
+    pub(crate) history: Vec<Event>,
+}
+
+/// Runs a plan to its end.
+pub(crate) fn run(plan: &Plan, keep_history: bool) -> Outcome {
+    let mut world = World::new(plan, keep_history);
+    world.start();
+    let settled = world.drive();
+    world.finish(settled)
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p Plan, keep_history: bool) -> Self {
+        let world = &plan.world;
+        let kinds: Vec<Kind> = if world.embedded {
+            vec![Kind::Embedded]
+        } else {
+            let coordinators = (0..world.coordinators).map(|_| Kind::Coordinator);
+            let workers = world
+                .workers
+                .iter()
+                .enumerate()
+                .map(|(index, worker)| Kind::Worker(index, processes::worker_id(&worker.id)));
+            coordinators.chain(workers).collect()
+        };
+        let hosts = kinds
+            .into_iter()
+            .enumerate()
+            .map(|(index, kind)| {
+                Host::new(kind, world.clocks.get(index).copied().unwrap_or_default())
+            })
+            .collect();
+        Self {
+            plan,
+            now: 0,
+            heap: Heap::default(),
+            hosts,
+            store: if world.embedded {
+                StoreModel::two_phase()
+            } else {
+                StoreModel::durable()
+            },
+            broker: BrokerModel::new(),
+            parked: BTreeMap::new(),
+            counter: 0,
+            clients: (0..world.clients).map(Client::new).collect(),
+            runs: BTreeMap::new(),
+            pending: Pending::default(),
+            commits: 0,
+            away: [0; 2],
+            slow: [(0, 0); 2],
+            healed: false,
+            seen: Observer::new(plan, keep_history),
+            coordinator_effects: Vec::new(),
+            worker_effects: Vec::new(),
+        }
+    }
+
+    /// Puts the first events onto the heap.
+    fn start(&mut self) {
+        self.count_actions();
+        for (index, action) in self.plan.actions.iter().enumerate() {
+            match action.when {
+                When::At { ms } => self.heap.push(ms * 1_000, Due::Action { index }),
+                when => self.pending.actions.push((when, index)),
+            }
+        }
+        for (index, fault) in self.plan.faults.iter().enumerate() {
+            match faults::when(fault) {
+                Some(When::At { ms }) => self.heap.push(ms * 1_000, Due::Fault { index }),
+                Some(when) => self.pending.add(when, faults::host(fault), index),
+                None => {}
+            }
+        }
+        self.heap.push(self.plan.heal_ms * 1_000, Due::Heal);
+        for host in 0..self.hosts.len() {
+            let mut dice = self.dice(Luck::Process, host as u64, 0);
+            let at = dice.between(0, 20_000);
+            self.heap.push(
+                at,
+                Due::Start {
+                    host: host_number(host),
+                },
+            );
+        }
+    }
+
+    fn dice(&self, luck: Luck, a: u64, b: u64) -> Dice {
+        Dice::keyed(self.plan.seed, [luck as u64, a, b])
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// Runs until every task is settled (and a while longer), or the bound is over.
+    fn drive(&mut self) -> Option<u64> {
+        let heal = self.plan.heal_ms * 1_000;
+        let bound = heal + self.plan.settle_bound_ms() * 1_000;
+        // Late words of zombies still arrive after everything is settled.
+        let linger = (self.plan.world.lease_ttl_ms + 2_000) * 1_000;
+        let mut settled = None;
+        while let Some((at, due)) = self.heap.pop() {
+            let end = settled.map_or(bound, |at: u64| at + linger);
+            if at > end || !self.seen.broken.is_empty() {
+                break;
+            }
+            self.now = at.max(self.now);
+            self.dispatch(due);
+            self.trigger();
+            if settled.is_none() && self.healed && self.clients.iter().all(Client::is_content) {
+                settled = Some(self.now);
+            }
+        }
+        settled.map(|at| at.saturating_sub(heal) / 1_000)
+    }
+
+    fn dispatch(&mut self, due: Due) {
+        match due {
+            Due::Give(to, given) => self.give(to, given),
+            Due::Timer(place) => self.timer(place),
+            Due::Handler { place, run, ticket } => self.handler(place, run, ticket),
+            Due::Store(call) => self.store_call(*call),
+            Due::Broker(call) => self.broker_call(*call),
+            Due::ReadExpires { parked } => self.read_expires(parked),
+            Due::Append { stream, envelope } => {
+                let _ = self.append(stream, envelope);
+            }
+            Due::ClientGets { client, envelope } => self.client_gets(client, &envelope),
+            Due::ClientRetries { client, ask } => self.client_retries(client, ask),
+            Due::Start { host } => self.start_process(host),
+            Due::Resume { host, generation } => self.resume(host, generation),
+            Due::Probe { place } => self.probe(place),
+            Due::Fault { index } => self.fault(index),
+            Due::Action { index } => self.action(index),
+            Due::Heal => self.heal(),
+        }
+    }
+
+    fn note(&mut self, what: What) {
+        self.seen.note(self.now, what);
+    }
+
+    fn finish(mut self, settled_after_ms: Option<u64>) -> Outcome {
+        // A broken promise ends a run early; what is unfinished then is no further fault.
+        if self.seen.broken.is_empty() {
+            let finish = Finish {
+                plan: self.plan,
+                now: self.now,
+                settled: settled_after_ms.is_some(),
+                tables: self.store.synced(),
+            };
+            self.seen.judges.finish(&finish, &mut self.seen.broken);
+        }
+        Outcome {
+            fired: self.seen.fired,
+            trace_hash: self.seen.trace.finish(),
+            trace_events: self.seen.trace.events(),
+            ended_ms: self.now / 1_000,
+            settled_after_ms,
+            overlap_ms: self.seen.judges.overlap_us() / 1_000,
+            effects: self.hosts.iter().map(|host| host.effects).collect(),
+            history: self.seen.history.take().unwrap_or_default(),
+            broken: self.seen.broken,
+        }
+    }
+}
+
+/// Hosts are few.
+fn host_number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

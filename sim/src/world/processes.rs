@@ -1,0 +1,430 @@
+//! Processes: start, inputs, effects, timers, crash, stall, stop.
+
+use flowkit_core::coordinator::{self, Coordinator};
+use flowkit_core::id::{ClientId, Incarnation, Role, ShardId, WorkerId};
+use flowkit_core::port::Stream;
+use flowkit_core::worker::{self, Worker};
+use flowkit_memory::BrokerModel;
+
+use super::heap::{Due, Given};
+use super::host::{Inner, Kind, Machine, Process};
+use super::{Luck, World, host_number};
+use crate::checkers::Broken;
+use crate::history::{Life, Place, Step, What};
+
+/// Wakes in a row at one moment that no sane machine asks for.
+const WAKES_MAX: u32 = 1_000;
+
+pub(super) fn worker_id(text: &str) -> WorkerId {
+    WorkerId::new(text).expect("a plan's worker ids are valid")
+}
+
+impl World<'_> {
+    fn alive(&self, place: Place) -> bool {
+        let host = &self.hosts[place.host as usize];
+        host.generation == place.generation && host.process.is_some()
+    }
+
+    fn machine(&mut self, place: Place) -> Option<&mut Machine> {
+        let host = &mut self.hosts[place.host as usize];
+        if host.generation != place.generation {
+            return None;
+        }
+        let process = host.process.as_mut()?;
+        process.machines.get_mut(place.machine as usize)
+    }
+
+    /// The worker id of a machine.
+    pub(super) fn worker_of(&mut self, place: Place) -> Option<WorkerId> {
+        self.machine(place)?.worker_id.clone()
+    }
+
+    pub(super) fn registered(&mut self, place: Place, incarnation: Incarnation) {
+        if let Some(machine) = self.machine(place) {
+            machine.incarnation = incarnation;
+        }
+    }
+
+    pub(super) fn start_process(&mut self, host: u32) {
+        let index = host as usize;
+        self.hosts[index].restarting = false;
+        if self.hosts[index].process.is_some() || self.hosts[index].retired {
+            return;
+        }
+        self.hosts[index].generation += 1;
+        self.hosts[index].stalled_until = 0;
+        let generation = self.hosts[index].generation;
+        let machines = match self.hosts[index].kind.clone() {
+            Kind::Coordinator => vec![self.coordinator(host, generation)],
+            Kind::Worker(plan, id) => vec![self.worker(plan, &id)],
+            Kind::Embedded => {
+                self.open_embedded();
+                let mut machines = vec![self.coordinator(host, generation)];
+                for plan in 0..self.plan.world.workers.len() {
+                    let id = worker_id(&self.plan.world.workers[plan].id);
+                    machines.push(self.worker(plan, &id));
+                }
+                machines
+            }
+        };
+        let count = host_number(machines.len());
+        self.hosts[index].process = Some(Process { machines });
+        for machine in 0..count {
+            let place = Place {
+                host,
+                generation,
+                machine,
+            };
+            self.note(What::Process {
+                place,
+                what: Life::Started,
+            });
+            self.heap.push(self.now, Due::Give(place, Given::Wake));
+        }
+    }
+
+    fn coordinator(&self, host: u32, generation: u32) -> Machine {
+        let world = &self.plan.world;
+        let owner = ClientId::new(format!("coordinator-{host}-{generation}"));
+        let owner = owner.expect("a valid id");
+        let seed = self
+            .dice(Luck::Process, u64::from(host), u64::from(generation))
+            .draw();
+        let mut config = coordinator::Config::new(owner, seed);
+        config.shards = world.shards;
+        config.inboxes = world.inboxes;
+        config.shard_lease_ttl_ms = world.shard_lease_ttl_ms;
+        config.lease_ttl_ms = world.lease_ttl_ms;
+        config.clock_rate_error_ppm = world.clock_rate_error_ppm;
+        config.cancel_grace_ms = world.cancel_grace_ms;
+        config.accept_timeout_ms = world.accept_timeout_ms;
+        config.applies_before_sync = world.embedded;
+        config.predecessors_dead = world.embedded;
+        Machine::new(Inner::Coordinator(Box::new(Coordinator::new(config))), None)
+    }
+
+    fn worker(&self, plan: usize, id: &WorkerId) -> Machine {
+        let world = &self.plan.world;
+        let plan = &world.workers[plan];
+        let roles = plan
+            .roles
+            .iter()
+            .map(|role| Role::new(role).expect("a valid role"));
+        let mut config = worker::Config::new(id.clone(), roles.collect(), plan.capacity);
+        config.shards = world.shards;
+        config.inboxes = world.inboxes;
+        config.hb_interval_ms = world.hb_interval_ms;
+        config.announce_interval_ms = world.announce_interval_ms;
+        config.db_cancel_poll_ms = world.db_cancel_poll_ms;
+        Machine::new(
+            Inner::Worker(Box::new(Worker::new(config))),
+            Some(id.clone()),
+        )
+    }
+
+    /// The broker of an embedded engine died with its process: its shard logs start where the
+    /// shard records say.
+    fn open_embedded(&mut self) {
+        self.broker = BrokerModel::new();
+        for shard in (0..self.plan.world.shards).map(ShardId) {
+            if let Some(record) = self.store.synced().shard(shard) {
+                let next = record.next;
+                self.broker.set_start(Stream::Shard(shard), next);
+            }
+        }
+    }
+
+    /// Hands an input to a machine and carries out what it wants.
+    pub(super) fn give(&mut self, to: Place, given: Given) {
+        if !self.alive(to) {
+            return;
+        }
+        let index = to.host as usize;
+        if self.hosts[index].stalled_until > self.now {
+            self.hosts[index].waiting.push_back(Due::Give(to, given));
+            return;
+        }
+        let now = self.hosts[index].clock.now(self.now);
+        let mut wants_idle = !matches!(given, Given::Idle);
+        let mut coordinator_effects = std::mem::take(&mut self.coordinator_effects);
+        let mut worker_effects = std::mem::take(&mut self.worker_effects);
+        if let Some(machine) = self.machine(to) {
+            if machine.stopped {
+                return;
+            }
+            machine.idle_due &= wants_idle;
+            match &mut machine.inner {
+                Inner::Coordinator(inner) => {
+                    if let Some(input) = given.for_coordinator() {
+                        inner.handle(now, input, &mut coordinator_effects);
+                        inner.check_invariants();
+                    }
+                }
+                Inner::Worker(inner) => {
+                    wants_idle = false;
+                    if let Some(input) = given.for_worker() {
+                        inner.handle(now, input, &mut worker_effects);
+                        inner.check_invariants();
+                    }
+                }
+            }
+        }
+        for effect in coordinator_effects.drain(..) {
+            if !self.alive(to) {
+                break;
+            }
+            self.coordinator_effect(to, effect);
+            self.count_effect(to);
+        }
+        for effect in worker_effects.drain(..) {
+            if !self.alive(to) {
+                break;
+            }
+            self.worker_effect(to, effect);
+            self.count_effect(to);
+        }
+        coordinator_effects.clear();
+        worker_effects.clear();
+        self.coordinator_effects = coordinator_effects;
+        self.worker_effects = worker_effects;
+        self.rearm(to, wants_idle);
+    }
+
+    fn count_effect(&mut self, place: Place) {
+        self.hosts[place.host as usize].effects += 1;
+        let effects = self.hosts[place.host as usize].effects;
+        self.effect_trigger(place.host, effects);
+    }
+
+    fn coordinator_effect(&mut self, from: Place, effect: coordinator::Effect) {
+        match effect {
+            coordinator::Effect::Store { op, request } => self.ask_store(from, op, request),
+            coordinator::Effect::Transport { op, request } => self.ask_broker(from, op, request),
+            coordinator::Effect::Report(_) => {}
+            coordinator::Effect::Stopped => self.stopped(from, false),
+        }
+    }
+
+    fn worker_effect(&mut self, from: Place, effect: worker::Effect) {
+        match effect {
+            worker::Effect::Store { op, request } => self.ask_store(from, op, request),
+            worker::Effect::Transport { op, request } => self.ask_broker(from, op, request),
+            worker::Effect::Run { run, command } => self.command(from, run, command),
+            worker::Effect::Report(_) => {}
+            worker::Effect::Stopped { superseded } => self.stopped(from, superseded),
+        }
+    }
+
+    /// Sets the machine's timer to what it asks for now.
+    fn rearm(&mut self, place: Place, wants_idle: bool) {
+        let clock = self.hosts[place.host as usize].clock;
+        let earliest = self.now;
+        let Some(machine) = self.machine(place) else {
+            return;
+        };
+        if machine.stopped {
+            return;
+        }
+        let at = machine
+            .poll_timeout()
+            .map(|mono| clock.when(mono).max(earliest));
+        let idle = wants_idle && !machine.idle_due;
+        machine.idle_due |= wants_idle;
+        let fresh = at.is_some() && machine.timer != at;
+        machine.timer = at;
+        if idle {
+            self.heap.push(earliest, Due::Give(place, Given::Idle));
+        }
+        if fresh && let Some(at) = at {
+            self.heap.push(at, Due::Timer(place));
+        }
+    }
+
+    pub(super) fn timer(&mut self, place: Place) {
+        if !self.alive(place) {
+            return;
+        }
+        let host = &mut self.hosts[place.host as usize];
+        if host.stalled_until > self.now {
+            host.waiting.push_back(Due::Timer(place));
+            return;
+        }
+        let now = self.now;
+        let Some(machine) = self.machine(place) else {
+            return;
+        };
+        // A timer that was set anew meanwhile is stale (after a stall, any passed one is due).
+        if machine.timer.is_none_or(|at| at > now) {
+            return;
+        }
+        machine.timer = None;
+        machine.wakes = if machine.wakes.0 == now {
+            (now, machine.wakes.1 + 1)
+        } else {
+            (now, 1)
+        };
+        if machine.wakes.1 > WAKES_MAX {
+            let what = format!("the machine at {place:?} asks to be woken at once, for ever");
+            self.seen.broken.push(Broken::new("livelock", now, what));
+            return;
+        }
+        self.give(place, Given::Wake);
+    }
+
+    /// The machine is done.
+    fn stopped(&mut self, place: Place, superseded: bool) {
+        let now = self.now;
+        let Some(machine) = self.machine(place) else {
+            return;
+        };
+        machine.stopped = true;
+        machine.timer = None;
+        let index = place.host as usize;
+        let all = self.hosts[index]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.machines.iter().all(|machine| machine.stopped));
+        if superseded {
+            self.seen.fire("superseded");
+            self.hosts[index].retired = true;
+        }
+        if all {
+            self.end_process(place.host, Life::Stopped);
+            if !self.hosts[index].retired && !self.hosts[index].restarting {
+                self.hosts[index].restarting = true;
+                self.heap
+                    .push(now + 300_000, Due::Start { host: place.host });
+            }
+        }
+    }
+
+    /// The process dies at once.
+    pub(super) fn crash(&mut self, host: u32, down_ms: u64) {
+        let index = host as usize;
+        if self.hosts[index].process.is_none() {
+            return;
+        }
+        self.end_process(host, Life::Crashed);
+        if matches!(self.hosts[index].kind, Kind::Embedded) {
+            self.lose_unsynced(host);
+        }
+        self.restart_in(host, down_ms);
+    }
+
+    pub(super) fn restart_in(&mut self, host: u32, down_ms: u64) {
+        self.hosts[host as usize].restarting = true;
+        self.heap
+            .push(self.now + down_ms * 1_000, Due::Start { host });
+    }
+
+    fn end_process(&mut self, host: u32, what: Life) {
+        let index = host as usize;
+        let generation = self.hosts[index].generation;
+        self.hosts[index].process = None;
+        self.hosts[index].waiting.clear();
+        self.hosts[index].last_append.clear();
+        let place = Place {
+            host,
+            generation,
+            machine: 0,
+        };
+        self.note(What::Process { place, what });
+        let gone: Vec<_> = self
+            .runs
+            .keys()
+            .filter(|(at, _)| at.host == host)
+            .copied()
+            .collect();
+        for key in gone {
+            if let Some(run) = self.runs.remove(&key) {
+                self.note(What::Handler {
+                    run: run.info,
+                    step: Step::Lost,
+                });
+            }
+        }
+    }
+
+    /// An embedded engine died: commits that were not synced are gone, maybe but for the first.
+    fn lose_unsynced(&mut self, host: u32) {
+        let generation = u64::from(self.hosts[host as usize].generation);
+        let mut dice = self.dice(Luck::Process, 1_000 + u64::from(host), generation);
+        let unsynced = self.store.unsynced_commits();
+        if unsynced > 0 {
+            let keep = usize::try_from(dice.between(0, unsynced as u64)).unwrap_or(0);
+            if keep < unsynced {
+                self.seen.fire("unsynced_lost");
+            }
+            self.store.crash_keeping(keep);
+        } else {
+            self.store.crash();
+        }
+        // One shard per store is what an embedded engine has; with more, commits of all of them
+        // carry their own seq, and the ledger is told by the newest surviving one of each.
+        let seq = self.synced_seq();
+        let changes = self.seen.ledger.undo_above(seq);
+        if !changes.is_empty() {
+            self.note(What::Undone { changes });
+        }
+        self.parked.clear();
+    }
+
+    pub(super) fn synced_seq(&self) -> u64 {
+        let record = self.store.synced().shard(ShardId(0));
+        record.map_or(0, |record| record.commit_seq)
+    }
+
+    /// Freezes a process.
+    pub(super) fn stall(&mut self, host: u32, for_ms: u64) {
+        let index = host as usize;
+        if self.hosts[index].process.is_none() {
+            return;
+        }
+        let until = self.now + for_ms * 1_000;
+        if until <= self.hosts[index].stalled_until {
+            return;
+        }
+        self.hosts[index].stalled_until = until;
+        let generation = self.hosts[index].generation;
+        self.note(What::Process {
+            place: Place {
+                host,
+                generation,
+                machine: 0,
+            },
+            what: Life::Stalled,
+        });
+        self.heap.push(until, Due::Resume { host, generation });
+    }
+
+    pub(super) fn resume(&mut self, host: u32, generation: u32) {
+        let index = host as usize;
+        if self.hosts[index].generation != generation
+            || self.hosts[index].process.is_none()
+            || self.hosts[index].stalled_until > self.now
+        {
+            return;
+        }
+        self.note(What::Process {
+            place: Place {
+                host,
+                generation,
+                machine: 0,
+            },
+            what: Life::Resumed,
+        });
+        // A driver may look at its timers or at its inputs first.
+        let mut waiting = std::mem::take(&mut self.hosts[index].waiting);
+        let timers_first = self
+            .dice(Luck::Process, 2_000 + u64::from(host), self.now)
+            .permille(500);
+        if timers_first {
+            waiting
+                .make_contiguous()
+                .sort_by_key(|due| !matches!(due, Due::Timer(_)));
+        }
+        for due in waiting {
+            self.heap.push(self.now, due);
+        }
+    }
+}
