@@ -2,11 +2,12 @@
 //! without the engine.
 //!
 //! ```text
-//! cargo run --release -p flowkit-store-embedded --example throughput -- [rate] [records] [seconds] [tasks] [folder]
+//! cargo run --release -p flowkit-store-embedded --example throughput -- [rate] [records] [seconds] [tasks] [order] [folder]
 //! ```
 //! `rate`: records per second, 0 = as fast as possible (default 50000). `records`: per commit
 //! (default 512). `seconds`: of measuring (default 10). `tasks`: in flight before it starts (default
-//! 100000). `folder`: for the data (default: a new one below the system's temporary folder).
+//! 100000). `order`: grants go to the oldest of the backlog (`near`, the default) or to any of it
+//! (`any`: the worst case for a B-tree). `folder`: for the data (default: a new one below the system's temporary folder).
 //!
 //! A task has one node and one batch: submit writes task and node, grant both, a batch the node and
 //! an artifact, the end both. One commit is in flight at a time, and one sync beside it. Processor
@@ -38,13 +39,25 @@ fn main() -> Result<()> {
     let mut number = |default: u64| args.next().map_or(Ok(default), |text| text.parse());
     let (rate, records, seconds) = (number(50_000)?, number(512)?, number(10)?);
     let tasks = number(100_000)?;
+    let any = match args.next().as_deref() {
+        None | Some("near") => false,
+        Some("any") => true,
+        Some(other) => return Err(format!("`{other}` is neither `near` nor `any`").into()),
+    };
     let temporary = std::env::temp_dir().join(format!("flowkit-store-{}", std::process::id()));
     let folder = args.next().map_or_else(|| temporary.clone(), PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(measure(&folder, rate, records as usize, seconds, tasks))?;
+    runtime.block_on(measure(
+        &folder,
+        rate,
+        records as usize,
+        seconds,
+        tasks,
+        any,
+    ))?;
     if folder == temporary {
         std::fs::remove_dir_all(folder)?;
     }
@@ -57,11 +70,15 @@ async fn measure(
     records: usize,
     seconds: u64,
     tasks: u64,
+    any: bool,
 ) -> Result<()> {
     let store = Arc::new(EmbeddedStore::open(folder)?);
     println!("resident, empty: {} MB", resident_mb());
     let mut owner = Owner::take(store.clone()).await?;
-    let mut load = Load::default();
+    let mut load = Load {
+        any,
+        ..Load::default()
+    };
     while (load.queued.len() as u64) < tasks {
         let batch = load.submissions(records);
         owner.commit(batch).await?;
@@ -175,6 +192,9 @@ async fn timed<T, E>(
 /// Tasks on their way.
 #[derive(Default)]
 struct Load {
+    /// Grants go to any task of the backlog.
+    any: bool,
+    random: u64,
     made: u64,
     queued: VecDeque<u64>,
     granted: VecDeque<u64>,
@@ -203,7 +223,7 @@ impl Load {
                 batch.insert(key, record);
             };
             self.submit(&mut put);
-            if let Some(number) = self.queued.pop_front() {
+            if let Some(number) = self.next_queued() {
                 put(task(number, TaskState::Running, 2));
                 put(node(number, NodeState::Running, 2));
                 self.granted.push_back(number);
@@ -224,6 +244,18 @@ impl Load {
             }
         }
         batch.into_values().collect()
+    }
+
+    fn next_queued(&mut self) -> Option<u64> {
+        if self.any && !self.queued.is_empty() {
+            self.random = self
+                .random
+                .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                .wrapping_add(1);
+            let place = (self.random >> 32) as usize % self.queued.len();
+            self.queued.swap(0, place);
+        }
+        self.queued.pop_front()
     }
 
     fn submit(&mut self, put: &mut impl FnMut(Record)) {
