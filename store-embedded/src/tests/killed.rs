@@ -12,11 +12,8 @@ use crate::{EmbeddedStore, OpenError};
 const FOLDER: &str = "FLOWKIT_TEST_KILLED_FOLDER";
 
 /// The process that is killed: commits and syncs for ever.
-#[tokio::test]
-#[ignore = "run as a process of its own by the test below"]
-async fn child() {
-    let folder = std::env::var_os(FOLDER).expect("set by the test below");
-    let mut owner = Owner::of(EmbeddedStore::open(Path::new(&folder)).unwrap()).await;
+async fn child(folder: &Path) {
+    let mut owner = Owner::of(EmbeddedStore::open(folder).unwrap()).await;
     for number in 0_u64.. {
         let records = (0..20)
             .map(|n| put_task(task(&format!("{number}-{n}"))))
@@ -31,17 +28,18 @@ async fn child() {
     }
 }
 
+/// The test runs itself once more as the process that it kills.
 #[tokio::test]
 async fn a_killed_process_leaves_a_free_folder_and_all_that_it_synced() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return child(Path::new(&folder)).await;
+    }
+    const NAME: &str =
+        "tests::killed::a_killed_process_leaves_a_free_folder_and_all_that_it_synced";
     let folder = tempfile::tempdir().unwrap();
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "tests::killed::child",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", NAME, "--nocapture"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .spawn()
