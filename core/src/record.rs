@@ -344,6 +344,8 @@ pub struct WorkerRecord {
     pub worker_id: WorkerId,
     /// Its newest process start.
     pub incarnation: Incarnation,
+    /// Drawn by that process start: tells a repeat of its registration from another start's.
+    pub start_nonce: u64,
     /// Roles of that process.
     pub roles: Vec<Role>,
     /// Nodes it runs at once.

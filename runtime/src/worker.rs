@@ -100,8 +100,9 @@ impl Worker {
             done,
         };
         engine.adopt(handle.clone());
+        let start_nonce = engine.ids().random64();
         tokio::spawn(async move {
-            let mut config = Config::new(worker_id, roles, capacity);
+            let mut config = Config::new(worker_id, roles, capacity, start_nonce);
             settings.apply(&mut config);
             let outcome = async {
                 if let Some(deployment) = deployment(&engine, stop_seen.clone()).await? {

@@ -1,7 +1,6 @@
 //! The store itself: each request to where it is carried out.
 
 use async_trait::async_trait;
-use flowkit_core::id::Incarnation;
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use flowkit_core::record::{RECORD_VERSION, ScratchRecord, WorkerRecord};
 use redb::{ReadTransaction, ReadableDatabase, StorageBackend, backends::FileBackend};
@@ -204,6 +203,8 @@ impl EmbeddedStore {
             }
             Ask::RegisterWorker {
                 worker_id,
+                expected,
+                start_nonce,
                 roles,
                 capacity,
                 inbox,
@@ -212,7 +213,8 @@ impl EmbeddedStore {
                 let worker = WorkerRecord {
                     version: RECORD_VERSION,
                     worker_id,
-                    incarnation: Incarnation(0),
+                    incarnation: expected.next(),
+                    start_nonce,
                     roles,
                     capacity,
                     inbox,

@@ -58,6 +58,7 @@ macro_rules! store_conformance {
                 large_values_come_back_whole,
             ],
             workers: [
+                a_registration_raises_only_from_what_it_expects,
                 every_registration_raises_the_incarnation,
                 a_registration_writes_the_whole_record,
                 grants_are_read_in_order_and_unknown_nodes_are_none,

@@ -157,6 +157,7 @@ impl Workers {
                 version: RECORD_VERSION,
                 worker_id: id.clone(),
                 incarnation: online.incarnation,
+                start_nonce: 0,
                 roles: online.capabilities.roles.clone(),
                 capacity: online.capacity.tasks,
                 inbox: online.inbox,

@@ -116,10 +116,16 @@ pub enum StoreRequest {
     },
     /// Every worker's record. -> `Workers`
     ReadWorkers,
-    /// Raise a worker's incarnation and write its record. -> `Registered`. A repeat raises again.
+    /// Raise a worker's incarnation from the expected one and write its record. -> `Registered`;
+    /// also if the very same start had raised it. `IncarnationIs` if another one is stored:
+    /// nothing was written. So a late copy never raises above a living process.
     RegisterWorker {
         /// The worker.
         worker_id: WorkerId,
+        /// The incarnation before; 0 for a worker that never registered.
+        expected: Incarnation,
+        /// Drawn by this process start.
+        start_nonce: u64,
         /// Its roles.
         roles: Vec<Role>,
         /// Nodes it runs at once.
@@ -246,6 +252,8 @@ pub enum StoreReply {
     Workers(Vec<WorkerRecord>),
     /// The new incarnation.
     Registered(Incarnation),
+    /// Not registered: the stored incarnation is not the expected one.
+    IncarnationIs(Incarnation),
     /// Grants of the asked nodes, in order; the asking worker's newest incarnation.
     Grants {
         /// The asking worker's newest incarnation, as stored.

@@ -15,6 +15,8 @@ pub struct Config {
     pub roles: Vec<Role>,
     /// Nodes it runs at once, all roles together.
     pub capacity: u32,
+    /// Drawn at random by each process start: no other start of the id may have it.
+    pub start_nonce: u64,
     /// Its version, for people.
     pub worker_version: Arc<str>,
     /// Shards of the deployment.
@@ -44,11 +46,12 @@ pub struct Config {
 impl Config {
     /// The defaults of the worker guide for one worker of one role set.
     #[must_use]
-    pub fn new(worker_id: WorkerId, roles: Vec<Role>, capacity: u32) -> Self {
+    pub fn new(worker_id: WorkerId, roles: Vec<Role>, capacity: u32, start_nonce: u64) -> Self {
         Self {
             worker_id,
             roles,
             capacity,
+            start_nonce,
             worker_version: Arc::from("2.0.0"),
             shards: 1,
             inboxes: 1,

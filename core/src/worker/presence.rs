@@ -76,8 +76,14 @@ impl Worker {
             return;
         }
         self.inbox_next = end;
+        self.register(Incarnation(0), now, out);
+    }
+
+    fn register(&mut self, expected: Incarnation, now: Now, out: &mut Vec<Effect>) {
         let request = StoreRequest::RegisterWorker {
             worker_id: self.config.worker_id.clone(),
+            expected,
+            start_nonce: self.config.start_nonce,
             roles: self.config.roles.clone(),
             capacity: self.config.capacity,
             inbox: inbox_of(self.config.worker_id.as_str(), self.config.inboxes),
@@ -92,11 +98,15 @@ impl Worker {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        let Ok(StoreReply::Registered(incarnation)) = result else {
-            self.boot_failures += 1;
-            let wait_ms = self.backoff_ms(self.boot_failures);
-            self.timers.set(Timer::Boot, now.mono.after(wait_ms));
-            return;
+        let incarnation = match result {
+            Ok(StoreReply::Registered(incarnation)) => incarnation,
+            Ok(StoreReply::IncarnationIs(stored)) => return self.register(stored, now, out),
+            _ => {
+                self.boot_failures += 1;
+                let wait_ms = self.backoff_ms(self.boot_failures);
+                self.timers.set(Timer::Boot, now.mono.after(wait_ms));
+                return;
+            }
         };
         self.boot_failures = 0;
         self.incarnation = incarnation;

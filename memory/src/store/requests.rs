@@ -130,19 +130,22 @@ impl StoreModel {
             }
             StoreRequest::RegisterWorker {
                 worker_id,
+                expected,
+                start_nonce,
                 roles,
                 capacity,
                 inbox,
                 worker_version,
-            } => StoreReply::Registered(self.side.register(WorkerRecord {
+            } => self.side.register(WorkerRecord {
                 version: RECORD_VERSION,
                 worker_id: worker_id.clone(),
-                incarnation: Incarnation(0),
+                incarnation: expected.next(),
+                start_nonce: *start_nonce,
                 roles: roles.clone(),
                 capacity: *capacity,
                 inbox: *inbox,
                 worker_version: worker_version.clone(),
-            })),
+            }),
             StoreRequest::ReadGrants { worker_id, nodes } => {
                 let worker = self.side.workers.get(worker_id);
                 let grants = nodes

@@ -4,6 +4,7 @@
 use flowkit_core::id::{BatchUid, ClientId, Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::port::LeaseView;
+use flowkit_core::port::StoreReply;
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
 use std::collections::BTreeMap;
 
@@ -68,14 +69,18 @@ impl Side {
         self.leases.clear();
     }
 
-    pub(super) fn register(&mut self, mut worker: WorkerRecord) -> Incarnation {
+    pub(super) fn register(&mut self, worker: WorkerRecord) -> StoreReply {
+        let raised = worker.incarnation;
         let before = self.workers.get(&worker.worker_id);
-        worker.incarnation = before
-            .map_or(Incarnation(0), |known| known.incarnation)
-            .next();
-        let incarnation = worker.incarnation;
-        self.workers.insert(worker.worker_id.clone(), worker);
-        incarnation
+        let stored = before.map_or(Incarnation(0), |known| known.incarnation);
+        let repeated =
+            stored == raised && before.is_some_and(|known| known.start_nonce == worker.start_nonce);
+        if stored.next() == raised {
+            self.workers.insert(worker.worker_id.clone(), worker);
+        } else if !repeated {
+            return StoreReply::IncarnationIs(stored);
+        }
+        StoreReply::Registered(raised)
     }
 
     /// The scratch as it was and its token raised, or the greater token that is there.

@@ -56,13 +56,13 @@ impl World<'_> {
         let generation = self.hosts[index].generation;
         let machines = match self.hosts[index].kind.clone() {
             Kind::Coordinator => vec![self.coordinator(host, generation)],
-            Kind::Worker(plan, id) => vec![self.worker(plan, &id)],
+            Kind::Worker(plan, id) => vec![self.worker(plan, &id, (host, generation))],
             Kind::Embedded => {
                 self.open_embedded();
                 let mut machines = vec![self.coordinator(host, generation)];
                 for plan in 0..self.plan.world.workers.len() {
                     let id = worker_id(&self.plan.world.workers[plan].id);
-                    machines.push(self.worker(plan, &id));
+                    machines.push(self.worker(plan, &id, (host, generation)));
                 }
                 machines
             }
@@ -103,14 +103,15 @@ impl World<'_> {
         Machine::new(Inner::Coordinator(Box::new(Coordinator::new(config))), None)
     }
 
-    fn worker(&self, plan: usize, id: &WorkerId) -> Machine {
+    fn worker(&self, plan: usize, id: &WorkerId, (host, start): (u32, u32)) -> Machine {
         let world = &self.plan.world;
         let plan = &world.workers[plan];
         let roles = plan
             .roles
             .iter()
             .map(|role| Role::new(role).expect("a valid role"));
-        let mut config = worker::Config::new(id.clone(), roles.collect(), plan.capacity);
+        let nonce = u64::from(host) << 32 | u64::from(start);
+        let mut config = worker::Config::new(id.clone(), roles.collect(), plan.capacity, nonce);
         config.shards = world.shards;
         config.inboxes = world.inboxes;
         config.hb_interval_ms = world.hb_interval_ms;

@@ -78,8 +78,10 @@ async fn a_clean_close_keeps_everything() {
 async fn a_registration_is_durable_at_its_reply_and_incarnations_never_fall() {
     let disk = FaultyDisk::new(Vec::new());
     let store = EmbeddedStore::open_on(&disk, TestClock::default()).unwrap();
-    let register = StoreRequest::RegisterWorker {
+    let register = |expected: u64| StoreRequest::RegisterWorker {
         worker_id: id("w"),
+        expected: Incarnation(expected),
+        start_nonce: expected,
         roles: vec![id("r")],
         capacity: 1,
         inbox: 0,
@@ -87,11 +89,11 @@ async fn a_registration_is_durable_at_its_reply_and_incarnations_never_fall() {
     };
     for expected in 1..4 {
         let registered = StoreReply::Registered(Incarnation(expected));
-        assert_eq!(ask(&store, register.clone()).await, registered);
+        assert_eq!(ask(&store, register(expected - 1)).await, registered);
         let crashed =
             EmbeddedStore::open_on(&FaultyDisk::new(disk.synced()), TestClock::default()).unwrap();
         let registered = StoreReply::Registered(Incarnation(expected + 1));
-        assert_eq!(ask(&crashed, register.clone()).await, registered);
+        assert_eq!(ask(&crashed, register(expected)).await, registered);
     }
 }
 

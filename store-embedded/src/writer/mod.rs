@@ -324,7 +324,7 @@ impl Writer {
                 commit::raise_epoch(open, holds, *shard, owner, *read)?
             }
             Work::Deployment { propose } => side::deployment(open, *propose)?,
-            Work::Register { worker } => side::register(open, worker.clone())?,
+            Work::Register { worker } => side::register(open, worker)?,
             Work::TakeScratch { task, node, token } => {
                 side::take_scratch(open, task, node, *token)?
             }

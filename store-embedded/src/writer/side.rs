@@ -54,19 +54,23 @@ pub(super) fn deployment(
     Ok(StoreReply::Deployment(propose))
 }
 
-/// Raises a worker's incarnation and writes its record.
-pub(super) fn register(
-    open: &mut Opened<'_>,
-    mut worker: WorkerRecord,
-) -> Result<StoreReply, Stop> {
+/// Raises a worker's incarnation from the one before and writes its record.
+pub(super) fn register(open: &mut Opened<'_>, worker: &WorkerRecord) -> Result<StoreReply, Stop> {
     const OP: &str = "register_worker";
     let key = worker.worker_id.as_str().as_bytes().to_vec();
     let before = get(open, OP, Table::Worker, &key, decode_worker)?;
-    worker.incarnation = before
-        .map_or(Incarnation(0), |known| known.incarnation)
-        .next();
-    put(open, OP, Table::Worker, &key, &worker)?;
-    Ok(StoreReply::Registered(worker.incarnation))
+    let raised = worker.incarnation;
+    let stored = before
+        .as_ref()
+        .map_or(Incarnation(0), |known| known.incarnation);
+    let repeated =
+        stored == raised && before.is_some_and(|known| known.start_nonce == worker.start_nonce);
+    if stored.next() == raised {
+        put(open, OP, Table::Worker, &key, worker)?;
+    } else if !repeated {
+        return Ok(StoreReply::IncarnationIs(stored));
+    }
+    Ok(StoreReply::Registered(raised))
 }
 
 fn scratch(

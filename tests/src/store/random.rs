@@ -3,7 +3,7 @@
 //! What may differ is left out: how much store time passed, and how much of what was not synced a
 //! crash took (any suffix is right; the model then loses the same).
 
-use flowkit_core::id::{Offset, ShardId, Token};
+use flowkit_core::id::{Incarnation, Offset, ShardId, Token};
 use flowkit_core::json::Json;
 use flowkit_core::message::Artifact;
 use flowkit_core::port::{Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest};
@@ -42,7 +42,7 @@ enum Step {
     Sync,
     Crash,
     PassTime(u64),
-    Register(usize),
+    Register(usize, u64, u64),
     Take(Place, u64),
     Put(Place, u64, u64),
     Stage {
@@ -113,7 +113,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Sync),
         1 => Just(Step::Crash),
         1 => (1..30_u64).prop_map(Step::PassTime),
-        1 => (0..WORKERS.len()).prop_map(Step::Register),
+        2 => (0..WORKERS.len(), 0..3_u64, 0..3_u64)
+            .prop_map(|(worker, expected, nonce)| Step::Register(worker, expected, nonce)),
         2 => (place(), 1..4_u64).prop_map(|(at, token)| Step::Take(at, token)),
         2 => (place(), 1..4_u64, 1..4_u64).prop_map(|(at, token, uid)| Step::Put(at, token, uid)),
         3 => (place(), 1..4_u64, 2..4_u64, proptest::bool::weighted(0.2))
@@ -241,8 +242,10 @@ impl Pair {
                 }
             }
             Step::Sync => StoreRequest::Sync { shard: SHARD },
-            Step::Register(worker) => StoreRequest::RegisterWorker {
+            Step::Register(worker, expected, nonce) => StoreRequest::RegisterWorker {
                 worker_id: worker_id(WORKERS[worker]),
+                expected: Incarnation(expected),
+                start_nonce: nonce,
                 roles: vec![],
                 capacity: 1,
                 inbox: 0,

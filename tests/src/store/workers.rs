@@ -1,5 +1,7 @@
 //! Incarnations and the reading of grants.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use flowkit_core::id::{Incarnation, Token};
 use flowkit_core::message::CancelReason;
 use flowkit_core::port::{GrantView, StoreReply, StoreRequest};
@@ -11,9 +13,11 @@ use crate::records::{
     IntoRecord, granted, id, node, node_id, task, task_id, told_to_end, worker_id,
 };
 
-fn registration(worker: &str) -> StoreRequest {
+fn registration(worker: &str, expected: u64, start_nonce: u64) -> StoreRequest {
     StoreRequest::RegisterWorker {
         worker_id: worker_id(worker),
+        expected: Incarnation(expected),
+        start_nonce,
         roles: vec![id("echo")],
         capacity: 1,
         inbox: 0,
@@ -22,10 +26,29 @@ fn registration(worker: &str) -> StoreRequest {
 }
 
 pub(super) async fn register(store: &StoreInstance, worker: &str) -> Incarnation {
-    match store.ok(registration(worker)).await {
-        StoreReply::Registered(incarnation) => incarnation,
-        other => panic!("not registered: {other:?}"),
+    static STARTS: AtomicU64 = AtomicU64::new(1);
+    let nonce = STARTS.fetch_add(1, Ordering::Relaxed);
+    let mut expected = Incarnation(0);
+    loop {
+        match store.ok(registration(worker, expected.0, nonce)).await {
+            StoreReply::Registered(incarnation) => return incarnation,
+            StoreReply::IncarnationIs(stored) => expected = stored,
+            other => panic!("not registered: {other:?}"),
+        }
     }
+}
+
+/// Neither a repeat nor a late copy raises an incarnation above a living process.
+pub async fn a_registration_raises_only_from_what_it_expects(store: &mut StoreInstance) {
+    let registered = |n| StoreReply::Registered(Incarnation(n));
+    let stored = |n| StoreReply::IncarnationIs(Incarnation(n));
+    assert_eq!(store.ok(registration("w", 0, 7)).await, registered(1));
+    assert_eq!(store.ok(registration("w", 0, 7)).await, registered(1));
+    assert_eq!(store.ok(registration("w", 0, 8)).await, stored(1));
+    assert_eq!(store.ok(registration("w", 1, 8)).await, registered(2));
+    assert_eq!(store.ok(registration("w", 0, 7)).await, stored(2));
+    assert_eq!(store.ok(registration("w", 1, 8)).await, registered(2));
+    assert_eq!(store.ok(registration("w", 5, 9)).await, stored(2));
 }
 
 /// From 1, per worker id, also when two starts race.
@@ -57,6 +80,8 @@ pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
     register(store, "w").await;
     let request = StoreRequest::RegisterWorker {
         worker_id: worker_id("w"),
+        expected: Incarnation(1),
+        start_nonce: 77,
         roles: vec![id("count"), id("Zähler")],
         capacity: 7,
         inbox: 5,
@@ -73,6 +98,7 @@ pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
         version: RECORD_VERSION,
         worker_id: worker_id("w"),
         incarnation: Incarnation(2),
+        start_nonce: 77,
         roles: vec![id("count"), id("Zähler")],
         capacity: 7,
         inbox: 5,

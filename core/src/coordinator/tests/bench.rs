@@ -53,6 +53,7 @@ pub(super) fn worker_record(id: &str, incarnation: u64, roles: &[&str]) -> Worke
         version: 1,
         worker_id: WorkerId::new(id).expect("an id"),
         incarnation: Incarnation(incarnation),
+        start_nonce: 0,
         roles: roles
             .iter()
             .map(|r| Role::new(r).expect("a role"))

@@ -13,6 +13,7 @@ fn put(op: u64, token: u64, batch_uid: &str, checkpoint: &str) -> crate::worker:
         task_id: task(),
         node_id: node("n"),
         token: Token(token),
+        save_no: 1,
         batch_uid: uid(batch_uid),
         checkpoint: json(checkpoint),
     };
@@ -32,6 +33,7 @@ fn resumed(bench: &mut Bench) {
         9,
         StoreReply::Scratch(Some(ScratchRecord {
             token: Token(1),
+            save_no: 1,
             batch_uid: Some(uid("c")),
             checkpoint: json("5"),
         })),

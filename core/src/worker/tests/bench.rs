@@ -37,7 +37,7 @@ pub(super) struct Bench {
 impl Bench {
     /// A worker that was never woken.
     pub(super) fn cold(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new(id("w"), vec![role("count"), role("sum")], 2);
+        let mut config = Config::new(id("w"), vec![role("count"), role("sum")], 2, 7);
         change(&mut config);
         Self {
             worker: Worker::new(config),

@@ -21,6 +21,8 @@ fn a_worker_looks_up_its_inbox_registers_announces_itself_and_reads() {
     let out = bench.transport(1, bounds(0, 7));
     let request = StoreRequest::RegisterWorker {
         worker_id: id("w"),
+        expected: Incarnation(0),
+        start_nonce: 7,
         roles: vec![role("count"), role("sum")],
         capacity: 2,
         inbox: 0,

@@ -51,7 +51,7 @@ struct Chaos {
 
 impl Chaos {
     fn new() -> Self {
-        let mut config = Config::new(id("w"), vec![role("count"), role("sum")], 2);
+        let mut config = Config::new(id("w"), vec![role("count"), role("sum")], 2, 7);
         config.shards = 2;
         config.dedup_cache_size = 4;
         Self {
