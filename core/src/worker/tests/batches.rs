@@ -8,12 +8,12 @@ use crate::port::{ErrorKind, StoreReply, StoreRequest};
 use crate::record::{ScratchRecord, Totals, add_metrics};
 use crate::worker::{RunCommand, RunEvent};
 
-fn put(op: u64, token: u64, batch_uid: &str, checkpoint: &str) -> crate::worker::Effect {
+fn put(op: u64, save_no: u64, batch_uid: &str, checkpoint: &str) -> crate::worker::Effect {
     let request = StoreRequest::PutScratch {
         task_id: task(),
         node_id: node("n"),
-        token: Token(token),
-        save_no: 1,
+        token: Token(1),
+        save_no,
         batch_uid: uid(batch_uid),
         checkpoint: json(checkpoint),
     };
@@ -108,7 +108,8 @@ fn a_checkpoint_is_acknowledged_once_it_is_safe_and_travels_with_its_batch() {
     let out = bench.store(11, StoreReply::Done);
     assert_eq!(out, vec![tell(1, RunCommand::CheckpointSaved(Ok(())))]);
     // One that is not acknowledged when the batch ends does not travel.
-    bench.run(1, RunEvent::Checkpoint(json("2")));
+    let out = bench.run(1, RunEvent::Checkpoint(json("2")));
+    assert_eq!(out, vec![put(12, 2, "a", "2")]);
     let out = bench.run(1, processed());
     let sent = BatchOk {
         checkpoint: Some(json("1")),
