@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Look at the tasks of a data folder, or cancel one.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Run the simulator: the engine under injected faults.
+    #[command(subcommand)]
+    Sim(SimCommand),
 }
 
 /// Where state lives.
@@ -150,6 +153,38 @@ pub(crate) struct TaskArgs {
     pub(crate) json: bool,
 }
 
+/// `flowkit sim …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimCommand {
+    /// Run seeds; exit code 1 and a replay line on a broken promise.
+    Run {
+        /// 0 = both machines and both models under discrete events.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
+        tier: u8,
+        /// How many seeds.
+        #[arg(long, value_name = "N")]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, value_name = "S", default_value_t = 0)]
+        from: u64,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run one seed and print its trace.
+    Replay {
+        /// 0 = both machines and both models under discrete events.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
+        tier: u8,
+        /// The seed.
+        #[arg(long, value_name = "S")]
+        seed: u64,
+        /// Show reads and checks too.
+        #[arg(long)]
+        verbose: bool,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Cli, Command};
@@ -175,7 +210,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_bad_usage() {
         for line in [
-            &["flowkit", "demo", "--workers", "0"][..],
+            &["flowkit", "sim", "run", "--tier", "1", "--seeds", "1"][..],
+            &["flowkit", "demo", "--workers", "0"],
             &["flowkit", "task", "list"],
         ] {
             let error = Cli::try_parse_from(line).expect_err("refused");

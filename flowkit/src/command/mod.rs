@@ -10,6 +10,7 @@ mod nodes;
 mod progress;
 mod run;
 mod session;
+mod sim;
 mod table;
 mod task;
 
@@ -23,6 +24,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Run(args) => on_runtime(run::run(args)),
         Command::Graph(command) => graph::run(&command),
         Command::Task(command) => on_runtime(task::run(command)),
+        Command::Sim(command) => sim::run(&command),
     }
 }
 

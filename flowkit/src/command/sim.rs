@@ -1,0 +1,293 @@
+//! `flowkit sim`: the engine's machines under injected faults, on every core.
+
+use flowkit_sim::tier0::{self, Options, ReplayReport, RunReport};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::args::SimCommand;
+use super::failure::{Ending, Failure, Outcome};
+use super::table::thousands;
+
+/// Seeds that one thread takes at once.
+const CHUNK: u64 = 32;
+/// Failures after which a run stops.
+const FAILURES_MAX: usize = 10;
+/// Time between two plain progress lines.
+const LINES_INTERVAL: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(command: &SimCommand) -> Outcome {
+    match command {
+        SimCommand::Run {
+            seeds, from, json, ..
+        } => seeds_of(*seeds, *from, *json),
+        SimCommand::Replay { seed, verbose, .. } => Ok(replay(*seed, *verbose)),
+    }
+}
+
+fn seeds_of(count: u64, from: u64, json: bool) -> Outcome {
+    let end = from
+        .checked_add(count)
+        .ok_or_else(|| Failure::input("--from plus --seeds is beyond 2^64"))?;
+    let total = all_cores(from..end);
+    if json {
+        println!("{}", total.json());
+    } else {
+        print!("{}", total.text());
+    }
+    Ok(if total.failures.is_empty() {
+        Ending::Finished
+    } else {
+        Ending::Failed
+    })
+}
+
+/// Runs the seeds on every core and adds the reports up.
+fn all_cores(seeds: Range<u64>) -> Total {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shared = Shared {
+        next: AtomicU64::new(seeds.start),
+        end: seeds.end,
+        enough: AtomicBool::new(false),
+        view: Mutex::new(View::new(seeds.end - seeds.start)),
+        total: Mutex::new(Total::new(seeds.start, cores)),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| shared.work());
+        }
+    });
+    let Shared { view, total, .. } = shared;
+    lock(&view).bar.finish_and_clear();
+    let mut total = lock(&total).clone();
+    total.failures.sort_by_key(|failure| failure.seed);
+    total
+}
+
+struct Shared {
+    next: AtomicU64,
+    end: u64,
+    /// So many failures that more would teach nothing.
+    enough: AtomicBool,
+    view: Mutex<View>,
+    total: Mutex<Total>,
+}
+
+impl Shared {
+    fn work(&self) {
+        let options = Options::default();
+        while !self.enough.load(Ordering::Relaxed) {
+            let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            if start >= self.end {
+                return;
+            }
+            let chunk = start..self.end.min(start + CHUNK);
+            let report = tier0::run(chunk, &options, &mut |_| {});
+            let mut total = lock(&self.total);
+            total.add(report);
+            if total.failures.len() >= FAILURES_MAX {
+                self.enough.store(true, Ordering::Relaxed);
+            }
+            lock(&self.view).show(&total);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Live progress on standard error.
+struct View {
+    bar: ProgressBar,
+    terminal: bool,
+    of: u64,
+    last_line: Instant,
+}
+
+impl View {
+    fn new(of: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = if terminal {
+            ProgressBar::new(of)
+        } else {
+            ProgressBar::hidden()
+        };
+        let template = "{bar:30.cyan/dim} {pos}/{len} seeds  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        Self {
+            bar,
+            terminal,
+            of,
+            last_line: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, total: &Total) {
+        let rates = total.rates();
+        self.bar.set_position(total.seeds);
+        self.bar.set_message(rates.clone());
+        if !self.terminal && self.last_line.elapsed() >= LINES_INTERVAL {
+            self.last_line = Instant::now();
+            eprintln!("{}/{} seeds  {rates}", total.seeds, self.of);
+        }
+    }
+}
+
+/// The reports of all chunks, added up.
+#[derive(Clone)]
+struct Total {
+    first_seed: u64,
+    cores: usize,
+    started: Instant,
+    seeds: u64,
+    failures: Vec<tier0::Failure>,
+    faulted_task_lives: u64,
+    /// Time of all threads together.
+    core_ms: u64,
+    virtual_ms: u64,
+    fired: BTreeMap<String, u64>,
+    never_fired: Option<Vec<String>>,
+    worst_settle_ms: BTreeMap<String, u64>,
+    worst_overlap_ms: u64,
+}
+
+impl Total {
+    fn new(first_seed: u64, cores: usize) -> Self {
+        Self {
+            first_seed,
+            cores,
+            started: Instant::now(),
+            seeds: 0,
+            failures: Vec::new(),
+            faulted_task_lives: 0,
+            core_ms: 0,
+            virtual_ms: 0,
+            fired: BTreeMap::new(),
+            never_fired: None,
+            worst_settle_ms: BTreeMap::new(),
+            worst_overlap_ms: 0,
+        }
+    }
+
+    fn add(&mut self, report: RunReport) {
+        self.seeds += report.seeds;
+        self.failures.extend(report.failures);
+        self.faulted_task_lives += report.faulted_task_lives;
+        self.core_ms += report.elapsed_ms;
+        self.virtual_ms += report.virtual_ms;
+        for (family, times) in report.fired {
+            *self.fired.entry(family).or_default() += times;
+        }
+        // What no chunk has seen.
+        match &mut self.never_fired {
+            None => self.never_fired = Some(report.never_fired),
+            Some(never) => never.retain(|family| report.never_fired.contains(family)),
+        }
+        for (family, settled) in report.worst_settle_ms {
+            let worst = self.worst_settle_ms.entry(family).or_default();
+            *worst = settled.max(*worst);
+        }
+        self.worst_overlap_ms = self.worst_overlap_ms.max(report.worst_overlap_ms);
+    }
+
+    fn seeds_per_s(&self) -> f64 {
+        self.seeds as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    fn lives_per_core_s(&self) -> f64 {
+        1_000.0 * self.faulted_task_lives as f64 / (self.core_ms as f64).max(1.0)
+    }
+
+    fn rates(&self) -> String {
+        format!(
+            "{:.0} seeds/s, {:.0} faulted task lives per core-second, {} broken promises",
+            self.seeds_per_s(),
+            self.lives_per_core_s(),
+            self.failures.len()
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "tier": 0,
+            "ok": self.failures.is_empty(),
+            "first_seed": self.first_seed,
+            "seeds": self.seeds,
+            "cores": self.cores,
+            "elapsed_ms": self.started.elapsed().as_millis() as u64,
+            "seeds_per_s": self.seeds_per_s(),
+            "faulted_task_lives": self.faulted_task_lives,
+            "faulted_task_lives_per_core_s": self.lives_per_core_s(),
+            "virtual_ms": self.virtual_ms,
+            "fired": self.fired,
+            "never_fired": self.never_fired.clone().unwrap_or_default(),
+            "worst_settle_ms": self.worst_settle_ms,
+            "worst_overlap_ms": self.worst_overlap_ms,
+            "failures": self.failures,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for failure in &self.failures {
+            text.push_str(&format!(
+                "\nBROKEN {} at {} ms: {}\n  {}\n",
+                failure.promise, failure.at_ms, failure.explanation, failure.replay
+            ));
+        }
+        let settle = self.worst_settle_ms.values().max().copied().unwrap_or(0);
+        text.push_str(&format!(
+            "\nseeds {} to {}: {}\n{} of virtual time, {} kinds of fault fired, slowest to settle \
+             {settle} ms, longest overlap {} ms\n",
+            self.first_seed,
+            self.first_seed + self.seeds.saturating_sub(1),
+            self.rates(),
+            hours(self.virtual_ms),
+            self.fired.len(),
+            self.worst_overlap_ms
+        ));
+        if let Some(never) = self.never_fired.as_ref().filter(|never| !never.is_empty()) {
+            text.push_str(&format!("never fired: {}\n", never.join(", ")));
+        }
+        text
+    }
+}
+
+fn hours(ms: u64) -> String {
+    format!("{} h", thousands(ms / 3_600_000))
+}
+
+fn replay(seed: u64, verbose: bool) -> Ending {
+    let ReplayReport {
+        plan,
+        rows,
+        verdict,
+        ..
+    } = tier0::replay(seed, verbose);
+    println!("{}", json!(plan));
+    for row in rows {
+        println!("{row}");
+    }
+    for failure in &verdict.failures {
+        println!(
+            "BROKEN {} at {} ms: {}",
+            failure.promise, failure.at_ms, failure.explanation
+        );
+    }
+    if verdict.holds() {
+        println!("every promise held");
+        Ending::Finished
+    } else {
+        Ending::Failed
+    }
+}
