@@ -12,8 +12,8 @@ use std::ops::Bound;
 
 use crate::error::Stop;
 use crate::format::{
-    Key, Table, Unreadable, batch_uid_of, decode_artifact, decode_node, decode_task, decode_worker,
-    is_granted,
+    Key, Table, Unreadable, batch_uid_of, decode_artifact, decode_node, decode_plain, decode_task,
+    decode_worker, grant_of, is_granted, task_answer_of,
 };
 use crate::writer::{decode_shard, zero_shard};
 
@@ -47,21 +47,15 @@ pub(crate) fn lookup(read: &ReadTransaction, ids: &[TaskId]) -> Result<StoreRepl
     let mut answers = Vec::with_capacity(ids.len());
     for id in ids {
         let found = tasks.get(id.as_str().as_bytes())?;
-        answers.push(found.map(|bytes| match decode_task(bytes.value()) {
-            Ok(task) => TaskAnswer {
-                submission_hash: task.submission_hash,
-                state: task.state,
-                settled: task.settled,
-                failure: task.failure,
-            },
-            // The id is taken for good, and no submission can be told to be the same one.
-            Err(_) => TaskAnswer {
-                submission_hash: 0,
-                state: TaskState::Quarantined,
-                settled: true,
-                failure: None,
-            },
-        }));
+        let answer = found.map(|bytes| task_answer_of(bytes.value()));
+        // The id is taken for good, and no submission can be told to be the same one.
+        let quarantined = |_| TaskAnswer {
+            submission_hash: 0,
+            state: TaskState::Quarantined,
+            settled: true,
+            failure: None,
+        };
+        answers.push(answer.map(|answer| answer.unwrap_or_else(quarantined)));
     }
     Ok(StoreReply::Answers(answers))
 }
@@ -102,18 +96,15 @@ pub(crate) fn grants(
             continue;
         };
         let task = tasks.get(task.as_str().as_bytes())?;
-        let task = task.map(|bytes| decode_task(bytes.value())).transpose();
-        grants.push(Some(match (task, decode_node(found.value())) {
-            (Ok(task), Ok((node, _))) => {
+        let task = task.map(|bytes| task_answer_of(bytes.value())).transpose();
+        grants.push(Some(match (task, grant_of(found.value())) {
+            (Ok(task), Ok((token, grant))) => {
                 let ending = task.is_none_or(|task| {
                     task.state == TaskState::Cancelling || task.state.is_terminal()
                 });
-                let told = node
-                    .grant
-                    .as_ref()
-                    .is_some_and(|grant| grant.cancel.is_some());
+                let told = grant.as_ref().is_some_and(|grant| grant.cancel.is_some());
                 GrantView {
-                    token: node.grant.as_ref().map(|_| node.lease_no),
+                    token: grant.map(|_| token),
                     cancelled: ending || told,
                 }
             }
@@ -183,9 +174,8 @@ pub(crate) fn artifacts(
                 let why = format!("no staged body for artifact {number} of {task}/{node}");
                 return Err(corrupt(OP, &why));
             };
-            let body = std::str::from_utf8(body.value()).ok();
-            let body = body.and_then(|text| Json::parse(text).ok());
-            let body = body.ok_or_else(|| corrupt(OP, "a staged body cannot be read"))?;
+            let body = decode_plain::<Json>("staged", body.value());
+            let body = body.map_err(|why| corrupt(OP, &why))?;
             record.artifact = Some(Artifact::Inline(body));
         }
         if let Some(Artifact::Inline(body)) = &record.artifact {

@@ -157,7 +157,7 @@ impl EmbeddedStore {
             }),
             Ask::ReadTask { task_id } => {
                 let now_ms = self.shared.clock.wall_ms();
-                self.read("read_task", View::Synced, |read| {
+                self.scan("read_task", View::Synced, move |read| {
                     reader::task(read, now_ms, &task_id)
                 })
             }

@@ -137,22 +137,36 @@ impl Behind {
     }
 
     fn carry_out(&self, epoch: &Epoch) -> io::Result<()> {
-        for len in [epoch.cut, epoch.len].into_iter().flatten() {
-            let disk_len = lock(&self.state).disk_len;
-            // A cut comes first and may only shorten.
-            if len == disk_len || (Some(len) == epoch.cut && len > disk_len) {
-                continue;
-            }
-            if len < disk_len {
-                lock(&self.state).disk_len = len;
-            }
-            self.disk.set_len(len)?;
-            lock(&self.state).disk_len = len;
+        if let Some(cut) = epoch.cut
+            && cut < self.disk_len()
+        {
+            self.set_disk_len(cut)?;
+        }
+        if let Some(len) = epoch.len
+            && len != self.disk_len()
+        {
+            self.set_disk_len(len)?;
         }
         for (offset, piece) in epoch.writes.iter() {
             self.disk.write(offset, piece.bytes())?;
         }
         self.disk.sync_data()
+    }
+
+    fn disk_len(&self) -> u64 {
+        lock(&self.state).disk_len
+    }
+
+    fn set_disk_len(&self, len: u64) -> io::Result<()> {
+        // Readers beside this one must neither count on bytes that are being cut off nor on bytes
+        // that are not there yet.
+        {
+            let mut state = lock(&self.state);
+            state.disk_len = state.disk_len.min(len);
+        }
+        self.disk.set_len(len)?;
+        lock(&self.state).disk_len = len;
+        Ok(())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -174,7 +188,9 @@ impl Behind {
         let first = patches.iter().rposition(covering);
         if first.is_none() {
             let (on_disk, beyond) = out.split_at_mut((disk_end - offset) as usize);
-            self.disk.read(offset, on_disk)?;
+            if !on_disk.is_empty() {
+                self.disk.read(offset, on_disk)?;
+            }
             beyond.fill(0);
         }
         for patch in &patches[first.unwrap_or(0)..] {
@@ -286,4 +302,110 @@ impl StorageBackend for BehindBackend {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere is reported by its own thread; the state is consistent at every step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::faulty::{FaultyDisk, Random};
+
+    /// Random writes, cuts, growth, epochs and drains, against a plain vector of bytes: reads see
+    /// the newest bytes, and the disk holds the end of an epoch after each drain.
+    #[test]
+    fn reads_see_everything_and_the_disk_gets_whole_epochs_in_order() {
+        for seed in 0..40 {
+            let mut random = Random::new(seed);
+            let disk = FaultyDisk::new(vec![7; 5_000]);
+            let behind = Behind::new(Box::new(disk.clone())).unwrap();
+            let backend = BehindBackend(behind.clone());
+            let mut now = vec![7; 5_000];
+            let mut closed = now.clone();
+            for step in 1..200_u8 {
+                match random.below(12) {
+                    0 => {
+                        let len = random.below(10_000);
+                        backend.set_len(len).unwrap();
+                        now.resize(len as usize, 0);
+                    }
+                    1 => {
+                        backend.sync_data().unwrap();
+                        closed.clone_from(&now);
+                    }
+                    2 => {
+                        behind.drain().unwrap();
+                        assert!(disk.synced() == closed, "seed {seed}, step {step}");
+                    }
+                    3..7 => {
+                        let at = random.below(now.len() as u64 + 1);
+                        let len = random.below(now.len() as u64 - at + 1).min(700);
+                        backend.write(at, &vec![step; len as usize]).unwrap();
+                        now[at as usize..(at + len) as usize].fill(step);
+                    }
+                    _ => {
+                        let at = random.below(now.len() as u64 + 1);
+                        let len = random.below(now.len() as u64 - at + 1);
+                        let mut out = vec![1; len as usize];
+                        backend.read(at, &mut out).unwrap();
+                        let range = at as usize..(at + len) as usize;
+                        assert!(out == now[range], "seed {seed}, step {step}");
+                    }
+                }
+                assert_eq!(backend.len().unwrap(), now.len() as u64);
+            }
+            backend.close().unwrap();
+            assert!(disk.synced() == now, "seed {seed}");
+        }
+    }
+
+    /// Every epoch that was on the disk at some sync is one that was closed, in that order.
+    #[test]
+    fn epochs_are_neither_merged_nor_left_out() {
+        let disk = FaultyDisk::new(vec![0; 100]);
+        let behind = Behind::new(Box::new(disk.clone())).unwrap();
+        let backend = BehindBackend(behind.clone());
+        for epoch in 1..=5 {
+            backend.write(epoch, &[1]).unwrap();
+            backend.sync_data().unwrap();
+        }
+        let before = disk.counts();
+        disk.fail_syncs_after(Some(3));
+        assert!(behind.drain().is_err());
+        assert_eq!(disk.synced()[..7], [0, 1, 1, 1, 0, 0, 0]);
+        let (writes, syncs) = disk.counts();
+        assert_eq!((writes - before.0, syncs - before.1), (4, 3));
+        disk.fail_syncs_after(None);
+        assert!(
+            behind.drain().is_err(),
+            "a failed sync is never tried again"
+        );
+        assert!(backend.write(0, &[1]).is_err());
+        assert_eq!(disk.counts(), (writes, syncs));
+    }
+
+    /// Readers beside a drain see the newest bytes at every moment.
+    #[test]
+    fn reads_beside_a_drain_see_the_newest_bytes() {
+        let disk = FaultyDisk::new(vec![0; 4_096]);
+        let behind = Behind::new(Box::new(disk)).unwrap();
+        let backend = BehindBackend(behind.clone());
+        std::thread::scope(|scope| {
+            let drainer = scope.spawn(|| {
+                for _ in 0..3_000 {
+                    behind.drain().unwrap();
+                }
+            });
+            let mut round = 0_u32;
+            while !drainer.is_finished() {
+                round += 1;
+                let bytes = round.to_le_bytes();
+                backend.write(u64::from(round % 64) * 64, &bytes).unwrap();
+                let mut out = [0; 4];
+                backend.read(u64::from(round % 64) * 64, &mut out).unwrap();
+                assert_eq!(out, bytes);
+                backend.sync_data().unwrap();
+                backend.read(u64::from(round % 64) * 64, &mut out).unwrap();
+                assert_eq!(out, bytes);
+            }
+        });
+    }
 }

@@ -1,14 +1,16 @@
 //! What stands in the file: tables, keys and values.
 
 mod key;
+mod part;
 mod table;
 mod value;
 
 pub(crate) use key::Key;
+pub(crate) use part::{batch_uid_of, grant_of, task_answer_of};
 pub(crate) use table::Table;
 pub(crate) use value::{
-    Unreadable, batch_uid_of, decode_artifact, decode_node, decode_plain, decode_task,
-    decode_worker, encode_artifact, encode_node, encode_plain, encode_task, is_granted, is_settled,
+    Unreadable, decode_artifact, decode_node, decode_plain, decode_task, decode_worker,
+    encode_artifact, encode_node, encode_plain, encode_task, is_granted, is_settled,
 };
 
 /// Version of tables and keys. A file of a newer one is refused.

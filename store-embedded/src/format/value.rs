@@ -1,6 +1,5 @@
 //! Values: a short head of our own, then the record in postcard's binary format.
 
-use flowkit_core::id::{BatchUid, NodeId, TaskId};
 use flowkit_core::record::{ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, WorkerRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,7 +51,7 @@ pub(crate) fn is_granted(value: &[u8]) -> bool {
     value.first().is_some_and(|head| head & GRANTED != 0)
 }
 
-fn unreadable(what: &str, cause: impl std::fmt::Display) -> Unreadable {
+pub(super) fn unreadable(what: &str, cause: impl std::fmt::Display) -> Unreadable {
     Arc::from(format!("{what} record cannot be read: {cause}"))
 }
 
@@ -102,20 +101,6 @@ pub(crate) fn decode_node(bytes: &[u8]) -> Result<(NodeRecord, i64), Unreadable>
 
 pub(crate) fn decode_artifact(bytes: &[u8]) -> Result<ArtifactRecord, Unreadable> {
     decode_versioned("artifact", bytes)
-}
-
-/// Number and uid of an artifact, without its body.
-pub(crate) fn batch_uid_of(bytes: &[u8]) -> Result<(u64, BatchUid), Unreadable> {
-    type Head = (u16, TaskId, NodeId, u64, BatchUid);
-    let ((version, _, _, number, uid), _) =
-        postcard::take_from_bytes::<Head>(bytes).map_err(|error| unreadable("artifact", error))?;
-    if version > RECORD_VERSION {
-        return Err(unreadable(
-            "artifact",
-            format_args!("version {version} is not known"),
-        ));
-    }
-    Ok((number, uid))
 }
 
 pub(crate) fn decode_worker(bytes: &[u8]) -> Result<WorkerRecord, Unreadable> {

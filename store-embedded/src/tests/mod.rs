@@ -5,7 +5,7 @@ mod damage;
 mod killed;
 mod opening;
 mod power;
-mod records;
+pub(crate) mod records;
 mod replaying;
 mod syncing;
 

@@ -10,11 +10,11 @@ use flowkit_core::record::{
 };
 use std::sync::Arc;
 
-pub(super) fn id<T: std::str::FromStr<Err = IdError>>(text: &str) -> T {
+pub(crate) fn id<T: std::str::FromStr<Err = IdError>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-pub(super) fn task(name: &str) -> TaskRecord {
+pub(crate) fn task(name: &str) -> TaskRecord {
     TaskRecord {
         version: RECORD_VERSION,
         task_id: id(name),
@@ -31,7 +31,7 @@ pub(super) fn task(name: &str) -> TaskRecord {
     }
 }
 
-pub(super) fn node(task: &str, name: &str) -> NodeRecord {
+pub(crate) fn node(task: &str, name: &str) -> NodeRecord {
     NodeRecord {
         version: RECORD_VERSION,
         task_id: id(task),
@@ -58,7 +58,7 @@ pub(super) fn node(task: &str, name: &str) -> NodeRecord {
     }
 }
 
-pub(super) fn grant(worker: &str) -> Grant {
+pub(crate) fn grant(worker: &str) -> Grant {
     Grant {
         worker_id: id(worker),
         incarnation: Incarnation(1),
@@ -68,7 +68,7 @@ pub(super) fn grant(worker: &str) -> Grant {
     }
 }
 
-pub(super) fn artifact(task: &str, node: &str, number: u64, body: Artifact) -> ArtifactRecord {
+pub(crate) fn artifact(task: &str, node: &str, number: u64, body: Artifact) -> ArtifactRecord {
     ArtifactRecord {
         version: RECORD_VERSION,
         task_id: id::<TaskId>(task),
@@ -81,18 +81,18 @@ pub(super) fn artifact(task: &str, node: &str, number: u64, body: Artifact) -> A
     }
 }
 
-pub(super) fn json(text: &str) -> Json {
+pub(crate) fn json(text: &str) -> Json {
     Json::parse(text).unwrap()
 }
 
-pub(super) fn put_task(record: TaskRecord) -> Record {
+pub(crate) fn put_task(record: TaskRecord) -> Record {
     Record::Task(Box::new(record))
 }
 
-pub(super) fn put_node(record: NodeRecord) -> Record {
+pub(crate) fn put_node(record: NodeRecord) -> Record {
     Record::Node(Box::new(record))
 }
 
-pub(super) fn put_artifact(record: ArtifactRecord) -> Record {
+pub(crate) fn put_artifact(record: ArtifactRecord) -> Record {
     Record::Artifact(Box::new(record))
 }

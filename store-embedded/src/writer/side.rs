@@ -144,11 +144,11 @@ pub(super) fn stage(
 ) -> Result<StoreReply, Stop> {
     const OP: &str = "stage_artifact";
     let key = Key::staged(task, node, uid, token);
-    let same = open
-        .read(Table::Staged)?
-        .get(&key[..])?
-        .map(|staged| staged.value() == body.text().as_bytes());
-    if same == Some(true) {
+    let mut new = Vec::with_capacity(body.len() + 8);
+    encode_plain(body, &mut new)
+        .map_err(|error| PortError::new(ErrorKind::Invalid, OP, error.to_string()))?;
+    let stored = open.read(Table::Staged)?.get(&key[..])?;
+    if stored.is_some_and(|stored| stored.value() == &new[..]) {
         return Ok(StoreReply::Done);
     }
     if accepted_under(open, task, node, uid)? == Some(token) {
@@ -157,8 +157,7 @@ pub(super) fn stage(
     }
     // Before it is accepted a body may be replaced: a crash that took the grant with it lets the
     // next run of the node have the same token.
-    open.write(Table::Staged)?
-        .insert(&key[..], body.text().as_bytes())?;
+    open.write(Table::Staged)?.insert(&key[..], &new[..])?;
     Ok(StoreReply::Done)
 }
 
