@@ -124,7 +124,10 @@ impl RunContext {
                 cancel: CancelFlag::new(),
                 outlet,
                 checkpoints: CheckpointQueue::default(),
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    totals: spec.totals.clone(),
+                    ..State::default()
+                }),
             }),
         }
     }
@@ -234,8 +237,8 @@ impl RunContext {
         ArtifactWriter { cx: self }
     }
 
-    /// Totals of the numeric metrics: in `finalize` over the accepted batches of all attempts,
-    /// before that over the batches that this run has done.
+    /// Totals of the numeric metrics over the batches of all attempts: the accepted ones, and those
+    /// that this run has done. In `finalize` every one of them is accepted or will be with it.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.state().totals.clone()

@@ -3,6 +3,7 @@
 use flowkit_core::id::{BatchUid, Epoch, NodeId, Role, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::CancelReason;
+use flowkit_core::record::Totals;
 use flowkit_core::worker::RunSpec;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,7 @@ impl RunContext {
             adapter: None,
             checkpoint,
             accepted: 0,
+            totals: Totals::new(),
             vars: Json::null(),
         };
         let worker = id(WorkerId::new("test-worker"));

@@ -103,6 +103,8 @@ pub struct RunSpec {
     pub checkpoint: Option<Json>,
     /// Batches accepted before this run.
     pub accepted: u64,
+    /// Totals of their metrics.
+    pub totals: Totals,
     /// The task's vars.
     pub vars: Json,
 }

@@ -179,6 +179,7 @@ impl Run {
             adapter: self.start.adapter.clone(),
             checkpoint: self.start.checkpoint.clone(),
             accepted: self.start.accepted,
+            totals: self.tally.totals().clone(),
             vars: self.start.vars.clone(),
         }
     }

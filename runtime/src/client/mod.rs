@@ -273,27 +273,19 @@ impl Client {
         envelope.corr_id = Some(waiting.corr_id());
         envelope.task_id = Some(task_id.clone());
         let envelope = Arc::new(envelope.identified(0));
+        let stream = Stream::Shard(ShardId::of(task_id, shards));
         loop {
             // A repeat is the same message: who has answered it answers again, from state.
-            let append = TransportRequest::Append {
-                stream: Stream::Shard(ShardId::of(task_id, shards)),
-                envelope: envelope.clone(),
-            };
-            let sent = async {
-                match engine.transport().call(append).await {
-                    // It never arrived: what is wrong with it will be wrong again.
-                    Err(error) if fatal(error.kind) => Err(error),
-                    Err(error) => {
-                        tracing::debug!("a request was not sent, or may be: {error}");
-                        std::future::pending().await
-                    }
-                    Ok(_) => std::future::pending().await,
+            let send = async {
+                match send(engine, stream, &envelope).await {
+                    Ok(()) => std::future::pending().await,
+                    Err(error) => error,
                 }
             };
             tokio::select! {
                 biased;
                 reply = waiting.reply() => return accepted(reply),
-                failed = sent => return failed.map_err(ClientError::from),
+                error = send => return Err(error.into()),
                 () = tokio::time::sleep(patience) => {
                     patience = (patience * 2).min(REPLY_PATIENCE_MAX);
                 }
@@ -302,8 +294,24 @@ impl Client {
     }
 }
 
-fn fatal(kind: ErrorKind) -> bool {
-    !matches!(kind, ErrorKind::Retry | ErrorKind::Unknown)
+/// Appends a request, or may have. A full or absent stream is tried again soon.
+async fn send(engine: &Engine, stream: Stream, envelope: &Arc<Envelope>) -> Result<(), PortError> {
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let append = TransportRequest::Append {
+            stream,
+            envelope: envelope.clone(),
+        };
+        match engine.transport().call(append).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind == ErrorKind::Unknown => return Ok(()),
+            Err(error) if error.kind == ErrorKind::Retry => {}
+            // What is wrong with it will be wrong again.
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
 }
 
 fn accepted(reply: Reply) -> Result<Reply, ClientError> {

@@ -1,6 +1,7 @@
 //! The coordinator's driver: one task that feeds the machine and carries out its effects.
 
-use flowkit_core::coordinator::{Config, Coordinator as Machine, Effect, Input};
+use flowkit_core::coordinator::{Config, Coordinator, Effect, Input, Subject};
+use flowkit_core::time::{Mono, Now};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,15 +18,41 @@ use crate::run::panic_text;
 /// How long a stopped coordinator waits for the answers of its last store calls.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What the driver needs of the machine.
+trait Machine: Send {
+    fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>);
+    fn poll_timeout(&self) -> Option<Mono>;
+    fn subject(&self) -> Subject;
+}
+
+impl Machine for Coordinator {
+    fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
+        self.handle(now, input, out);
+    }
+
+    fn poll_timeout(&self) -> Option<Mono> {
+        self.poll_timeout()
+    }
+
+    fn subject(&self) -> Subject {
+        self.subject()
+    }
+}
+
 /// Drives a coordinator until it has stopped.
-pub(crate) async fn drive_coordinator(
+pub(crate) async fn drive_coordinator(engine: Engine, config: Config, stop: watch::Receiver<bool>) {
+    drive(engine, config, stop, Coordinator::new).await;
+}
+
+async fn drive<M: Machine>(
     engine: Engine,
     mut config: Config,
     mut stop: watch::Receiver<bool>,
+    mut make: impl FnMut(Config) -> M,
 ) {
     let clock = engine.clock();
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
-    let mut machine = Machine::new(config.clone());
+    let mut machine = make(config.clone());
     let mut next = VecDeque::from([Input::Wake]);
     let mut out = Vec::new();
     let mut stopping = false;
@@ -87,7 +114,7 @@ pub(crate) async fn drive_coordinator(
             // The workers of this process are alive.
             config.predecessors_dead = false;
             let subject = machine.subject();
-            machine = Machine::new(config.clone());
+            machine = make(config.clone());
             next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
             if stopping {
                 next.push_back(Input::Shutdown);
@@ -131,5 +158,85 @@ impl From<Answer> for Input {
             Answer::Store(op, result) => Self::StoreDone { op, result },
             Answer::Transport(op, result) => Self::TransportDone { op, result },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowkit_core::id::TaskId;
+    use std::sync::{Arc, Mutex};
+
+    type Log = Arc<Mutex<Vec<(u32, Input)>>>;
+
+    /// Notes its inputs; the first one made panics at its first `Idle`.
+    struct Scripted {
+        number: u32,
+        log: Log,
+    }
+
+    impl Machine for Scripted {
+        fn handle(&mut self, _: Now, input: Input, out: &mut Vec<Effect>) {
+            self.log.lock().unwrap().push((self.number, input.clone()));
+            assert!(
+                self.number != 1 || input != Input::Idle,
+                "a broken invariant"
+            );
+            if input == Input::Shutdown {
+                out.push(Effect::Stopped);
+            }
+        }
+
+        fn poll_timeout(&self) -> Option<Mono> {
+            None
+        }
+
+        fn subject(&self) -> Subject {
+            Subject {
+                task_id: TaskId::new(format!("task-{}", self.number)).ok(),
+                ..Subject::default()
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_subject_and_not_the_shard() {
+        let engine = Engine::memory();
+        let log = Log::default();
+        let owner = engine.client_id("c");
+        let mut config = Config::new(owner, 7);
+        config.predecessors_dead = true;
+        let (stop, stopped) = watch::channel(false);
+        let mut made = Vec::new();
+        let seen = log.clone();
+        let driver = drive(engine, config, stopped, |config| {
+            made.push((config.seed, config.predecessors_dead));
+            Scripted {
+                number: u32::try_from(made.len()).unwrap(),
+                log: seen.clone(),
+            }
+        });
+        let stopper = async {
+            // The second machine has seen all that it is told by itself.
+            while log.lock().unwrap().len() < 5 {
+                tokio::task::yield_now().await;
+            }
+            stop.send_replace(true);
+        };
+        tokio::join!(driver, stopper);
+        let subject = Subject {
+            task_id: TaskId::new("task-1").ok(),
+            ..Subject::default()
+        };
+        let expected = [
+            (1, Input::Wake),
+            (1, Input::Idle),
+            (2, Input::Panicked { subject }),
+            (2, Input::Wake),
+            (2, Input::Idle),
+            (2, Input::Shutdown),
+        ];
+        assert_eq!(*log.lock().unwrap(), expected);
+        assert_eq!(made, [(7, true), (8, false)], "the workers here are alive");
     }
 }

@@ -57,6 +57,7 @@ fn spec(inline: &str) -> RunSpec {
         adapter: None,
         checkpoint: None,
         accepted: 0,
+        totals: Totals::new(),
         vars: Json::null(),
     }
 }

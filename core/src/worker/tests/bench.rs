@@ -426,6 +426,7 @@ pub(super) fn spec(token: u64, start: &TaskStart) -> RunCommand {
         adapter: start.adapter.clone(),
         checkpoint: start.checkpoint.clone(),
         accepted: start.accepted,
+        totals: start.totals.clone(),
         vars: start.vars.clone(),
     }))
 }
