@@ -86,7 +86,7 @@ impl Judge for CancelFinal {
                             );
                             view.broken(NAME, what);
                         } else if let Some(cancelled) = self.cancelled.get(&run.task)
-                            && checks.iter().all(|check| check >= cancelled)
+                            && checks.iter().all(|check| check > cancelled)
                         {
                             let what = format!(
                                 "{}/{}: token {} passed its check after the cancel",
