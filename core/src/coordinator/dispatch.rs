@@ -132,6 +132,7 @@ impl Shard {
         if let Some(start) = self.start(ctx, key) {
             self.send_outgoing(ctx, start);
         }
+        self.update_reader(key);
         self.update_readers(key);
     }
 

@@ -1,6 +1,6 @@
 //! How a grant ends, and what the end of one node means for the others.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::context::Context;
@@ -213,34 +213,48 @@ impl Shard {
     }
 
     /// A source was granted, or lost its grant, or ended: its readers may start, or hold a slot
-    /// for nothing.
+    /// for nothing, and so may the readers of those.
     pub(super) fn update_readers(&mut self, key: NodeKey) {
-        let Some(task) = self.tasks.get(&key.task) else {
+        let Some(plan) = self.tasks.get(&key.task).map(|task| task.plan.clone()) else {
             return;
         };
-        let plan = task.plan.clone();
-        for child in &plan.node(key.node).children {
-            if !sources(plan.node(child.node)).any(|source| source == key.node) {
-                continue;
-            }
-            let reader = NodeKey {
-                task: key.task,
-                node: child.node,
-            };
-            let Some(task) = self.tasks.get(&key.task) else {
-                return;
-            };
-            let (live, node) = (task.sources_live(child.node), &task.nodes[child.node]);
-            if node.is_granted() {
-                if live {
-                    self.starving.remove(&reader);
-                } else {
-                    self.starving.insert(reader);
+        let mut seen = BTreeSet::from([key.node]);
+        let mut work = vec![key.node];
+        while let Some(changed) = work.pop() {
+            for child in &plan.node(changed).children {
+                if !sources(plan.node(child.node)).any(|source| source == changed) {
+                    continue;
                 }
-            } else if live && node.record.state == NodeState::Ready && node.queued.is_none() {
-                self.enqueue(reader);
+                let reader = NodeKey {
+                    task: key.task,
+                    node: child.node,
+                };
+                if self.update_reader(reader) && seen.insert(child.node) {
+                    work.push(child.node);
+                }
             }
         }
+    }
+
+    /// True if the reader holds a grant, so that its own readers may be starving with it.
+    pub(super) fn update_reader(&mut self, reader: NodeKey) -> bool {
+        let Some(task) = self.tasks.get(&reader.task) else {
+            return false;
+        };
+        let node = &task.nodes[reader.node];
+        if node.is_granted() {
+            if task.is_fed(reader.node) {
+                self.starving.remove(&reader);
+            } else {
+                self.starving.insert(reader);
+            }
+            return true;
+        }
+        let waits = node.record.state == NodeState::Ready && node.queued.is_none();
+        if waits && task.sources_live(reader.node) {
+            self.enqueue(reader);
+        }
+        false
     }
 
     /// What follows from a node's new state, down the graph.

@@ -109,7 +109,7 @@ impl Shard {
                 if let Some(due) = node.due {
                     assert!(self.timers.contains(&(due, key)), "timers are indexed");
                 }
-                let starving = granted && !task.sources_live(index);
+                let starving = granted && !task.is_fed(index);
                 assert_eq!(
                     self.starving.contains(&key),
                     starving,

@@ -156,10 +156,7 @@ impl Shard {
             }
             self.node_mut(key).run = Some(run);
             self.rearm(ctx, key);
-            if self
-                .task(key)
-                .is_some_and(|task| !task.sources_live(key.node))
-            {
+            if self.task(key).is_some_and(|task| !task.is_fed(key.node)) {
                 self.starving.insert(key);
             }
             return;

@@ -1,6 +1,6 @@
 //! A task in the owner's memory: its records, its compiled graph and what follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::graph::{
@@ -269,6 +269,28 @@ impl Task {
             let node = &self.nodes[source];
             node.record.state.is_terminal() || node.is_granted()
         })
+    }
+
+    /// Something can still come to a granted reader: every source is terminal, or holds a grant and
+    /// is itself fed. A reader of a reader that waits for a slot waits for that slot too.
+    pub(super) fn is_fed(&self, reader: usize) -> bool {
+        let mut seen = BTreeSet::from([reader]);
+        let mut work = vec![reader];
+        while let Some(reader) = work.pop() {
+            for source in sources(self.plan.node(reader)) {
+                let node = &self.nodes[source];
+                if node.record.state.is_terminal() {
+                    continue;
+                }
+                if !node.is_granted() {
+                    return false;
+                }
+                if seen.insert(source) {
+                    work.push(source);
+                }
+            }
+        }
+        true
     }
 
     /// No node may start any more.

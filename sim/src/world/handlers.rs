@@ -124,10 +124,16 @@ impl<'p> World<'p> {
         }
         let now = self.now;
         let Some(handler) = self.runs.get_mut(&(place, run)) else {
-            let what = format!("{place:?} commands run {run:?}, which does not exist");
-            self.seen
-                .broken
-                .push(Broken::new("run_protocol", now, what));
+            // The run's last word may be on its way to the machine while this is on its way back.
+            let late = matches!(
+                command,
+                RunCommand::Cancel { .. } | RunCommand::Abort | RunCommand::CheckpointSaved(_)
+            );
+            if !late {
+                let what = format!("{place:?} commands run {run:?}, which does not exist");
+                let broken = Broken::new("run_protocol", now, what);
+                self.seen.broken.push(broken);
+            }
             return;
         };
         let busy = !matches!(handler.phase, Phase::Idle);
