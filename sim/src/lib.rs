@@ -4,6 +4,8 @@
 //! of events: no runtime, no clock, no thread inside a run. A run is a [`plan::Plan`], which is
 //! data; checkers judge its history by the promises of the README.
 
+#[cfg(feature = "planted-bugs")]
+pub mod mutants;
 pub mod plan;
 pub mod tier0;
 

@@ -8,6 +8,7 @@ use super::shard::Shard;
 use super::task::NodeKey;
 use crate::id::{Offset, TaskId};
 use crate::message::Envelope;
+use crate::planted::{Bug, is_planted};
 use crate::port::{Commit, ErrorKind, PortError, Record, StoreRequest, Stream, TransportRequest};
 use crate::record::ArtifactRecord;
 use crate::report::{Report, ReportKind};
@@ -222,7 +223,12 @@ impl Shard {
         };
         match result {
             Ok(()) => {}
+            Err(error) if error.kind == ErrorKind::Unknown && is_planted(Bug::UnknownIsDone) => {}
             Err(error) => match error.kind {
+                ErrorKind::Unknown if is_planted(Bug::UnknownDropped) => {
+                    self.in_flight = None;
+                    return CommitOutcome::Continue;
+                }
                 ErrorKind::Fenced => return CommitOutcome::Fenced,
                 ErrorKind::Retry | ErrorKind::Unknown => {
                     // It may have happened: only the very same commit tells.
@@ -246,7 +252,10 @@ impl Shard {
         }
         let mut durable = Vec::new();
         for outgoing in done.outbox {
-            if ctx.config.applies_before_sync && outgoing.when == When::Durable {
+            if ctx.config.applies_before_sync
+                && outgoing.when == When::Durable
+                && !is_planted(Bug::AckedUnsynced)
+            {
                 durable.push(outgoing);
             } else {
                 self.release(ctx, outgoing);

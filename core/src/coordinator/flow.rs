@@ -8,6 +8,7 @@ use super::shard::Shard;
 use super::task::{NodeKey, sources};
 use crate::graph::{EdgeCondition, Verdict};
 use crate::message::CancelReason;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Failure, Grant, NodeState, TaskState};
 use crate::report::{Report, ReportKind};
 
@@ -125,6 +126,7 @@ impl Shard {
         let closing = task.is_closing();
         let record = &mut self.node_mut(key).record;
         record.losses += 1;
+        record.failures += u32::from(is_planted(Bug::LossIsFailure));
         let losses = record.losses;
         let report = Report::new(ReportKind::GrantLost, why).about(
             &record.task_id,
@@ -164,7 +166,7 @@ impl Shard {
         if self
             .tasks
             .get(&key.task)
-            .is_some_and(super::task::Task::is_closing)
+            .is_some_and(|task| task.is_closing() && !is_planted(Bug::GrantAfterCancel))
         {
             self.set_state(ctx, key, NodeState::Cancelled, why);
             return self.spread(ctx, key);

@@ -12,6 +12,7 @@ use crate::message::{
     BatchOk, Body, CancelReason, Envelope, Heartbeat, RefusalReason, ReleaseReason, SenderRole,
     TaskCancel, TaskDone, TaskFailed,
 };
+use crate::planted::{Bug, is_planted};
 use crate::port::{Entry, Stream};
 use crate::record::{ArtifactRecord, RECORD_VERSION, add_metrics};
 use crate::report::{Report, ReportKind};
@@ -172,15 +173,26 @@ impl Shard {
         };
         let incarnation = message.sender.incarnation;
         let key = self.key_of(task, node);
-        let Some(key) = key.filter(|key| self.is_held_by(*key, token, worker, incarnation)) else {
+        if let (Some(key), Body::BatchOk(batch)) = (key, &message.body)
+            && batch.checkpoint.is_some()
+            && is_planted(Bug::CheckpointAhead)
+        {
+            let record = &mut self.node_mut(key).record;
+            record.checkpoint.clone_from(&batch.checkpoint);
+        }
+        let Some(key) = key.filter(|key| {
+            self.is_held_by(*key, token, worker, incarnation)
+                || self.node(*key).is_some_and(super::task::Node::is_granted)
+                    && is_planted(Bug::OldTokenAccepted)
+        }) else {
             return self.tell_fenced(ctx, key, worker, incarnation, (task, node, token));
         };
         self.hear(ctx, key);
         let last_seq = self.node_mut(key).record.last_seq;
-        if seq <= last_seq {
+        if seq <= last_seq && !is_planted(Bug::CopyApplied) {
             return; // A copy: it was applied.
         }
-        if seq > last_seq + 1 {
+        if seq > last_seq + 1 && !is_planted(Bug::GapIgnored) {
             return self.lose_grant(ctx, key, "events of the run are missing");
         }
         match &message.body {
@@ -218,7 +230,9 @@ impl Shard {
         add_metrics(&mut record.totals, &batch.metrics);
         if let Some(checkpoint) = &batch.checkpoint {
             record.checkpoint = Some(checkpoint.clone());
-            record.checkpoint_batches = record.accepted;
+            if !is_planted(Bug::CheckpointUncounted) {
+                record.checkpoint_batches = record.accepted;
+            }
         }
         if let Some(cursor) = &batch.cursor {
             record.cursor.clone_from(cursor);
@@ -253,10 +267,10 @@ impl Shard {
             .new
             .saturating_add(counts.skipped)
             .saturating_add(counts.behind_checkpoint);
-        if sum > accepted {
+        if sum > accepted && !is_planted(Bug::SumUnchecked) {
             return self.lose_grant(ctx, key, "it counts more batches than were accepted");
         }
-        if sum < accepted {
+        if sum < accepted && !is_planted(Bug::SumUnchecked) {
             let error = format!(
                 "{accepted} batches are accepted, but this attempt's input has {sum}: the input \
                  changed between attempts"
@@ -283,12 +297,17 @@ impl Shard {
         let permanent = failed.permanent || retry.permanent_on.contains(&failed.reason_code);
         let record = &mut self.node_mut(key).record;
         record.failures += 1;
-        if permanent || record.failures >= failures_max {
+        let permanent = permanent && !is_planted(Bug::PermanentRetried);
+        let once_more =
+            record.failures == failures_max && !permanent && is_planted(Bug::RetryOnceMore);
+        if (permanent || record.failures >= failures_max) && !once_more {
             self.end_failed(ctx, key, &failed.reason_code, &failed.error);
         } else {
             let wait_ms = failed
                 .retry_after_ms
                 .map_or(backoff_ms, |after| after.max(backoff_ms));
+            let early = wait_ms > 0 && is_planted(Bug::BackoffIgnored);
+            let wait_ms = if early { 0 } else { wait_ms };
             self.end_to_retry(ctx, key, wait_ms, &failed.reason_code);
         }
     }

@@ -12,6 +12,9 @@ impl Coordinator {
     /// # Panics
     /// On a broken invariant.
     pub fn check_invariants(&self) {
+        if crate::planted::is_any() {
+            return; // It is for the simulator's checkers to find.
+        }
         for slot in &self.slots {
             if let Phase::Owned(shard) = &slot.phase {
                 shard.check_invariants();

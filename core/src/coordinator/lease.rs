@@ -4,6 +4,7 @@ use super::context::{Context, ShardOp};
 use super::shard::Shard;
 use super::task::{NodeKey, Run};
 use crate::id::Offset;
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, TransportReply, TransportRequest};
 use crate::record::{GrantCancel, NodeState};
 use crate::report::{Report, ReportKind};
@@ -126,6 +127,9 @@ impl Shard {
         if resend {
             run.resend_backoff_ms = (run.resend_backoff_ms * 2).min(RESEND_BACKOFF_MS_MAX);
             run.resend_at = Some(now.after(run.resend_backoff_ms));
+        }
+        if enter && is_planted(Bug::ExpiredUnread) {
+            return self.judge(ctx, key);
         }
         if enter {
             self.gate.enter(key);

@@ -10,6 +10,7 @@ use crate::graph::{Fault, Graph, Plan, Verdict};
 use crate::hash::stable128;
 use crate::id::{Offset, TaskId};
 use crate::json::Json;
+use crate::planted::{Bug, is_planted};
 use crate::port::TaskWithNodes;
 use crate::record::{NodeState, TaskState};
 use crate::report::{Report, ReportKind};
@@ -149,7 +150,10 @@ impl Shard {
                 .workers
                 .get(&grant.worker_id)
                 .map(|w| w.record.incarnation);
-            run.dead = newest.is_some_and(|newest| newest > grant.incarnation);
+            run.dead = newest.is_some_and(|newest| {
+                newest > grant.incarnation
+                    || newest == grant.incarnation && is_planted(Bug::NewGrantsEnded)
+            });
             if let Some(told) = grant.cancel {
                 let lease_ms = ctx.config.lease_ttl_ms + ctx.config.lease_margin_ms();
                 run.close_at = Some(ctx.now.mono.after(told.grace_ms.max(lease_ms)));

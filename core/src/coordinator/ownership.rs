@@ -9,6 +9,7 @@ use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
 use super::shard::Shard;
 use crate::id::{Offset, ShardId, TaskId};
+use crate::planted::{Bug, is_planted};
 use crate::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
     TransportRequest,
@@ -247,8 +248,15 @@ impl Slot {
                 let wait = lease.remaining_ms.min(ttl) + 1 + ctx.random.below(ttl / 50 + 1);
                 self.phase = Phase::Waiting(ctx.now.mono.after(wait));
             }
+            (ShardOp::ReadShard, Ok(StoreReply::Shard(record)))
+                if matches!(self.phase, Phase::Reading) && is_planted(Bug::LoadedFirst) =>
+            {
+                self.load(ctx, record);
+            }
             (ShardOp::ReadShard, Ok(StoreReply::Shard(record))) => {
-                self.phase = Phase::Raising;
+                if !is_planted(Bug::LoadedFirst) {
+                    self.phase = Phase::Raising;
+                }
                 let request = StoreRequest::RaiseEpoch {
                     shard: self.id,
                     owner: ctx.config.owner.clone(),
@@ -256,6 +264,14 @@ impl Slot {
                     commit_seq: record.commit_seq,
                 };
                 ctx.store(self.purpose(ShardOp::Raise), request);
+            }
+            #[cfg(feature = "planted-bugs")]
+            (ShardOp::Raise, Ok(StoreReply::Shard(record))) if is_planted(Bug::LoadedFirst) => {
+                if let Phase::Loading(shard) = &mut self.phase {
+                    shard.epoch = record.epoch;
+                    shard.commit_seq = record.commit_seq;
+                }
+                self.all_loaded(ctx);
             }
             (ShardOp::Raise, Ok(StoreReply::Shard(record))) => self.load(ctx, record),
             (ShardOp::Load, Ok(StoreReply::Tasks(page))) => self.loaded(ctx, page),
@@ -323,8 +339,15 @@ impl Slot {
         }
         if page.more && last.is_some() {
             self.load_page(ctx, last);
-            return;
+        } else if is_planted(Bug::LoadedFirst) {
+            let request = StoreRequest::ReadShard { shard: self.id };
+            ctx.store(self.purpose(ShardOp::ReadShard), request);
+        } else {
+            self.all_loaded(ctx);
         }
+    }
+
+    fn all_loaded(&mut self, ctx: &mut Context<'_>) {
         let waiting = Phase::Waiting(ctx.now.mono);
         if let Phase::Loading(shard) = std::mem::replace(&mut self.phase, waiting) {
             let stream = shard.stream();

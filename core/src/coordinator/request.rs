@@ -13,6 +13,7 @@ use crate::id::{Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use crate::message::{
     Body, CancelReason, CancelTask, Envelope, ErrorReply, Reply, ReplyError, SenderRole, Submit,
 };
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, StoreReply, StoreRequest, Stream, TaskAnswer};
 use crate::record::{History, RECORD_VERSION, TaskRecord, TaskState};
 
@@ -300,6 +301,14 @@ impl Shard {
         };
         let to = (message.sender.id.clone(), corr_id(message));
         self.reply_to(ctx, message.task_id.clone(), to, inbox, reply);
+        let early = match &message.body {
+            Body::Submit(_) => is_planted(Bug::SubmitAckedEarly),
+            Body::CancelTask(_) => is_planted(Bug::CancelAckedEarly),
+            _ => false,
+        };
+        if early && let Some(reply) = self.open.outbox.pop() {
+            self.release(ctx, reply);
+        }
     }
 
     fn reply_to(

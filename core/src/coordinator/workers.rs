@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Incarnation, Role, WorkerId};
 use crate::message::WorkerOnline;
+use crate::planted::{Bug, is_planted};
 use crate::record::{RECORD_VERSION, WorkerRecord};
 
 /// One worker as last heard of.
@@ -58,6 +59,9 @@ impl Worker {
     fn free_slots(&self) -> u32 {
         if self.leaving || self.unanswered {
             return 0;
+        }
+        if is_planted(Bug::SlotsIgnored) {
+            return 1;
         }
         let own_count = self.record.capacity.saturating_sub(self.granted);
         own_count.min(self.reported_free.unwrap_or(u32::MAX))

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::planted::{Bug, is_planted};
+
 /// How many parents must count before a node starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FanIn {
@@ -93,17 +95,17 @@ impl FanInTally {
     #[must_use]
     pub fn verdict(&self, fan_in: FanIn) -> Verdict {
         let parents = self.counting + self.skipped + self.impossible + self.pending;
+        let early = self.pending == 1 && is_planted(Bug::FanInEarly);
+        let skipped_too = self.skipped > 0 && is_planted(Bug::SkippedCounts);
+        let counting = self.counting + if skipped_too { self.skipped } else { 0 };
         let (holds, can_hold) = match fan_in {
             _ if parents == 0 => (true, true),
             FanIn::All => (
-                self.pending == 0 && self.impossible == 0 && self.counting > 0,
-                self.impossible == 0 && self.counting + self.pending > 0,
+                (self.pending == 0 || early) && self.impossible == 0 && counting > 0,
+                self.impossible == 0 && counting + self.pending > 0,
             ),
-            FanIn::Any => (self.counting > 0, self.counting + self.pending > 0),
-            FanIn::Count(count) => (
-                self.counting >= count,
-                self.counting + self.pending >= count,
-            ),
+            FanIn::Any => (counting > 0, counting + self.pending > 0),
+            FanIn::Count(count) => (counting >= count, counting + self.pending >= count),
         };
         match (holds, can_hold) {
             (true, _) => Verdict::Start,

@@ -10,6 +10,7 @@ use super::run::{Drawn, InWork, Work};
 use super::tally::Meeting;
 use crate::id::BatchUid;
 use crate::message::{AdapterSpec, CancelReason, TaskDone};
+use crate::planted::{Bug, is_planted};
 use crate::port::{ErrorKind, PortError, StoreReply, StoreRequest};
 use crate::time::Now;
 
@@ -132,7 +133,7 @@ impl Worker {
             self.proceed(id, now, out);
             return;
         }
-        let accepted = run.start.accepted > behind;
+        let accepted = run.start.accepted > behind && !is_planted(Bug::AcceptedAgain);
         run.work = Work::Reading {
             scratch: true,
             accepted,
@@ -302,6 +303,7 @@ impl Worker {
         let checkpoint = run
             .scratch
             .take_if(|scratch| scratch.batch_uid.as_ref() == Some(&drawn.uid))
+            .filter(|_| !is_planted(Bug::SavedLost))
             .map(|scratch| scratch.checkpoint);
         run.work = Work::Processing(InWork {
             uid: drawn.uid.clone(),

@@ -11,6 +11,7 @@ use super::run::Work;
 use super::timers::Timer;
 use crate::id::ShardId;
 use crate::message::{Body, CancelReason, Envelope, Heartbeat, RunBeat};
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, Stream, TransportReply};
 use crate::report::ReportKind;
 use crate::time::{Mono, Now};
@@ -161,6 +162,9 @@ impl Worker {
 
     /// The lease ran out on this worker's own clock.
     pub(super) fn lease_lapsed(&mut self, id: RunId, now: Now, out: &mut Vec<Effect>) {
+        if is_planted(Bug::LeaseIgnored) {
+            return;
+        }
         let deadline = now.mono.after(LAPSE_GRACE_MS);
         self.end_run(id, CancelReason::LeaseLapsed, deadline, now, out);
     }

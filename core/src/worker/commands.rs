@@ -16,6 +16,7 @@ use crate::message::{
     Body, CancelReason, Envelope, InputReady, RefusalReason, SourceState, TaskCancel, TaskRefused,
     TaskStart,
 };
+use crate::planted::{Bug, is_planted};
 use crate::port::{Entry, Stream};
 use crate::report::{Report, ReportKind};
 use crate::time::Now;
@@ -32,7 +33,7 @@ impl Worker {
             }
         };
         if envelope.to.as_deref() != Some(self.config.worker_id.as_str())
-            || envelope.to_incarnation != Some(self.incarnation)
+            || envelope.to_incarnation != Some(self.incarnation) && !is_planted(Bug::AnyIncarnation)
         {
             return;
         }
@@ -84,7 +85,7 @@ impl Worker {
             }
         }
         if let Some(ended) = self.ended.get(&node) {
-            if token == ended.token {
+            if token == ended.token && !is_planted(Bug::TakenTwice) {
                 self.answer_again(&node, now, out);
                 return;
             }
@@ -95,7 +96,7 @@ impl Worker {
             self.ended.superseded_by(&node, token);
         }
         // The cache saves a read, it decides nothing: without it the store would say the same.
-        if self.dedup.seen(envelope.dedup_id, now.mono) {
+        if self.dedup.seen(envelope.dedup_id, now.mono) && !is_planted(Bug::TakenTwice) {
             // Met before, ended since, and the store has shown it superseded.
             self.send_refusal(&node, token, RefusalReason::NotCurrent, now, out);
             return;

@@ -11,6 +11,7 @@ use super::run::Work;
 use super::timers::Timer;
 use crate::id::BatchUid;
 use crate::message::{Body, CancelReason, RefusalReason};
+use crate::planted::{Bug, is_planted};
 use crate::report::ReportKind;
 use crate::time::{Mono, Now};
 
@@ -41,6 +42,9 @@ impl Worker {
             return;
         };
         if run.outgoing.has_terminal() {
+            return;
+        }
+        if reason == CancelReason::Fenced && is_planted(Bug::FencedIgnored) {
             return;
         }
         if matches!(run.work, Work::Checking) {
@@ -144,6 +148,9 @@ impl Worker {
         if run.aborted {
             self.abandon(id, now, out);
             return;
+        }
+        if is_planted(Bug::GraceIgnored) {
+            return self.tell(id, out);
         }
         run.aborted = true;
         self.tell(id, out);

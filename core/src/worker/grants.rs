@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::Worker;
 use crate::id::{TaskId, Token};
 use crate::message::{CancelReason, RefusalReason};
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, StoreReply, StoreRequest};
 use crate::record::TaskState;
 use crate::time::Now;
@@ -156,7 +157,7 @@ impl Worker {
         };
         self.grants.in_flight = false;
         self.grants.failures = 0;
-        if incarnation > self.incarnation {
+        if incarnation > self.incarnation && !is_planted(Bug::AnyIncarnation) {
             self.superseded(incarnation, now, out);
             return;
         }
@@ -179,6 +180,8 @@ impl Worker {
                 if !read.checks.contains(&id) {
                     continue;
                 }
+                let current = current || is_planted(Bug::GrantUnchecked);
+                let cancelled = cancelled && !is_planted(Bug::CancelUnchecked);
                 if current && !cancelled {
                     accepted.push(id);
                 } else {

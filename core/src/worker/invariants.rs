@@ -11,6 +11,9 @@ impl Worker {
     /// # Panics
     /// When one is broken: a bug of this crate.
     pub fn check_invariants(&self) {
+        if crate::planted::is_any() {
+            return; // It is for the simulator's checkers to find.
+        }
         self.timers.check_invariants();
         self.dedup.check_invariants();
         for (id, run) in &self.runs {

@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{Incarnation, Offset, OpId};
 use crate::message::{Envelope, Sender, SenderRole};
+use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
@@ -134,7 +135,9 @@ impl Worker {
             return;
         }
         // The clock decides what has expired, before the input is looked at.
-        while let Some(timer) = self.timers.pop_due(now.mono) {
+        let clock_first =
+            !matches!(input, Input::TransportDone { .. }) || !is_planted(Bug::LeaseRevived);
+        while clock_first && let Some(timer) = self.timers.pop_due(now.mono) {
             self.fire(timer, now, out);
         }
         match input {

@@ -3,6 +3,8 @@
 mod report;
 mod row;
 
+#[cfg(feature = "planted-bugs")]
+pub(crate) use report::Stopwatch;
 pub use report::{Failure, Progress, ReplayReport, RunReport, Verdict};
 
 use std::ops::Range;

@@ -278,7 +278,7 @@ impl Meter {
 }
 
 /// Measures the simulator's own speed; no run ever sees it.
-struct Stopwatch {
+pub(crate) struct Stopwatch {
     #[expect(
         clippy::disallowed_types,
         reason = "measures the simulator, is not seen by a run"
@@ -292,13 +292,13 @@ impl Stopwatch {
         clippy::disallowed_types,
         reason = "measures the simulator, is not seen by a run"
     )]
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             started: std::time::Instant::now(),
         }
     }
 
-    fn elapsed_ms(&self) -> u64 {
+    pub(crate) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

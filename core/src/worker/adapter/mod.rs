@@ -17,6 +17,7 @@ use chunks::Chunk;
 use super::run::Drawn;
 use crate::id::NodeId;
 use crate::message::{AdapterSpec, Cursor, SourceState};
+use crate::planted::{Bug, is_planted};
 use crate::record::ArtifactRecord;
 
 /// Artifacts asked for at once.
@@ -173,19 +174,19 @@ impl Puller {
         loop {
             if let Some(chunk) = self.chunks.pop_front() {
                 let done = self.chunks.is_empty();
-                if done {
+                if done && !is_planted(Bug::CursorEarly) {
                     self.sources[self.at].cursor += 1;
                 }
                 return Pull::Batch(Drawn {
                     uid: chunk.uid,
                     payload: chunk.payload,
                     last: done && self.at_end(),
-                    cursor: done.then(|| self.cursor()),
+                    cursor: (done || is_planted(Bug::CursorEarly)).then(|| self.cursor()),
                 });
             }
             if let Some(artifact) = self.read.pop_front() {
                 self.chunks = chunks::of(&self.args, &artifact);
-                if self.chunks.is_empty() {
+                if self.chunks.is_empty() || is_planted(Bug::CursorEarly) {
                     // Nothing in it: the cursor moves with the next artifact that has a batch.
                     self.sources[self.at].cursor += 1;
                 }

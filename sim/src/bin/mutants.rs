@@ -1,0 +1,164 @@
+//! Plants every known bug in turn and sees that the simulator finds it: `cargo xtask mutants`.
+//!
+//! `mutants [--seeds N] [--from S] [--only ID] [--sample] [--threads N] [--json] [--list]`
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt};
+
+/// What the command line asks for.
+struct Options {
+    seeds: u64,
+    from: u64,
+    bugs: Vec<Bug>,
+    threads: usize,
+    json: bool,
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.list {
+        print!("{}", list(&options.bugs));
+        return ExitCode::SUCCESS;
+    }
+    // Planted bugs trip assertions on purpose; each is caught and told as a broken promise.
+    std::panic::set_hook(Box::new(|_| {}));
+    let hunts = hunt_all(&options);
+    let killed = hunts.iter().filter(|hunt| hunt.killed.is_some()).count();
+    let unclean = hunts.iter().any(|hunt| !hunt.unclean.is_empty());
+    if options.json {
+        let hunts = serde_json::to_string_pretty(&hunts).unwrap_or_default();
+        println!("{hunts}");
+    } else {
+        print!("{}", table(&hunts));
+        if unclean {
+            println!("some seeds break a promise without any bug: mend those first");
+        }
+        println!("{killed} of {} killed", hunts.len());
+    }
+    if killed == hunts.len() && !unclean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        seeds: 2_000,
+        from: 0,
+        bugs: Bug::ALL.to_vec(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        json: false,
+        list: false,
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        let number = |text: String| {
+            let parsed = text.parse::<u64>();
+            parsed.map_err(|_| format!("`{text}` is no number"))
+        };
+        match arg.as_str() {
+            "--seeds" => options.seeds = number(value()?)?,
+            "--from" => options.from = number(value()?)?,
+            "--threads" => options.threads = usize::try_from(number(value()?)?).unwrap_or(1),
+            "--only" => {
+                let name = value()?;
+                let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
+                let bug = bug.ok_or(format!("no bug is called `{name}`; --list shows all"))?;
+                options.bugs = vec![*bug];
+            }
+            "--sample" => options.bugs = SAMPLE.to_vec(),
+            "--json" => options.json = true,
+            "--list" => options.list = true,
+            other => return Err(format!("unknown option `{other}`")),
+        }
+    }
+    Ok(options)
+}
+
+/// Hunts bugs on several threads, each bug on one.
+fn hunt_all(options: &Options) -> Vec<Hunt> {
+    let baseline = Baseline::default();
+    let waiting = Mutex::new(options.bugs.iter().copied().enumerate());
+    let done = Mutex::new(Vec::new());
+    let seeds = options.from..options.from.saturating_add(options.seeds);
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().map_or(None, |mut waiting| waiting.next());
+                    let Some((place, bug)) = next else { break };
+                    let hunt = hunt(bug, seeds.clone(), &baseline);
+                    if !options.json {
+                        eprintln!("{}", row(&hunt).join("  "));
+                    }
+                    if let Ok(mut done) = done.lock() {
+                        done.push((place, hunt));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, hunt)| hunt).collect()
+}
+
+fn row(hunt: &Hunt) -> [String; 6] {
+    let (promise, seed) = match &hunt.killed {
+        Some(kill) => (kill.promise.clone(), kill.seed.to_string()),
+        None => (
+            "SURVIVED".to_owned(),
+            format!("struck in {} seeds", hunt.struck),
+        ),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+    let seconds = hunt.elapsed_ms as f64 / 1_000.0;
+    [
+        hunt.part.to_owned(),
+        hunt.bug.to_owned(),
+        promise,
+        hunt.seeds.to_string(),
+        seed,
+        format!("{seconds:.1} s"),
+    ]
+}
+
+fn table(hunts: &[Hunt]) -> String {
+    let head = ["part", "bug", "killed by", "seeds", "seed", "time"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(hunts.iter().map(row)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+            text.push_str(&format!("{cell:width$}  "));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+/// The table of `docs/planted-bugs.md`.
+fn list(bugs: &[Bug]) -> String {
+    let mut text = "| part | bug | what it does | promise |\n|---|---|---|---|\n".to_owned();
+    for bug in bugs {
+        text.push_str(&format!(
+            "| {} | `{}` | {} | `{}` |\n",
+            bug.part(),
+            bug.name(),
+            bug.about(),
+            bug.promise()
+        ));
+    }
+    text
+}
