@@ -71,6 +71,13 @@ pub(crate) enum What {
         place: Place,
         nodes: Rc<[(TaskId, NodeId)]>,
     },
+    /// A worker's process has read that a token of its is fenced.
+    ToldFenced {
+        place: Place,
+        task: TaskId,
+        node: NodeId,
+        token: Token,
+    },
     /// Something between a worker machine and a handler.
     Handler { run: Rc<Run>, step: Step },
     /// A client sent a request (again).

@@ -89,6 +89,16 @@ impl Ledger {
         undone
     }
 
+    /// A task's record as no crash can undo it any more.
+    pub(crate) fn durable(&self, id: &TaskId) -> Option<Rc<TaskFact>> {
+        let mut changes = self.unsynced.iter().flat_map(|(_, changes)| changes);
+        let first = changes.find_map(|change| match change {
+            Change::Task { task, old, .. } if task == id => Some(old.clone()),
+            _ => None,
+        });
+        first.unwrap_or_else(|| self.tasks.get(id)?.fact.clone())
+    }
+
     fn node_mut(&mut self, task: &TaskId, node: &NodeId) -> &mut NodeLedger {
         let task = self.tasks.entry(task.clone()).or_default();
         task.nodes.entry(node.clone()).or_default()

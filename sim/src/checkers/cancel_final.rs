@@ -66,8 +66,7 @@ impl Judge for CancelFinal {
                 reply,
                 ..
             } if reply.ok => {
-                let fact = view.ledger.tasks.get(task).and_then(|t| t.fact.as_ref());
-                let state = fact.map(|fact| fact.state);
+                let state = view.ledger.durable(task).map(|fact| fact.state);
                 if !state.is_some_and(|state| cancels(state) || state.is_terminal()) {
                     let what = format!("{task}: cancel acknowledged while {state:?}");
                     view.broken(NAME, what);

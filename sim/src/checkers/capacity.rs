@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::record::NodeState;
 
 use super::{Judge, View};
@@ -106,9 +106,18 @@ impl Judge for Capacity {
             What::Committed { changes, .. } => {
                 for change in changes {
                     if let Change::Node {
-                        task, node, new, ..
+                        task,
+                        node,
+                        old,
+                        new,
                     } = change
                     {
+                        let old_token = old.as_ref().map(|old| old.token);
+                        if let Some((worker, _)) = &new.holder
+                            && old_token != Some(new.token)
+                        {
+                            self.granted(view, worker);
+                        }
                         let key = (task.clone(), node.clone());
                         if new.state == NodeState::Ready {
                             self.ready.entry(key).or_insert(at);
@@ -131,6 +140,19 @@ impl Capacity {
         self.running
             .iter_mut()
             .filter(move |(at, _)| at.host == host)
+    }
+
+    /// With one shard the owner knows every grant: never more than the worker takes.
+    fn granted(&self, view: &mut View<'_>, worker: &WorkerId) {
+        let (capacity, _) = self.worker(worker.as_str());
+        let nodes = view.ledger.tasks.values().flat_map(|t| t.nodes.values());
+        let facts = nodes.filter_map(|node| node.fact.as_ref());
+        let held = facts
+            .filter(|fact| fact.holder.as_ref().is_some_and(|(id, _)| id == worker))
+            .count();
+        if view.plan.world.shards == 1 && held > capacity as usize {
+            view.broken(NAME, format!("{worker} holds {held} grants of {capacity}"));
+        }
     }
 
     /// A ready node was granted: did a fitting slot stay free for too long meanwhile?

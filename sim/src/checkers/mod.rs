@@ -11,6 +11,7 @@ mod retry_bounded;
 mod settle;
 mod single_owner;
 mod start_rule;
+mod tokens;
 
 pub(crate) use start_rule::{Standing, holds, standing};
 
@@ -88,6 +89,7 @@ trait Judge {
 #[derive(Debug)]
 pub(crate) struct Judges {
     single_owner: single_owner::SingleOwner,
+    tokens: tokens::Tokens,
     no_lost_task: no_lost_task::NoLostTask,
     effect_once: effect_once::EffectOnce,
     resume_point: resume_point::ResumePoint,
@@ -103,6 +105,7 @@ impl Judges {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
             single_owner: single_owner::SingleOwner::default(),
+            tokens: tokens::Tokens::default(),
             no_lost_task: no_lost_task::NoLostTask::default(),
             effect_once: effect_once::EffectOnce,
             resume_point: resume_point::ResumePoint::default(),
@@ -117,6 +120,7 @@ impl Judges {
 
     fn each(&mut self, mut f: impl FnMut(&mut dyn Judge)) {
         f(&mut self.single_owner);
+        f(&mut self.tokens);
         f(&mut self.no_lost_task);
         f(&mut self.effect_once);
         f(&mut self.resume_point);

@@ -23,11 +23,7 @@ impl Judge for NoLostTask {
                 task, ask, reply, ..
             } => {
                 let refused = reply.error.as_ref().map(|error| error.kind);
-                let known = view
-                    .ledger
-                    .tasks
-                    .get(task)
-                    .is_some_and(|t| t.fact.is_some());
+                let known = view.ledger.durable(task).is_some();
                 match ask {
                     Ask::Submit if reply.ok => {
                         self.acknowledged.insert(task.clone());

@@ -34,7 +34,7 @@ impl Judge for Settle {
                 reply,
                 ..
             } => {
-                let fact = view.ledger.tasks.get(task).and_then(|t| t.fact.as_ref());
+                let fact = view.ledger.durable(task);
                 let stored = fact.map(|fact| (fact.settled, fact.state));
                 if stored.is_none_or(|(settled, state)| !settled || Some(state) != reply.state) {
                     let what = format!("{task}: a waiter got {reply:?}, stored is {stored:?}");

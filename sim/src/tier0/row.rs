@@ -114,6 +114,15 @@ fn cells(what: &What) -> (String, String) {
                 format!("reads grants of {}", nodes.join(", ")),
             )
         }
+        What::ToldFenced {
+            place,
+            task,
+            node,
+            token,
+        } => (
+            format!("h{}.{}", place.host, place.machine),
+            format!("is told that {task}/{node} t{token} is fenced"),
+        ),
         What::Handler { run, step } => {
             let place = format!("h{}.{}", run.place.host, run.place.machine);
             let text = format!(

@@ -194,6 +194,14 @@ impl<'p> Observer<'p> {
                     .event(at, 7, u64::from(place.host))
                     .number(nodes.len() as u64);
             }
+            What::ToldFenced {
+                place, node, token, ..
+            } => {
+                trace
+                    .event(at, 14, u64::from(place.host))
+                    .text(node.as_str())
+                    .number(token.0);
+            }
             What::Handler { run, step } => {
                 let tag = match step {
                     Step::Begin => 0,

@@ -1,8 +1,9 @@
 //! Processes: start, inputs, effects, timers, crash, stall, stop.
 
 use flowkit_core::coordinator::{self, Coordinator};
-use flowkit_core::id::{ClientId, Incarnation, Role, ShardId, WorkerId};
-use flowkit_core::port::Stream;
+use flowkit_core::id::{ClientId, Incarnation, NodeId, Role, ShardId, TaskId, Token, WorkerId};
+use flowkit_core::message::{Body, CancelReason};
+use flowkit_core::port::{Stream, TransportReply};
 use flowkit_core::worker::{self, Worker};
 use flowkit_memory::BrokerModel;
 
@@ -146,6 +147,7 @@ impl World<'_> {
             return;
         }
         let now = self.hosts[index].clock.now(self.now);
+        let fenced = self.fenced_by(to, &given);
         let mut wants_idle = !matches!(given, Given::Idle);
         let mut coordinator_effects = std::mem::take(&mut self.coordinator_effects);
         let mut worker_effects = std::mem::take(&mut self.worker_effects);
@@ -188,7 +190,48 @@ impl World<'_> {
         worker_effects.clear();
         self.coordinator_effects = coordinator_effects;
         self.worker_effects = worker_effects;
+        // What the machine did before it came to this entry is not held against it.
+        for (task, node, token) in fenced {
+            self.note(What::ToldFenced {
+                place: to,
+                task,
+                node,
+                token,
+            });
+        }
         self.rearm(to, wants_idle);
+    }
+
+    /// Tokens that this input tells a worker's process to be over.
+    fn fenced_by(&mut self, to: Place, given: &Given) -> Vec<(TaskId, NodeId, Token)> {
+        let Given::Transport(_, Ok(TransportReply::Entries { entries, .. })) = given else {
+            return Vec::new();
+        };
+        let Some(machine) = self.machine(to).filter(|machine| !machine.stopped) else {
+            return Vec::new();
+        };
+        let Some(worker) = machine.worker_id.clone() else {
+            return Vec::new();
+        };
+        let incarnation = Some(machine.incarnation);
+        let messages = entries
+            .iter()
+            .filter_map(|entry| entry.message.as_ref().ok());
+        messages
+            .filter(|message| {
+                message.to.as_deref() == Some(worker.as_str())
+                    && message.to_incarnation == incarnation
+                    && matches!(&message.body, Body::TaskCancel(cancel)
+                        if cancel.reason == CancelReason::Fenced)
+            })
+            .filter_map(|message| {
+                Some((
+                    message.task_id.clone()?,
+                    message.node_id.clone()?,
+                    message.lease_no?,
+                ))
+            })
+            .collect()
     }
 
     fn count_effect(&mut self, place: Place) {
