@@ -17,6 +17,7 @@ mod error;
 mod handler;
 mod ids;
 mod input;
+mod mailbox;
 mod run;
 mod signal;
 mod source;

@@ -9,19 +9,20 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::mpsc;
 
 use crate::batch::no_json;
+use crate::mailbox::Mailbox;
 use crate::{Batch, BatchStream, Handler, HandlerError, RunContext, TaskInput};
 
 /// What a run's task is given by the worker's driver.
 pub(crate) struct RunSeat {
     pub(crate) run: RunId,
     pub(crate) cx: RunContext,
-    pub(crate) commands: mpsc::UnboundedReceiver<RunCommand>,
+    pub(crate) commands: Mailbox,
     pub(crate) events: mpsc::UnboundedSender<(RunId, RunEvent)>,
 }
 
@@ -54,8 +55,12 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
                 return;
             }
             command => {
-                let step = caught(body.step(command));
-                let outcome = unless_aborted(step, &mut seat.commands).await;
+                // Pinned here and passed on by reference: passed by value, a future is stored
+                // once per function that it goes through.
+                let outcome = {
+                    let step = pin!(body.step(command));
+                    unless_aborted(caught(step), &mut seat.commands).await
+                };
                 // The future is dropped by now, whatever the outcome.
                 body.answer(outcome)
             }
@@ -66,10 +71,7 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
 }
 
 /// `None`: the run was aborted, or its worker is gone; the future is dropped.
-async fn unless_aborted<T>(
-    step: impl Future<Output = T>,
-    commands: &mut mpsc::UnboundedReceiver<RunCommand>,
-) -> Option<T> {
+async fn unless_aborted<T>(step: impl Future<Output = T>, commands: &mut Mailbox) -> Option<T> {
     let aborted = async {
         while let Some(command) = commands.recv().await {
             if command == RunCommand::Abort {
@@ -88,15 +90,15 @@ async fn unless_aborted<T>(
     }
 }
 
-async fn close<H: Handler>(body: Body<H>, commands: &mut mpsc::UnboundedReceiver<RunCommand>) {
+async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
     let Body { handler, cx, .. } = body; // drops the source and the run's state
     let cleanup = async {
-        while let Some(cleanup) = cx.pop_cleanup() {
-            if let Err(text) = caught(cleanup).await {
+        while let Some(mut cleanup) = cx.pop_cleanup() {
+            if let Err(text) = caught(cleanup.as_mut()).await {
                 tracing::warn!(run = ?cx, "a cleanup panicked: {text}");
             }
         }
-        if let Err(text) = caught(handler.cleanup(&cx)).await {
+        if let Err(text) = caught(pin!(handler.cleanup(&cx))).await {
             tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
         }
     };
@@ -104,9 +106,8 @@ async fn close<H: Handler>(body: Body<H>, commands: &mut mpsc::UnboundedReceiver
 }
 
 /// Runs a future to its end; a panic in it is its outcome.
-async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
+fn caught<F: Future + ?Sized>(mut future: Pin<&mut F>) -> impl Future<Output = Result<F::Output, String>> {
+    std::future::poll_fn(move |cx| {
         // After a panic the future is not polled again, only dropped.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -114,7 +115,6 @@ async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
             Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
         }
     })
-    .await
 }
 
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -17,6 +17,7 @@ use crate::RunContext;
 use crate::clock::Clock;
 use crate::context::Outlet;
 use crate::engine::Engine;
+use crate::mailbox::{Commands, mailbox};
 use crate::run::{ErasedHandler, RunSeat, panic_text};
 use crate::worker::WorkerError;
 
@@ -162,7 +163,7 @@ struct Runs {
     clock: Clock,
     handlers: Handlers,
     running: Running,
-    commands: BTreeMap<RunId, (RunContext, mpsc::UnboundedSender<RunCommand>)>,
+    commands: BTreeMap<RunId, (RunContext, Commands)>,
     events: mpsc::UnboundedSender<(RunId, RunEvent)>,
     /// Answers in place of a run whose task is gone.
     answers: VecDeque<(RunId, RunEvent)>,
@@ -176,7 +177,7 @@ impl Runs {
                 events: self.events.clone(),
             };
             let cx = RunContext::new(spec, self.worker_id.clone(), self.clock, outlet);
-            let (sender, commands) = mpsc::unbounded_channel();
+            let (sender, commands) = mailbox();
             if let Some(handler) = self.handlers.get(spec.role.as_str()) {
                 let seat = RunSeat {
                     run,
@@ -203,7 +204,7 @@ impl Runs {
             }
             RunCommand::CheckpointSaved(answer) => cx.checkpoint_answered(answer),
             command => {
-                if let Err(mpsc::error::SendError(command)) = sender.send(command) {
+                if let Err(command) = sender.send(command) {
                     self.answer_for(run, &command);
                 }
             }

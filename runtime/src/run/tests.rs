@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::Clock;
 use crate::context::Outlet;
+use crate::mailbox::{Commands, mailbox};
 use crate::{BatchResult, ErrorClass, FinalizeResult, handler_fn};
 
 const RUN: RunId = RunId(1);
@@ -17,13 +18,13 @@ const RUN: RunId = RunId(1);
 /// The machine's side of a run.
 struct Machine {
     cx: RunContext,
-    commands: mpsc::UnboundedSender<RunCommand>,
+    commands: Commands,
     events: mpsc::UnboundedReceiver<(RunId, RunEvent)>,
     task: tokio::task::JoinHandle<()>,
 }
 
 fn start(handler: impl Handler) -> Machine {
-    let (commands, from_machine) = mpsc::unbounded_channel();
+    let (commands, from_machine) = mailbox();
     let (to_machine, events) = mpsc::unbounded_channel();
     let outlet = Outlet::Worker {
         run: RUN,
@@ -499,4 +500,26 @@ async fn an_adapter_is_proposed_by_the_hook_or_by_the_input() {
     let proposed = name(machine.ask(begin(inline)).await);
     assert_eq!(proposed, Some(("pull.from_artifacts".into(), args)));
     machine.close().await;
+}
+
+#[test]
+fn the_future_of_a_run_stays_small() {
+    // It is allocated once per run; a small one comes from the allocator's fast path.
+    let (_commands, from_machine) = mailbox();
+    let (events, _) = mpsc::unbounded_channel();
+    let worker = WorkerId::new("w").unwrap();
+    let outlet = Outlet::Test(Mutex::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let _guard = runtime.enter();
+    let seat = RunSeat {
+        run: RUN,
+        cx: RunContext::new(&spec("null"), worker, Clock::new(), outlet),
+        commands: from_machine,
+        events,
+    };
+    let handler = handler_fn(|_, _: Batch<u32>| async move { Ok(BatchResult::of(1)) });
+    let size = size_of_val(&run(Arc::new(handler), seat));
+    assert!(size <= 1_024, "{size} bytes");
 }
