@@ -37,8 +37,6 @@ mod format;
 mod lease;
 mod open;
 mod reader;
-#[cfg(any(test, feature = "testing"))]
-mod recorder;
 mod scans;
 mod shared;
 mod store;

@@ -14,7 +14,6 @@ use crate::writer::Work;
 
 pub use crate::clock::TestClock;
 pub use crate::disk::faulty::FaultyDisk;
-pub use crate::recorder::{Recorder, Replayed, replay};
 
 impl EmbeddedStore {
     /// Opens a store on a disk that can fail, making an empty one if the disk is empty.

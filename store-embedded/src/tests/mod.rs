@@ -6,7 +6,6 @@ mod killed;
 mod opening;
 mod power;
 pub(crate) mod records;
-mod replaying;
 mod syncing;
 
 use flowkit_core::id::{Offset, ShardId};
