@@ -2,6 +2,7 @@
 
 mod report;
 mod row;
+pub mod sweep;
 
 #[cfg(feature = "planted-bugs")]
 pub(crate) use report::Stopwatch;
