@@ -434,7 +434,7 @@ impl Plan {
             + 4 * world.announce_interval_ms
             + 2 * self.grace_ms_max()
             + 2 * work
-            + 130_000
+            + 64_000
     }
 
     fn grace_ms_max(&self) -> u64 {

@@ -89,7 +89,7 @@ pub struct Verdict {
     pub settled_after_ms: Option<u64>,
     /// Longest time two handlers of one node overlapped.
     pub overlap_ms: u64,
-    /// Effects of each host: where a crash can strike.
+    /// Effects of each host until every client had its last answer: where a crash can strike.
     pub effects: Vec<u64>,
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct World<'p> {
     away: [u64; 2],
     slow: [(u64, u64); 2],
     healed: bool,
+    /// Effects of each host when every client had its last answer first.
+    life: Vec<u64>,
     seen: Observer<'p>,
     coordinator_effects: Vec<coordinator::Effect>,
     worker_effects: Vec<worker::Effect>,
@@ -80,7 +82,7 @@ pub(crate) struct Outcome {
     pub(crate) settled_after_ms: Option<u64>,
     /// Longest time two handlers of one node overlapped.
     pub(crate) overlap_ms: u64,
-    /// Effects of each host.
+    /// Effects of each host until every client had its last answer: the tasks' life.
     pub(crate) effects: Vec<u64>,
     pub(crate) history: Vec<Event>,
 }
@@ -134,6 +136,7 @@ impl<'p> World<'p> {
             away: [0; 2],
             slow: [(0, 0); 2],
             healed: false,
+            life: Vec::new(),
             seen: Observer::new(plan, keep_history),
             coordinator_effects: Vec::new(),
             worker_effects: Vec::new(),
@@ -193,7 +196,11 @@ impl<'p> World<'p> {
             self.now = at.max(self.now);
             self.dispatch(due);
             self.trigger();
-            if settled.is_none() && self.healed && self.clients.iter().all(Client::is_content) {
+            let content = settled.is_none() && self.clients.iter().all(Client::is_content);
+            if content && self.life.is_empty() {
+                self.life = self.hosts.iter().map(|host| host.effects).collect();
+            }
+            if content && self.healed {
                 settled = Some(self.now);
             }
         }
@@ -244,7 +251,7 @@ impl<'p> World<'p> {
             ended_ms: self.now / 1_000,
             settled_after_ms,
             overlap_ms: self.seen.judges.overlap_us() / 1_000,
-            effects: self.hosts.iter().map(|host| host.effects).collect(),
+            effects: self.life,
             history: self.seen.history.take().unwrap_or_default(),
             broken: self.seen.broken,
         }
