@@ -106,7 +106,9 @@ async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
 }
 
 /// Runs a future to its end; a panic in it is its outcome.
-fn caught<F: Future + ?Sized>(mut future: Pin<&mut F>) -> impl Future<Output = Result<F::Output, String>> {
+fn caught<F: Future + ?Sized>(
+    mut future: Pin<&mut F>,
+) -> impl Future<Output = Result<F::Output, String>> {
     std::future::poll_fn(move |cx| {
         // After a panic the future is not polled again, only dropped.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -38,6 +38,8 @@ pub(super) enum ShardOp {
     Probe,
     Acquire,
     Renew,
+    /// Is the epoch still ours? Asked when the lease may have lapsed between two renewals.
+    Verify,
     ReadShard,
     Raise,
     Load,

@@ -33,6 +33,12 @@ pub(super) struct Slot {
     /// When the lease is renewed next; set while it is ours.
     renew_at: Option<Mono>,
     renewing: bool,
+    /// When the lease was asked for last.
+    asked_at: Mono,
+    /// When that request was sent by which the lease was held last.
+    held_from: Mono,
+    /// The lease may have lapsed between two renewals: another owner may have come and gone.
+    unsure: bool,
     backoff_ms: u64,
     /// A load of this process succeeded before: grants found by a later one may be alive.
     loaded_before: bool,
@@ -76,6 +82,9 @@ impl Slot {
             phase: Phase::Waiting(Mono(0)),
             renew_at: None,
             renewing: false,
+            asked_at: Mono(0),
+            held_from: Mono(0),
+            unsure: false,
             backoff_ms: 0,
             loaded_before: false,
             careful_until: Offset(0),
@@ -149,6 +158,7 @@ impl Slot {
                 return;
             }
             self.renewing = true;
+            self.asked_at = ctx.now.mono;
             ctx.store(self.purpose(ShardOp::Renew), self.acquire(ctx.config));
         }
     }
@@ -230,12 +240,15 @@ impl Slot {
     ) {
         match (op, result) {
             (ShardOp::Renew, result) => self.renewed(ctx, result),
+            (ShardOp::Verify, result) => self.verified(ctx, result),
             (ShardOp::Release, _) => {}
             (_, Err(error)) if error.kind == ErrorKind::Fenced => {
                 self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             }
             (_, Err(error)) => self.retry(ctx, &error),
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) if lease.held => {
+                self.held_from = self.asked_at;
+                self.unsure = false;
                 self.renew_at = Some(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms / 3));
                 self.phase = Phase::Reading;
                 ctx.store(
@@ -290,9 +303,33 @@ impl Slot {
                 self.renew_at = None;
                 self.lose(ctx, "another coordinator holds its lease");
             }
+            Ok(_) => {
+                self.renew_at = Some(ctx.now.mono.after(third));
+                // Nine tenths leave room for the difference of two clocks' rates.
+                let held_ms = ctx.now.mono.since(self.held_from);
+                self.unsure |= held_ms >= ctx.config.shard_lease_ttl_ms / 10 * 9;
+                self.held_from = self.asked_at;
+                if self.unsure && self.owned().is_some() {
+                    let request = StoreRequest::ReadShard { shard: self.id };
+                    ctx.store(self.purpose(ShardOp::Verify), request);
+                }
+            }
             // A lease that cannot be renewed may lapse: commits are fenced by the epoch, not by it.
-            Ok(_) => self.renew_at = Some(ctx.now.mono.after(third)),
             Err(_) => self.renew_at = Some(ctx.now.mono.after(third.min(500))),
+        }
+    }
+
+    /// The shard record, read after the lease may have lapsed. An owner with nothing to commit would
+    /// never notice by a fenced commit that a successor has folded the stream and gone.
+    fn verified(&mut self, ctx: &mut Context<'_>, result: Result<StoreReply, PortError>) {
+        let epoch = self.owned().map(|shard| shard.epoch);
+        match result {
+            Ok(StoreReply::Shard(record)) if Some(record.epoch) == epoch => self.unsure = false,
+            Ok(StoreReply::Shard(_)) if epoch.is_some() => {
+                self.lose(ctx, "another coordinator owned it meanwhile");
+            }
+            // Asked again with the next renewal.
+            _ => {}
         }
     }
 
@@ -370,6 +407,7 @@ impl Slot {
         match (op, std::mem::replace(&mut self.phase, waiting), result) {
             (ShardOp::Probe, Phase::Probing, Ok(TransportReply::Bounds { .. })) => {
                 self.phase = Phase::Acquiring;
+                self.asked_at = ctx.now.mono;
                 ctx.store(self.purpose(ShardOp::Acquire), self.acquire(ctx.config));
             }
             (

@@ -207,3 +207,31 @@ fn a_stream_that_is_another_log_is_read_from_its_start() {
     });
     assert_eq!(reads_from, Some(Offset(0)));
 }
+
+#[test]
+fn after_a_lease_that_may_have_lapsed_an_idle_owner_looks_whether_the_epoch_is_still_its_own() {
+    for (epoch, lost) in [(1, false), (2, true)] {
+        let mut bench = Bench::owned_with(config(), Vec::new(), Vec::new());
+        let renew = ops(bench.pass(1_700))[0];
+        // The renewal is answered so late that another owner may have come and gone.
+        bench.now_ms += 2_900;
+        let lease = LeaseView {
+            held: true,
+            owner: ClientId::new("c1").expect("an id"),
+            remaining_ms: 5_000,
+        };
+        let out = bench.input(store_ok(renew, StoreReply::Lease(lease)));
+        let verify = ops(out)[0];
+        let request = StoreRequest::ReadShard { shard: SHARD };
+        assert_eq!(
+            out,
+            [Effect::Store {
+                op: verify,
+                request
+            }]
+        );
+        let record = StoreReply::Shard(shard_record(epoch, 0));
+        let out = bench.input(store_ok(verify, record));
+        assert_eq!(!out.is_empty(), lost, "{out:?}");
+    }
+}
