@@ -208,8 +208,9 @@ impl Engine {
         if parts.coordinator.is_some() {
             return Ok(());
         }
-        // Workers that run here already are alive, whoever else is dead.
-        config.predecessors_dead = self.inner.alone && parts.workers.is_empty();
+        // No worker of this process holds a grant yet: only a coordinator of this process gives
+        // them one, and `stop` ends the workers before it ends the coordinator.
+        config.predecessors_dead = self.inner.alone;
         let (stop, stopped) = watch::channel(false);
         let (ended, done) = watch::channel(false);
         let engine = self.clone();
