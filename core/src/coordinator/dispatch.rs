@@ -1,5 +1,6 @@
 //! Dispatch: ready nodes meet free slots.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::commit::{Outgoing, When};
@@ -47,17 +48,21 @@ impl Shard {
 
     /// Grants ready nodes to free slots until one or the other is used up.
     pub(super) fn dispatch(&mut self, ctx: &mut Context<'_>) {
-        let mut role = self.ready.keys().next().cloned();
-        while let Some(current) = role {
-            while self.may_change() && self.dispatch_one(ctx, &current) {}
-            role = self
+        // Whoever has waited longest goes first, whatever its role: a node that gave its slot up for
+        // one of another role must not get it back before that one had its turn.
+        let mut without_slot = BTreeSet::new();
+        while self.may_change() {
+            let waiting = self
                 .ready
-                .range((
-                    std::ops::Bound::Excluded(current),
-                    std::ops::Bound::Unbounded,
-                ))
-                .next()
-                .map(|(role, _)| role.clone());
+                .iter()
+                .filter(|(role, _)| !without_slot.contains(*role));
+            let longest = waiting.min_by_key(|(_, queue)| queue.first().map(|(order, ..)| *order));
+            let Some(role) = longest.map(|(role, _)| role.clone()) else {
+                break;
+            };
+            if !self.dispatch_one(ctx, &role) {
+                without_slot.insert(role);
+            }
         }
     }
 
@@ -306,10 +311,7 @@ impl Shard {
     /// No slot for a ready node: a reader that waits for a source without a grant makes room.
     /// Recomputed at every dispatch, so nothing of it is remembered.
     fn recall(&mut self, ctx: &mut Context<'_>, role: &Role) {
-        let mut wanted = self
-            .ready
-            .get(role)
-            .map_or(0, std::collections::BTreeSet::len);
+        let mut wanted = self.ready.get(role).map_or(0, BTreeSet::len);
         let mut told = Vec::new();
         for key in &self.starving {
             if wanted == 0 {

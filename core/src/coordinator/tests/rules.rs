@@ -117,6 +117,17 @@ fn a_worker_gets_no_more_than_its_capacity() {
 }
 
 #[test]
+fn a_free_slot_goes_to_the_node_that_has_waited_longest_whatever_its_role() {
+    let graph = r#"{"nodes":[{"node_id":"p","type":"b"},{"node_id":"q","type":"b"},
+        {"node_id":"z","type":"b"},{"node_id":"x","type":"a","depends_on":["p"]}]}"#;
+    let mut bench = Bench::owned();
+    bench.submitted("t", graph);
+    bench.arrive(vec![event("t", "p", 1, 1, done(0, 0, 0))]);
+    bench.take_commit();
+    assert_eq!(bench.sent_kinds(), ["TASK_START z 1"]);
+}
+
+#[test]
 fn a_reader_makes_room_for_the_source_it_waits_for() {
     let graph = r#"{"nodes":[
         {"node_id":"src","type":"a"},
