@@ -7,7 +7,6 @@
 #[cfg(feature = "planted-bugs")]
 pub mod mutants;
 pub mod plan;
-pub mod sweep;
 pub mod tier0;
 
 mod checkers;

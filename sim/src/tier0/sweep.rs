@@ -7,9 +7,6 @@ use super::report::Verdict;
 use super::{check, outcome};
 use crate::plan::{Fault, Plan, When};
 
-/// How long a crashed process of the sweep stays down, in milliseconds.
-const DOWN_MS: u64 = 300;
-
 /// What a sweep found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepReport {
@@ -17,8 +14,8 @@ pub struct SweepReport {
     pub points: u64,
     /// Crash points after which every promise held.
     pub survived: u64,
-    /// Points that did not survive: host, effect, verdict. At most ten are kept.
-    pub failed: Vec<(u32, u64, Verdict)>,
+    /// Points that did not survive: where the crashes struck, and what broke. At most ten are kept.
+    pub failed: Vec<(String, Verdict)>,
 }
 
 impl SweepReport {
@@ -36,18 +33,31 @@ impl std::fmt::Display for SweepReport {
             "crash sweep: {} of {} points survived",
             self.survived, self.points
         )?;
-        for (host, effect, verdict) in &self.failed {
-            write!(
-                f,
-                "\nhost {host}, right after effect {effect}: {:?}",
-                verdict.failures
-            )?;
+        for (place, verdict) in &self.failed {
+            write!(f, "\n{place}: {:?}", verdict.failures)?;
         }
         Ok(())
     }
 }
 
-/// Effects of each host when the plan runs as it is.
+impl SweepReport {
+    fn add(&mut self, plan: &Plan, crashes: u64, place: impl FnOnce() -> String) {
+        let verdict = check(plan, false);
+        let struck = verdict.fired.get("crash").copied().unwrap_or(0);
+        if verdict.holds() && struck < crashes {
+            // After an earlier crash a host may never come to that effect: no point.
+            return;
+        }
+        self.points += 1;
+        if verdict.holds() {
+            self.survived += 1;
+        } else if self.failed.len() < 10 {
+            self.failed.push((place(), verdict));
+        }
+    }
+}
+
+/// Effects of each host until every client of the plan had its last answer.
 ///
 /// # Panics
 /// When the plan breaks a promise before any crash is added.
@@ -68,37 +78,66 @@ pub fn effects_of(plan: &Plan) -> Vec<u64> {
 
 /// The plan with a crash right after one effect of one host.
 #[must_use]
-pub fn crashed_after(plan: &Plan, host: u32, nth: u64) -> Plan {
+pub fn crashed_after(plan: &Plan, host: u32, nth: u64, down_ms: u64) -> Plan {
     let when = When::Effect { nth };
     plan.clone().with(Fault::Crash {
         host,
         when,
-        down_ms: DOWN_MS,
+        down_ms,
         new_id: false,
     })
 }
 
-/// Crashes every process of the plan right after every effect it has, one run each.
+fn empty() -> SweepReport {
+    SweepReport {
+        points: 0,
+        survived: 0,
+        failed: Vec::new(),
+    }
+}
+
+fn points_of(plan: &Plan) -> Vec<(u32, u64)> {
+    let hosts = (0_u32..).zip(effects_of(plan));
+    hosts
+        .flat_map(|(host, effects)| (1..=effects).map(move |nth| (host, nth)))
+        .collect()
+}
+
+/// Crashes every process of the plan right after every effect it has, once for each length of its
+/// absence in milliseconds, one run each.
 ///
 /// # Panics
 /// When the plan breaks a promise before any crash is added.
 #[must_use]
-pub fn crash_everywhere(plan: &Plan) -> SweepReport {
-    let mut report = SweepReport {
-        points: 0,
-        survived: 0,
-        failed: Vec::new(),
-    };
-    for (host, effects) in (0_u32..).zip(effects_of(plan)) {
-        for nth in 1..=effects {
-            report.points += 1;
-            let verdict = check(&crashed_after(plan, host, nth), false);
-            if verdict.failures.is_empty() {
-                report.survived += 1;
-            } else if report.failed.len() < 10 {
-                report.failed.push((host, nth, verdict));
-            }
+pub fn crash_everywhere(plan: &Plan, down_ms: &[u64]) -> SweepReport {
+    let mut report = empty();
+    for (host, nth) in points_of(plan) {
+        for &down in down_ms {
+            report.add(&crashed_after(plan, host, nth, down), 1, || {
+                format!("host {host}, right after effect {nth}, down {down} ms")
+            });
         }
+    }
+    report
+}
+
+/// Crashes twice: every `stride`-th pair of points, each crash `down_ms` long. A stride that shares
+/// no factor with the number of points spreads over all of them.
+///
+/// # Panics
+/// When the plan breaks a promise before any crash is added.
+#[must_use]
+pub fn crash_pairs(plan: &Plan, down_ms: u64, stride: usize) -> SweepReport {
+    let points = points_of(plan);
+    let mut report = empty();
+    let pairs = points.len() * points.len();
+    for at in (0..pairs).step_by(stride.max(1)) {
+        let (one, two) = (points[at / points.len()], points[at % points.len()]);
+        let crashed = crashed_after(plan, one.0, one.1, down_ms);
+        let crashed = crashed_after(&crashed, two.0, two.1, down_ms);
+        report.add(&crashed, 2, || {
+            format!("right after (host, effect) {one:?} and {two:?}, down {down_ms} ms")
+        });
     }
     report
 }

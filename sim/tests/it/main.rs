@@ -1,5 +1,8 @@
-//! Tier 0 at work: named scenarios, the crash sweep, plans that once failed, fresh seeds.
+//! Tier 0 at work: named scenarios, the crash sweep, recovery from random cuts, plans that once
+//! failed, fresh seeds.
 
+mod recovery;
 mod scenarios;
+mod schedules;
 mod seeds;
 mod sweep;
