@@ -48,7 +48,7 @@ bugs! {
     "lease" {
         LeaseRevived = "lease-revived", "single_owner",
             "A confirmation processed after the lease lapsed revives the run.";
-        LeaseIgnored = "lease-ignored", "single_owner",
+        LeaseIgnored = "lease-ignored", "settle",
             "A worker does not stop a run whose lease lapsed.";
         ExpiredUnread = "expired-unread", "single_owner",
             "An owner expires a lease without reading its stream to the end first.";
@@ -66,7 +66,7 @@ bugs! {
             "A process takes a token again that it has ended.";
     }
     "seq" {
-        CopyApplied = "copy-applied", "effect_once",
+        CopyApplied = "copy-applied", "settle",
             "An event that stands in the stream twice is applied twice.";
         GapIgnored = "gap-ignored", "effect_once",
             "An event is applied although one before it is missing.";
@@ -122,11 +122,11 @@ bugs! {
             "A reader that waits for a source without a slot is never recalled.";
     }
     "takeover" {
-        LoadedFirst = "loaded-first", "single_owner",
+        LoadedFirst = "loaded-first", "settle",
             "A new owner loads the tasks before it raises the shard epoch.";
     }
     "commit" {
-        UnknownIsDone = "unknown-is-done", "no_lost_task",
+        UnknownIsDone = "unknown-is-done", "settle",
             "A commit of unknown outcome is taken for made.";
         UnknownDropped = "unknown-dropped", "effect_once",
             "A commit of unknown outcome is dropped, and the next one sent in its place.";

@@ -18,11 +18,11 @@ use crate::tier0;
 
 /// Bugs that fall within a few seeds, from different parts of the engine: what tests look for.
 pub const SAMPLE: &[Bug] = &[
-    Bug::CopyApplied,
+    Bug::SavedLost,
     Bug::FanInEarly,
     Bug::PermanentRetried,
     Bug::OldTokenAccepted,
-    Bug::LeaseIgnored,
+    Bug::CheckpointUncounted,
 ];
 
 /// What came of the hunt for one bug.

@@ -13,6 +13,18 @@ pub(crate) struct Options {
     /// Only this bug.
     #[arg(long)]
     only: Option<String>,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only a few bugs that fall soon.
+    #[arg(long, conflicts_with = "only")]
+    sample: bool,
+    /// One JSON list on stdout.
+    #[arg(long)]
+    json: bool,
+    /// Print the table of `docs/planted-bugs.md` and run nothing.
+    #[arg(long)]
+    list: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -23,5 +35,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let Some(only) = &options.only {
         command.args(["--only", only]);
     }
+    command.args(["--from", &options.from.to_string()]);
+    let flags = [
+        ("--sample", options.sample),
+        ("--json", options.json),
+        ("--list", options.list),
+    ];
+    command.args(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
     step("mutants", &mut command)
 }

@@ -121,7 +121,6 @@ impl Judges {
     fn each(&mut self, mut f: impl FnMut(&mut dyn Judge)) {
         f(&mut self.single_owner);
         f(&mut self.tokens);
-        f(&mut self.no_lost_task);
         f(&mut self.effect_once);
         f(&mut self.resume_point);
         f(&mut self.cancel_final);
@@ -129,7 +128,9 @@ impl Judges {
         f(&mut self.start_rule);
         f(&mut self.retry_bounded);
         f(&mut self.capacity);
+        // What did not settle is told before that it did not reach its end.
         f(&mut self.settle);
+        f(&mut self.no_lost_task);
     }
 
     pub(crate) fn event(

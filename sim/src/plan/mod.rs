@@ -4,6 +4,7 @@
 //! that a run that ever failed outlives every change of the generator. Times are in milliseconds
 //! of true time since the start of the run, unless a name says otherwise.
 
+mod corners;
 mod graph;
 mod swarm;
 mod workload;

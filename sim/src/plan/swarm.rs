@@ -64,8 +64,10 @@ pub(super) fn plan(seed: u64) -> Plan {
     };
     let span = Draw::stream(seed, 3).between(3_000, 15_000);
     plan.heal_ms = span;
+    super::corners::task(&mut Draw::stream(seed, 6), &mut plan);
     actions(&mut Draw::stream(seed, 4), &mut plan, span);
     faults(&mut Draw::stream(seed, 5), &mut plan, span);
+    super::corners::stalls(&mut Draw::stream(seed, 7), &mut plan, span);
     plan
 }
 
@@ -146,7 +148,7 @@ fn world(draw: &mut Draw) -> World {
 }
 
 /// A moment within the part of a run in which things happen.
-fn moment(draw: &mut Draw, span: u64) -> When {
+pub(super) fn moment(draw: &mut Draw, span: u64) -> When {
     const EVENTS: [Logical; 10] = [
         Logical::Granted,
         Logical::Began,

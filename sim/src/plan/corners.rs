@@ -1,0 +1,88 @@
+//! Corners that the swarm alone meets too seldom. They are drawn from a stream of their own, so
+//! that the rest of a seed's plan stays as it is.
+
+use super::graph::{FanIn, GraphPlan, Link, NodePlan, Script, Trouble, TroubleKind};
+use super::swarm::{Draw, moment};
+use super::{Fault, Logical, Plan, When};
+
+const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
+
+/// Now and then the last task has one of these graphs.
+pub(super) fn task(draw: &mut Draw, plan: &mut Plan) {
+    let graph = match draw.small(0, 19) {
+        0 => beside_a_skipped_node(draw),
+        1 => shrinking(draw),
+        _ => return,
+    };
+    if let Some(last) = plan.tasks.last_mut() {
+        last.graph = graph;
+    }
+}
+
+fn node(draw: &mut Draw, number: u32, script: Script) -> NodePlan {
+    NodePlan::new(&format!("n{number}"), *draw.pick(&ROLES), script)
+}
+
+/// A node that waits for one that is skipped and for one that takes its time.
+fn beside_a_skipped_node(draw: &mut Draw) -> GraphPlan {
+    let slow = Script {
+        batches: draw.small(1, 3),
+        batch_ms: *draw.pick(&[10, 50, 300]),
+        ..Script::default()
+    };
+    let finishes = node(draw, 0, Script::default());
+    let mut skipped = node(draw, 1, Script::default());
+    skipped.parents.push((finishes.id.clone(), Link::OnFailure));
+    let open = node(draw, 2, slow);
+    let mut waits = node(draw, 3, Script::default()).after(&["n1", "n2"]);
+    waits.fan_in = *draw.pick(&[FanIn::Any, FanIn::Count(1), FanIn::Count(2), FanIn::All]);
+    GraphPlan {
+        nodes: vec![finishes, skipped, open, waits],
+    }
+}
+
+/// A source that fails behind its last batch, and has one batch less when it is tried again.
+fn shrinking(draw: &mut Draw) -> GraphPlan {
+    let script = Script {
+        batches: draw.small(2, 5),
+        batch_ms: *draw.pick(&[1, 10, 50]),
+        shrinks_at_epoch: Some(2),
+        trouble: vec![Trouble {
+            epoch: 1,
+            batch: None,
+            kind: TroubleKind::Transient,
+        }],
+        ..Script::default()
+    };
+    let nodes = vec![node(draw, 0, script)];
+    GraphPlan { nodes }
+}
+
+/// Now and then a process freezes for longer than a lease at the worst moment.
+pub(super) fn stalls(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    let world = &plan.world;
+    if world.embedded || (plan.faults.is_empty() && plan.rates.is_quiet()) {
+        return;
+    }
+    let (lease, hosts) = (world.lease_ttl_ms, plan.hosts());
+    // An owner that nobody can replace wakes to leases that look lapsed.
+    if world.coordinators == 1 && draw.percent(30) {
+        plan.faults.push(Fault::Stall {
+            host: 0,
+            when: moment(draw, span),
+            for_ms: draw.between(lease + 1_000, 2 * lease + 3_000),
+        });
+    }
+    // A holder in the middle of its work.
+    if draw.percent(10) {
+        let first_worker = world.coordinators;
+        plan.faults.push(Fault::Stall {
+            host: draw.small(first_worker, hosts - 1),
+            when: When::Event {
+                what: *draw.pick(&[Logical::Processing, Logical::Began, Logical::BatchSent]),
+                nth: draw.between(1, 12),
+            },
+            for_ms: draw.between(lease, 3 * lease),
+        });
+    }
+}
