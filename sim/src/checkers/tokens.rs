@@ -44,8 +44,10 @@ struct Granted {
     beats: BTreeSet<DedupId>,
     seq_max: u64,
     gap: bool,
-    /// A message that ends the run stands in the stream.
+    /// A message that ends the run stands in the stream: it is to be read before anything is lost.
     ended: bool,
+    /// That message says that the lease was lost.
+    released: bool,
 }
 
 impl Judge for Tokens {
@@ -163,6 +165,7 @@ impl Tokens {
             granted.gap |= seq > granted.seq_max + 1;
             granted.seq_max = granted.seq_max.max(seq);
             granted.ended |= !matches!(envelope.body, Body::BatchOk(_));
+            granted.released |= matches!(envelope.body, Body::TaskReleased(_));
         }
     }
 
@@ -194,12 +197,13 @@ impl Tokens {
                     seq_max: 0,
                     gap: false,
                     ended: false,
+                    released: false,
                 },
             );
         }
     }
 
-    /// A grant was counted as lost: its holder fell silent for a lease, left a gap, ended, or died.
+    /// A grant was counted as lost: its holder fell silent for a lease, left a gap, let go, or died.
     fn lost(&mut self, view: &mut View<'_>, key: Key) {
         let Some(granted) = self.grants.get_mut(&key) else {
             return;
@@ -212,14 +216,16 @@ impl Tokens {
         let replaced = newest.is_some_and(|newest| *newest > granted.holder.1);
         let died = world.embedded && self.died_at.is_some_and(|died| died > granted.at);
         let silent = granted.longest_silence + drift >= lease;
-        if !(replaced || died || silent || granted.gap || granted.ended) {
+        if !(replaced || died || silent || granted.gap || granted.released) {
             let what = format!(
-                "{}/{}: token {} was taken from {}, which was silent for {} ms at most",
+                "{}/{}: token {} was taken from {}, which was silent for {} ms at most (its end \
+                 stands in the stream: {})",
                 key.0,
                 key.1,
                 key.2,
                 granted.holder.0,
-                granted.longest_silence / 1_000
+                granted.longest_silence / 1_000,
+                granted.ended
             );
             view.broken(NAME, what);
         }
@@ -284,6 +290,9 @@ impl Tokens {
 
 impl Granted {
     fn named(&mut self, at: u64) {
+        if self.ended {
+            return; // Nothing more is to be said.
+        }
         let silence = at.saturating_sub(self.named_at);
         self.longest_silence = self.longest_silence.max(silence);
         self.named_at = at;

@@ -73,16 +73,47 @@ pub(super) fn stalls(draw: &mut Draw, plan: &mut Plan, span: u64) {
             for_ms: draw.between(lease + 1_000, 2 * lease + 3_000),
         });
     }
-    // A holder in the middle of its work.
-    if draw.percent(10) {
+    // A holder in the middle of its work, maybe with a confirmation on its way.
+    if draw.percent(15) {
         let first_worker = world.coordinators;
         plan.faults.push(Fault::Stall {
             host: draw.small(first_worker, hosts - 1),
             when: When::Event {
-                what: *draw.pick(&[Logical::Processing, Logical::Began, Logical::BatchSent]),
+                what: *draw.pick(&[Logical::Beat, Logical::Beat, Logical::Processing]),
                 nth: draw.between(1, 12),
             },
             for_ms: draw.between(lease, 3 * lease),
         });
     }
+}
+
+/// Now and then a worker is gone for good; others have its roles.
+pub(super) fn gone(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    let world = &plan.world;
+    if world.embedded || plan.faults.is_empty() || !draw.percent(10) {
+        return;
+    }
+    let workers = &world.workers;
+    let last = u32::try_from(workers.len() - 1).unwrap_or(0);
+    let one = draw.small(0, last);
+    let replaceable = workers[one as usize].roles.iter().all(|role| {
+        let mut others = (0..).zip(workers).filter(|(at, _)| *at != one);
+        others.any(|(_, worker)| worker.roles.contains(role))
+    });
+    if !replaceable {
+        return;
+    }
+    let mut when = moment(draw, span);
+    let host = world.coordinators + one;
+    if draw.percent(50) {
+        // Slots are scarce, and readers may hold those that their sources now need.
+        when = When::Event {
+            what: Logical::Processing,
+            nth: draw.between(1, 8),
+        };
+        for worker in &mut plan.world.workers {
+            worker.capacity = 1;
+        }
+    }
+    plan.faults.push(Fault::Gone { host, when });
 }

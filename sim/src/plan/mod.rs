@@ -188,6 +188,8 @@ pub enum Logical {
     Takeover,
     /// A commit was applied.
     Committed,
+    /// A heartbeat stands in a stream.
+    Beat,
 }
 
 /// A fault.
@@ -284,6 +286,13 @@ pub enum Fault {
         when: When,
         /// By how much.
         by_ms: i64,
+    },
+    /// The host of a worker is gone for good.
+    Gone {
+        /// The host.
+        host: u32,
+        /// When.
+        when: When,
     },
     /// Another process is started under the id of a running worker.
     Twin {

@@ -25,6 +25,7 @@ pub(crate) const FAMILIES: &[&str] = &[
     "confirm_lost",
     "crash",
     "crash_new_id",
+    "gone",
     "handler_blocks",
     "partition_broker",
     "partition_replies",

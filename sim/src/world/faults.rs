@@ -45,6 +45,7 @@ pub(super) fn when(fault: &Fault) -> Option<When> {
         | Fault::Poison { when, .. }
         | Fault::Shutdown { when, .. }
         | Fault::WallStep { when, .. }
+        | Fault::Gone { when, .. }
         | Fault::Twin { when, .. } => *when,
         Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => return None,
     })
@@ -58,6 +59,7 @@ pub(super) fn host(fault: &Fault) -> u32 {
         | Fault::Partition { host, .. }
         | Fault::Shutdown { host, .. }
         | Fault::WallStep { host, .. }
+        | Fault::Gone { host, .. }
         | Fault::Twin { host, .. } => *host,
         _ => 0,
     }
@@ -163,6 +165,11 @@ impl World<'_> {
             Fault::WallStep { host, by_ms, .. } => {
                 self.seen.fire("wall_step");
                 self.hosts[host as usize].clock.stepped_ms += by_ms;
+            }
+            Fault::Gone { host, .. } => {
+                self.seen.fire("gone");
+                self.crash(host, 0);
+                self.hosts[host as usize].retired = true;
             }
             Fault::Twin { host, .. } => self.twin(host),
             Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => {}

@@ -106,6 +106,7 @@ impl<'p> Observer<'p> {
             } => match envelope.body {
                 Body::BatchOk(_) => self.logical(Logical::BatchSent),
                 Body::TaskDone(_) => self.logical(Logical::DoneSent),
+                Body::Heartbeat(_) => self.logical(Logical::Beat),
                 _ => {}
             },
             What::Handler { step, .. } => match step {
