@@ -181,7 +181,9 @@ impl Tokens {
         if let Some(old) = old
             && old.holder.is_some()
             && new.losses > old.losses
+            && (new.token == old.token || new.holder.is_some() && new.token == old.token.next())
         {
+            // (With more tokens in one commit the loss may be of one that nobody ever saw.)
             self.lost(view, (task.clone(), node.clone(), old.token));
         }
         if let Some(holder) = new.holder.as_ref().filter(|_| new.token > old_token) {
