@@ -25,7 +25,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     )?;
     // The crash proof (`flowkit/tests/crash.rs`: SIGKILL at random moments) is one of these.
     let mut sum = Sum::default();
-    let tests = run_tests(&mut sum);
+    let tests = run_tests(&["--workspace"], &mut sum);
+    // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
+    let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
+    let mutants = run_tests(&[&sample[..], &["--test", "mutants"]].concat(), &mut sum);
     let simulation = if options.seeds == 0 {
         println!("\n== simulation: left out (--seeds 0)");
         Ok(())
@@ -35,19 +38,25 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if sum.ignored > 0 {
         println!("{} tests were ignored; none should be", sum.ignored);
     }
-    for (what, outcome) in [("tests", &tests), ("simulation", &simulation)] {
+    let outcomes = [
+        ("tests", &tests),
+        ("planted bugs", &mutants),
+        ("simulation", &simulation),
+    ];
+    for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
     // Alone on the last line, so that people and programs find it.
     println!("{} passed, {} failed", sum.passed, sum.failed);
-    tests.and(simulation)
+    tests.and(mutants).and(simulation)
 }
 
 /// Runs `cargo test`, shows its output and adds up its result lines.
-fn run_tests(sum: &mut Sum) -> Outcome {
-    println!("\n== tests: cargo test --workspace --no-fail-fast (doctests included)");
+fn run_tests(what: &[&str], sum: &mut Sum) -> Outcome {
+    println!("\n== tests: cargo test {} --no-fail-fast", what.join(" "));
     let mut child = cargo()
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(["test", "--no-fail-fast"])
+        .args(what)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("cannot start cargo test: {e}"))?;
