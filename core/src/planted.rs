@@ -48,7 +48,7 @@ bugs! {
     "lease" {
         LeaseRevived = "lease-revived", "single_owner",
             "A confirmation processed after the lease lapsed revives the run.";
-        LeaseIgnored = "lease-ignored", "settle",
+        LeaseIgnored = "lease-ignored", "single_owner",
             "A worker does not stop a run whose lease lapsed.";
         ExpiredUnread = "expired-unread", "single_owner",
             "An owner expires a lease without reading its stream to the end first.";
@@ -103,7 +103,7 @@ bugs! {
     }
     "cancel" {
         GrantAfterCancel = "grant-after-cancel", "cancel_final",
-            "Ready nodes of a cancelled task are still granted while a run ends.";
+            "A run of a cancelled task that ends is granted anew.";
         CancelUnchecked = "cancel-unchecked", "cancel_final",
             "A worker's check of a START does not look at the cancel flag.";
         CancelAckedEarly = "cancel-acked-early", "cancel_final",
@@ -113,7 +113,7 @@ bugs! {
     }
     "restart" {
         NewGrantsEnded = "new-grants-ended", "single_owner",
-            "The start of a worker's process ends the grants of that very process too.";
+            "A new owner takes the grants of a worker's living process for those of a dead one.";
         AnyIncarnation = "any-incarnation", "single_owner",
             "A process takes commands that are for another incarnation of its worker.";
     }

@@ -20,7 +20,8 @@ pub(super) fn task(draw: &mut Draw, plan: &mut Plan) {
 }
 
 fn node(draw: &mut Draw, number: u32, script: Script) -> NodePlan {
-    NodePlan::new(&format!("n{number}"), *draw.pick(&ROLES), script)
+    let role: &str = draw.pick(&ROLES);
+    NodePlan::new(&format!("n{number}"), role, script)
 }
 
 /// A node that waits for one that is skipped and for one that takes its time.
