@@ -20,7 +20,7 @@ pub(super) fn task(draw: &mut Draw, plan: &mut Plan) {
 }
 
 fn node(draw: &mut Draw, number: u32, script: Script) -> NodePlan {
-    let role: &str = draw.pick(&ROLES);
+    let role = *draw.pick(&ROLES);
     NodePlan::new(&format!("n{number}"), role, script)
 }
 

@@ -286,12 +286,12 @@ fn play(steps: Vec<Step>) {
                 })
             )
         };
-        let polls = world
+        let mut polls = world
             .open
             .iter()
             .filter(|(_, request)| is_poll(request))
             .map(|(op, _)| *op);
-        if let Some(op) = polls.last().or(bench.fetch.take())
+        if let Some(op) = polls.next_back().or(bench.fetch.take())
             && let Some(message) = message
         {
             world.open.remove(&op);
