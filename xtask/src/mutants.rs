@@ -29,7 +29,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "-p", "flowkit-sim"]);
+    command.args(["run", "--profile", "sim", "--quiet", "-p", "flowkit-sim"]);
     command.args(["--features", "planted-bugs", "--bin", "mutants", "--"]);
     command.args(["--seeds", &options.seeds.to_string()]);
     if let Some(only) = &options.only {

@@ -39,6 +39,11 @@ pub(crate) fn run() -> Outcome {
         }
         println!("{package}: none of {}", banned.join(", "));
     }
+    // A program that brings its own store and wants no command must compile too.
+    step(
+        "facade without features",
+        cargo().args(["check", "-p", "flowkit", "--lib", "--no-default-features"]),
+    )?;
     step(
         "core for wasm32",
         cargo().args([

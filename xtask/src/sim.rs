@@ -1,6 +1,8 @@
 //! `cargo xtask sim`: the simulator in an optimised build.
 
 use clap::Args;
+use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::run::{Outcome, cargo, step};
@@ -20,40 +22,46 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    match (options.replay, options.from) {
-        (Some(seed), _) => flowkit(&["replay", "--seed", &seed.to_string()]),
+    let arguments = match (options.replay, options.from) {
+        (Some(seed), _) => words(["replay", "--tier", "0", "--seed", &seed.to_string()]),
         (None, Some(from)) => seeds(options.seeds, from),
-        (None, None) => fresh(options.seeds),
-    }
+        (None, None) => seeds(options.seeds, fresh()),
+    };
+    // Optimised, and with every assertion on.
+    let mut command = cargo();
+    command.args([
+        "run",
+        "--profile",
+        "sim",
+        "--quiet",
+        "-p",
+        "flowkit",
+        "--",
+        "sim",
+    ]);
+    step("simulation", command.args(arguments))
 }
 
-/// Runs seeds that no earlier run has seen.
-pub(crate) fn fresh(count: u64) -> Outcome {
+/// Runs seeds that no earlier run has seen, on a `flowkit` that is built already.
+pub(crate) fn run_fresh(flowkit: &Path, count: u64) -> Outcome {
+    let mut command = Command::new(flowkit);
+    step("simulation", command.arg("sim").args(seeds(count, fresh())))
+}
+
+/// A first seed that no earlier run has used.
+fn fresh() -> u64 {
     let millis = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis());
-    // Room for a thousand seeds per millisecond before two runs could meet; stays far below 2^63.
-    let from = u64::try_from(millis).unwrap_or(0).wrapping_mul(1_000) >> 1;
-    seeds(count, from)
+    // Room for five hundred seeds per millisecond before two runs could meet; far below 2^63.
+    u64::try_from(millis).unwrap_or(0).wrapping_mul(500)
 }
 
-fn seeds(count: u64, from: u64) -> Outcome {
-    flowkit(&[
-        "run",
-        "--seeds",
-        &count.to_string(),
-        "--from",
-        &from.to_string(),
-    ])
+fn seeds(count: u64, from: u64) -> Vec<String> {
+    let (count, from) = (count.to_string(), from.to_string());
+    words(["run", "--tier", "0", "--seeds", &count, "--from", &from])
 }
 
-fn flowkit(arguments: &[&str]) -> Outcome {
-    let (command, rest) = arguments.split_first().ok_or("no simulator command")?;
-    step(
-        "simulation",
-        cargo()
-            .args(["run", "--release", "--quiet", "-p", "flowkit", "--", "sim"])
-            .args([*command, "--tier", "0"])
-            .args(rest),
-    )
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::run::{Outcome, cargo, step};
+use crate::run::{Outcome, cargo, step, target_folder};
 use crate::sim;
 
 /// Seeds of the simulator's part; enough to meet every fault kind many times in about a minute.
@@ -33,7 +33,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         println!("\n== simulation: left out (--seeds 0)");
         Ok(())
     } else {
-        sim::fresh(options.seeds)
+        // The command that its own tests have just used: optimised a little, assertions on.
+        sim::run_fresh(&target_folder()?.join("debug/flowkit"), options.seeds)
     };
     if sum.ignored > 0 {
         println!("{} tests were ignored; none should be", sum.ignored);

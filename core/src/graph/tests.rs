@@ -1,3 +1,5 @@
+//! Tests of graphs: faults, bounds, hostile input, random lives.
+
 mod bounds;
 mod faults;
 mod hostile;

@@ -1,3 +1,5 @@
+//! Tests of the broker model.
+
 use super::*;
 use flowkit_core::id::ShardId;
 use flowkit_core::message::{Body, Envelope, Sender, SenderRole};

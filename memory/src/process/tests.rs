@@ -1,3 +1,5 @@
+//! Tests of the models as ports of one process.
+
 use super::*;
 use flowkit_core::id::{Incarnation, Offset, ShardId};
 use flowkit_core::message::{Body, Envelope, Sender, SenderRole};

@@ -1,3 +1,5 @@
+//! Tests of the store model.
+
 mod prefix;
 mod support;
 

@@ -1,3 +1,5 @@
+//! Tests of what users' JSON may hold.
+
 use super::*;
 
 fn check(text: &str) -> Result<(), String> {
