@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         "build",
         cargo().args(["test", "--workspace", "--all-targets", "--no-run"]),
     )?;
-    // The crash proof (`flowkit/tests/crash.rs`: SIGKILL at random moments) is one of these.
+    // The crash proof (`flowkit/tests/it/crash.rs`: SIGKILL at random moments) is one of these.
     let mut sum = Sum::default();
     let tests = run_tests(&["--workspace"], &mut sum);
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
