@@ -134,7 +134,8 @@ impl Shard {
     }
 
     fn is_careful_commit(&self) -> bool {
-        self.next <= self.careful_until || self.careful_left > 0
+        let of_refused = self.careful_until > Offset(0) && self.next <= self.careful_until;
+        of_refused || self.careful_left > 0
     }
 
     pub(super) fn commit_due(&self, config: &super::Config) -> Option<Mono> {

@@ -34,6 +34,9 @@ impl Shard {
                 Some(number),
                 "the number names the task"
             );
+            if self.quarantine.contains(task.id()) {
+                continue; // Set aside as it was found.
+            }
             let open = task
                 .nodes
                 .iter()

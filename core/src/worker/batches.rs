@@ -177,6 +177,11 @@ impl Worker {
             Ok(StoreReply::Scratch(found)) => {
                 *scratch = false;
                 let ready = !*accepted;
+                // Saves that an earlier process made under this token (a crash took its grant
+                // back) are older than every save of this run.
+                if let Some(own) = found.as_ref().filter(|found| found.token == run.token) {
+                    run.saves_newest = run.saves_newest.max(own.save_no);
+                }
                 run.scratch = found;
                 if ready {
                     self.proceed(id, now, out);

@@ -33,7 +33,7 @@ use tables::Write;
 /// | `ReadShard`, `LoadTasks`, `LookupTasks` (the owner), `ReadGrants`, `ReadAccepted` (they go with a grant) | applied | |
 /// | `ReadArtifacts`, `ReadTask`, `ListTasks`, `ActiveRuns` (readers and people, whose effects outlive the process) | synced | |
 /// | `RaiseEpoch` | applied; syncs every commit before it | kept |
-/// | `Deployment`, `RegisterWorker`, `TakeScratch`, `PutScratch`, `StageArtifact` | own records | kept |
+/// | `Deployment`, `RegisterWorker`, `TakeScratch`, `PutScratch`, `StageArtifact` | own records; sync every commit before them | kept |
 /// | `AcquireShard`, `ReleaseShard` | own records | gone: the process that held the lease is dead |
 ///
 /// **Commit.** Another epoch, or no shard record yet: `Fenced`. The stored seq and id again:

@@ -69,6 +69,10 @@ impl StoreModel {
         let op = op_of(request);
         self.faults.before(op, fault::writes(request))?;
         let error = |kind, detail: &str| Err(PortError::new(kind, op, detail));
+        if is_durable_at_reply(request) {
+            // One log: what is durable carries everything applied before it along.
+            self.sync_commits(usize::MAX);
+        }
         Ok(match request {
             StoreRequest::Commit(_) => unreachable!("`apply` took it"),
             StoreRequest::Deployment { propose } => {
@@ -263,6 +267,18 @@ impl StoreModel {
         accepted.is_some_and(|artifact| artifact.token == token)
             && self.side.staged(task, node, uid, token) != Some(body)
     }
+}
+
+/// A write of its own that a crash does not take back.
+fn is_durable_at_reply(request: &StoreRequest) -> bool {
+    matches!(
+        request,
+        StoreRequest::Deployment { .. }
+            | StoreRequest::RegisterWorker { .. }
+            | StoreRequest::TakeScratch { .. }
+            | StoreRequest::PutScratch { .. }
+            | StoreRequest::StageArtifact { .. }
+    )
 }
 
 fn fenced_by(greater: Token) -> String {

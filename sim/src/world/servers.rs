@@ -174,6 +174,11 @@ impl World<'_> {
             return Err(PortError::new(ErrorKind::Unknown, "store", "dead"));
         }
         let result = self.store.apply(self.store_ms(), request);
+        if self.plan.world.embedded {
+            // A durable write of its own carries every commit before it along.
+            let seq = self.synced_seq();
+            self.seen.ledger.synced(seq);
+        }
         match (request, &result) {
             (StoreRequest::RaiseEpoch { shard, .. }, Ok(StoreReply::Shard(record))) => {
                 let (shard, epoch) = (*shard, record.epoch);
