@@ -225,12 +225,16 @@ impl SingleOwner {
                     view.broken(NAME, what);
                 }
                 let others = self.active.entry(place).or_default();
-                for other in others.iter_mut().filter(|other| !other.told) {
+                let older = |other: &&mut Active| !other.told && other.run.token < run.token;
+                for other in others.iter_mut().filter(older) {
                     other.overlapped_since.get_or_insert(at);
                 }
+                // A run whose check passed before a freeze may begin beside its successor: then it
+                // is the late one.
+                let late = others.iter().any(|other| other.run.token > run.token);
                 others.push(Active {
                     run,
-                    overlapped_since: None,
+                    overlapped_since: late.then_some(at),
                     told: false,
                 });
             }
