@@ -8,6 +8,7 @@ use flowkit_core::message::ReplyError;
 
 use super::{Broken, Finish, Judge, View};
 use crate::history::{Ask, What};
+use crate::plan::{Fault, Plan};
 
 const NAME: &str = "no_lost_task";
 
@@ -31,6 +32,9 @@ impl Judge for NoLostTask {
                             view.broken(NAME, format!("{task}: acknowledged, but not stored"));
                         }
                     }
+                    // A commit that holds nothing else, refused by the store, is answered with the
+                    // error: nothing was acknowledged, nothing is stored.
+                    Ask::Submit if may_refuse(view.plan) && !known => {}
                     Ask::Submit => {
                         view.broken(NAME, format!("{task}: a good submission got {reply:?}"));
                     }
@@ -76,4 +80,11 @@ impl Judge for NoLostTask {
             }
         }
     }
+}
+
+/// The store of this plan refuses a commit without looking at what it holds.
+fn may_refuse(plan: &Plan) -> bool {
+    plan.faults
+        .iter()
+        .any(|fault| matches!(fault, Fault::RefuseCommit { .. }))
 }
