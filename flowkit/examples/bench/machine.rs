@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::{Outcome, percentile};
+use crate::Outcome;
 
-/// Median time to append 4 KiB to a file and make it durable.
-pub(crate) fn fdatasync_ms(folder: &Path, repeats: usize) -> Outcome<f64> {
+/// Times to append 4 KiB to a file and make it durable.
+pub(crate) fn fdatasync_ms(folder: &Path, repeats: usize) -> Outcome<Vec<f64>> {
     let mut file = File::create(folder.join("sync"))?;
     let page = [7_u8; 4_096];
     let mut times = Vec::with_capacity(repeats);
@@ -18,7 +18,7 @@ pub(crate) fn fdatasync_ms(folder: &Path, repeats: usize) -> Outcome<f64> {
         file.sync_data()?;
         times.push(started.elapsed().as_secs_f64() * 1_000.0);
     }
-    Ok(percentile(&mut times, 0.5))
+    Ok(times)
 }
 
 /// Resident memory of a process in bytes (Linux).
