@@ -210,6 +210,8 @@ impl Slot {
     pub(super) fn refused(&mut self, ctx: &mut Context<'_>) {
         let Some(shard) = self.owned() else { return };
         let (careful, blamed) = shard.blame();
+        let quarantine = std::mem::take(&mut shard.quarantine);
+        self.quarantine.extend(quarantine);
         self.careful_until = self.careful_until.max(careful);
         self.careful_left = CAREFUL_COMMITS;
         if let Some(blamed) = blamed {
@@ -343,7 +345,7 @@ impl Slot {
         shard.careful_until = self.careful_until;
         shard.careful_left = std::mem::take(&mut self.careful_left);
         shard.poisoned = self.poisoned.clone();
-        shard.quarantine = self.quarantine.clone();
+        shard.quarantine = std::mem::take(&mut self.quarantine);
         self.phase = Phase::Loading(shard);
         self.load_page(ctx, None);
     }

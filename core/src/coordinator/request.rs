@@ -235,6 +235,8 @@ impl Shard {
             history,
         };
         self.open.bytes += submit.graph.len() + submit.vars.len();
+        // A task of that name may have been blamed for a commit that would have created it.
+        self.quarantine.remove(task);
         let number = self.insert(Task::submitted(record, plan, ctx.now.wall_ms));
         self.touch_task(ctx, number);
         self.begin_task(ctx, number);

@@ -16,7 +16,13 @@ impl StoreModel {
     /// As documented at each [`StoreRequest`]; an error means that nothing changed.
     pub fn apply(&mut self, now_ms: u64, request: &StoreRequest) -> Result<StoreReply, PortError> {
         let StoreRequest::Commit(commit) = request else {
-            return self.apply_other(now_ms, request);
+            let before = self.side.durable_writes;
+            let reply = self.apply_other(now_ms, request);
+            if self.side.durable_writes != before {
+                // One log: what is durable carries everything applied before it along.
+                self.sync_commits(usize::MAX);
+            }
+            return reply;
         };
         self.commit(now_ms, (**commit).clone())
     }
@@ -69,14 +75,14 @@ impl StoreModel {
         let op = op_of(request);
         self.faults.before(op, fault::writes(request))?;
         let error = |kind, detail: &str| Err(PortError::new(kind, op, detail));
-        if is_durable_at_reply(request) {
-            // One log: what is durable carries everything applied before it along.
-            self.sync_commits(usize::MAX);
-        }
         Ok(match request {
             StoreRequest::Commit(_) => unreachable!("`apply` took it"),
             StoreRequest::Deployment { propose } => {
-                StoreReply::Deployment(*self.side.deployment.get_or_insert(*propose))
+                if self.side.deployment.is_none() {
+                    self.side.deployment = Some(*propose);
+                    self.side.durable_writes += 1;
+                }
+                StoreReply::Deployment(self.side.deployment.unwrap_or(*propose))
             }
             StoreRequest::AcquireShard {
                 shard,
@@ -267,18 +273,6 @@ impl StoreModel {
         accepted.is_some_and(|artifact| artifact.token == token)
             && self.side.staged(task, node, uid, token) != Some(body)
     }
-}
-
-/// A write of its own that a crash does not take back.
-fn is_durable_at_reply(request: &StoreRequest) -> bool {
-    matches!(
-        request,
-        StoreRequest::Deployment { .. }
-            | StoreRequest::RegisterWorker { .. }
-            | StoreRequest::TakeScratch { .. }
-            | StoreRequest::PutScratch { .. }
-            | StoreRequest::StageArtifact { .. }
-    )
 }
 
 fn fenced_by(greater: Token) -> String {

@@ -15,6 +15,8 @@ pub(super) struct Side {
     leases: BTreeMap<ShardId, Lease>,
     scratch: BTreeMap<(TaskId, NodeId), ScratchRecord>,
     staged: BTreeMap<(TaskId, NodeId), BTreeMap<(BatchUid, Token), Json>>,
+    /// Counts the writes that a crash does not take back.
+    pub(super) durable_writes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +79,7 @@ impl Side {
             stored == raised && before.is_some_and(|known| known.start_nonce == worker.start_nonce);
         if stored.next() == raised {
             self.workers.insert(worker.worker_id.clone(), worker);
+            self.durable_writes += 1;
         } else if !repeated {
             return StoreReply::IncarnationIs(stored);
         }
@@ -91,11 +94,15 @@ impl Side {
         token: Token,
     ) -> Result<Option<ScratchRecord>, Token> {
         let key = (task.clone(), node.clone());
-        let stored = self.scratch.entry(key).or_insert(ScratchRecord {
-            token,
-            save_no: 0,
-            batch_uid: None,
-            checkpoint: Json::null(),
+        let writes = &mut self.durable_writes;
+        let stored = self.scratch.entry(key).or_insert_with(|| {
+            *writes += 1;
+            ScratchRecord {
+                token,
+                save_no: 0,
+                batch_uid: None,
+                checkpoint: Json::null(),
+            }
         });
         if stored.token > token {
             return Err(stored.token);
@@ -104,6 +111,7 @@ impl Side {
         if stored.token < token {
             stored.token = token;
             stored.save_no = 0;
+            self.durable_writes += 1;
         }
         Ok(before)
     }
@@ -123,6 +131,7 @@ impl Side {
             }
             _ => {
                 self.scratch.insert(key, scratch);
+                self.durable_writes += 1;
                 Ok(())
             }
         }
@@ -148,6 +157,7 @@ impl Side {
         body: &Json,
     ) {
         let bodies = self.staged.entry((task.clone(), node.clone())).or_default();
-        bodies.insert((uid.clone(), token), body.clone());
+        let old = bodies.insert((uid.clone(), token), body.clone());
+        self.durable_writes += u64::from(old.as_ref() != Some(body));
     }
 }
