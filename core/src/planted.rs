@@ -84,6 +84,8 @@ bugs! {
     "cursor" {
         CursorEarly = "cursor-early", "effect_once",
             "A reader's cursor moves with the first chunk of a batch, not with the last.";
+        CursorOverAccepted = "cursor-over-accepted", "resume_point",
+            "A reader's cursor counts batches of another source's half-done artifact as behind it.";
     }
     "fan-in" {
         FanInEarly = "fan-in-early", "start_rule",

@@ -93,6 +93,8 @@ pub(crate) enum What {
     Process { place: Place, what: Life },
     /// A fault took effect.
     Fault { text: String },
+    /// The store's clock jumped.
+    StoreClock { by_ms: i64 },
     /// Faults are over; from now on everything must settle.
     Healed,
 }

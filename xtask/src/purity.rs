@@ -2,8 +2,13 @@
 //! clock or draw entropy, and the core builds for a target that has none of these.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 
-use crate::run::{Outcome, cargo, output, step};
+use crate::run::{Outcome, cargo, output, root, step};
+
+/// A target without clock, entropy or I/O.
+const WASM: &str = "wasm32-unknown-unknown";
 
 /// Crates that bring an I/O runtime, a server's driver or entropy.
 const IMPURE: [&str; 8] = [
@@ -44,16 +49,28 @@ pub(crate) fn run() -> Outcome {
         "facade without features",
         cargo().args(["check", "-p", "flowkit", "--lib", "--no-default-features"]),
     )?;
+    install_target()?;
     step(
         "core for wasm32",
-        cargo().args([
-            "build",
-            "-p",
-            "flowkit-core",
-            "--target",
-            "wasm32-unknown-unknown",
-        ]),
+        cargo().args(["build", "-p", "flowkit-core", "--target", WASM]),
     )
+}
+
+/// rustup installs the pinned toolchain's targets by itself only where it is allowed to.
+fn install_target() -> Outcome {
+    let sysroot = output(
+        Command::new("rustc")
+            .current_dir(root())
+            .args(["--print", "sysroot"]),
+    )?;
+    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(WASM);
+    if library.is_dir() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.current_dir(root()).args(["target", "add", WASM]);
+    step("target for wasm32", &mut rustup)
+        .map_err(|e| format!("{e}; without rustup, install the target {WASM} by hand"))
 }
 
 /// The banned crates among the lines `name v1.2.3 …` of a tree.

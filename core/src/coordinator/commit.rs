@@ -53,6 +53,8 @@ pub(super) struct OpenCommit {
     pub(super) bytes: usize,
     /// Entries folded in.
     pub(super) entries: u64,
+    /// Its first change was made by an entry, not by time.
+    pub(super) by_entry: bool,
     /// When its first change was made.
     since: Option<Mono>,
     /// The driver had nothing else to do since the last change.
@@ -84,8 +86,8 @@ pub(super) struct InFlight {
     settled: Vec<u64>,
     /// It was made with care: one event, or what followed from time, alone.
     pub(super) careful: bool,
-    /// Entries folded into it.
-    pub(super) entries: u64,
+    /// An entry made its first change, not time.
+    pub(super) by_entry: bool,
     /// When the same commit is submitted again.
     pub(super) retry_at: Option<Mono>,
     backoff_ms: u64,
@@ -206,7 +208,7 @@ impl Shard {
             outbox: open.outbox,
             settled: open.settled,
             careful,
-            entries: open.entries,
+            by_entry: open.by_entry,
             retry_at: None,
             backoff_ms: ctx.config.retry_backoff_ms,
         });

@@ -29,7 +29,9 @@ impl Shard {
             let Some(entry) = self.backlog.pop_front() else {
                 break;
             };
+            let was_empty = self.open.is_empty();
             self.fold(ctx, entry);
+            self.open.by_entry |= was_empty && !self.open.is_empty();
         }
     }
 

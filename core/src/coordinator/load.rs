@@ -217,7 +217,8 @@ impl Shard {
         if !in_flight.careful {
             return (in_flight.commit.next, None);
         }
-        let blame = if in_flight.entries > 0 {
+        // An entry that changed nothing (a question, a copy) is not to blame for what time did.
+        let blame = if in_flight.by_entry {
             Blame {
                 offset: Some(Offset(in_flight.commit.next.0 - 1)),
                 tasks: Vec::new(),

@@ -310,10 +310,15 @@ impl Worker {
             .take_if(|scratch| scratch.batch_uid.as_ref() == Some(&drawn.uid))
             .filter(|_| !is_planted(Bug::SavedLost))
             .map(|scratch| scratch.checkpoint);
+        // A cursor says that every batch accepted so far lies behind it. An earlier holder may have
+        // left an artifact of another source half done: until those batches are met, it is kept back.
+        let cursor = drawn
+            .cursor
+            .filter(|_| run.tally.met_all_accepted() || is_planted(Bug::CursorOverAccepted));
         run.work = Work::Processing(InWork {
             uid: drawn.uid.clone(),
             last: drawn.last,
-            cursor: drawn.cursor,
+            cursor,
             checkpoint: checkpoint.clone(),
             since: now.mono,
         });

@@ -73,6 +73,11 @@ impl Tally {
         Meeting::New
     }
 
+    /// Every batch known to be accepted and not behind the resume point was met.
+    pub(super) fn met_all_accepted(&self) -> bool {
+        self.accepted.is_empty()
+    }
+
     /// A batch is done.
     pub(super) fn done(&mut self, metrics: &Metrics) {
         self.counts.new += 1;

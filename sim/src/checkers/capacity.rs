@@ -16,6 +16,8 @@ const NAME: &str = "capacity";
 pub(super) struct Capacity {
     /// Live runs of each worker process, and since when it has a free slot.
     running: BTreeMap<Place, Slots>,
+    /// The living process of each host, by its generation.
+    alive: BTreeMap<u32, u32>,
     /// Ready nodes, and since when.
     ready: BTreeMap<(TaskId, NodeId), u64>,
     healed_at: Option<u64>,
@@ -35,6 +37,7 @@ impl Capacity {
         let workers = plan.world.workers.iter();
         Self {
             running: BTreeMap::new(),
+            alive: BTreeMap::new(),
             ready: BTreeMap::new(),
             healed_at: None,
             by_id: workers
@@ -55,7 +58,10 @@ impl Judge for Capacity {
         let at = view.event.at;
         match &view.event.what {
             What::Healed => self.healed_at = Some(at),
-            What::Registered { place, worker, .. } => {
+            // A registration may reach the store when its process is dead already.
+            What::Registered { place, worker, .. }
+                if self.alive.get(&place.host) == Some(&place.generation) =>
+            {
                 let (capacity, roles) = self.worker(worker.as_str());
                 self.running.entry(*place).or_insert(Slots {
                     used: 0,
@@ -66,9 +72,12 @@ impl Judge for Capacity {
             }
             What::Process { place, what } => match what {
                 Life::Crashed | Life::Stopped => {
+                    self.alive.remove(&place.host);
                     self.running.retain(|at, _| at.host != place.host);
                 }
-                Life::Started => {}
+                Life::Started => {
+                    self.alive.insert(place.host, place.generation);
+                }
                 Life::Stalled => {
                     for (_, slots) in self.on(place.host) {
                         slots.free_since = None;

@@ -65,6 +65,13 @@ impl Judge for RetryBounded {
                     }
                 }
             }
+            // Waits that outlive an owner are counted by the store's clock.
+            What::StoreClock { by_ms } => {
+                let ahead_us = u64::try_from(*by_ms).unwrap_or(0) * 1_000;
+                for not_before in self.not_before.values_mut() {
+                    *not_before = not_before.saturating_sub(ahead_us);
+                }
+            }
             What::Undone { changes } => {
                 for change in changes {
                     if let Change::Node { task, node, .. } = change {

@@ -3,7 +3,7 @@
 
 use super::graph::{FanIn, GraphPlan, Link, NodePlan, Script, Trouble, TroubleKind};
 use super::swarm::{Draw, moment};
-use super::{Fault, Logical, Plan, When};
+use super::{Fault, Logical, Plan, Server, When};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
@@ -12,10 +12,55 @@ pub(super) fn task(draw: &mut Draw, plan: &mut Plan) {
     let graph = match draw.small(0, 19) {
         0 => beside_a_skipped_node(draw),
         1 => shrinking(draw),
+        2 => half_done_artifacts(draw, plan),
         _ => return,
     };
     if let Some(last) = plan.tasks.last_mut() {
         last.graph = graph;
+    }
+}
+
+/// A reader of two sources at work that cuts their artifacts into many chunks, and loses its holder
+/// in the middle of one, twice.
+fn half_done_artifacts(draw: &mut Draw, plan: &mut Plan) -> GraphPlan {
+    let source = |draw: &mut Draw| Script {
+        batches: draw.small(4, 8),
+        items: draw.small(3, 6),
+        batch_ms: *draw.pick(&[10, 50, 50]),
+        ..Script::default()
+    };
+    let sources = [source(draw), source(draw)];
+    let script = Script {
+        batch_ms: *draw.pick(&[1, 10]),
+        ..Script::default()
+    };
+    let reader = node(draw, 2, script).streaming(&["n0", "n1"], Some(draw.small(1, 2)));
+    plan.tasks.truncate(1);
+    for worker in &mut plan.world.workers {
+        worker.roles = ROLES.map(str::to_owned).to_vec();
+        worker.capacity = 3;
+    }
+    let workers = if plan.world.embedded {
+        0..1
+    } else {
+        plan.world.coordinators..plan.hosts()
+    };
+    let first = draw.between(6, 16);
+    for nth in [first, first + draw.between(2, 10)] {
+        let down_ms = draw.between(0, 200);
+        plan.faults.extend(workers.clone().map(|host| Fault::Crash {
+            host,
+            when: When::Event {
+                what: Logical::Accepted,
+                nth,
+            },
+            down_ms,
+            new_id: false,
+        }));
+    }
+    let [first, second] = sources;
+    GraphPlan {
+        nodes: vec![node(draw, 0, first), node(draw, 1, second), reader],
     }
 }
 
@@ -85,6 +130,43 @@ pub(super) fn stalls(draw: &mut Draw, plan: &mut Plan, span: u64) {
             },
             for_ms: draw.between(lease, 3 * lease),
         });
+    }
+}
+
+/// Now and then a shard's lease lapses under an owner that is in the middle of its work, so that two
+/// owners commit side by side while one of them takes over.
+pub(super) fn store_clock(draw: &mut Draw, plan: &mut Plan) {
+    let world = &plan.world;
+    if world.embedded || plan.faults.is_empty() || !draw.percent(20) {
+        return;
+    }
+    // Slow calls leave the old owner time to commit between the steps of a takeover.
+    let slow = draw.percent(60);
+    if slow {
+        for worker in &mut plan.world.workers {
+            worker.roles = ROLES.map(str::to_owned).to_vec();
+        }
+    }
+    let ttl = i64::try_from(plan.world.shard_lease_ttl_ms).unwrap_or(0);
+    for _ in 0..draw.small(1, 10) {
+        let when = When::Event {
+            what: *draw.pick(&[Logical::Granted, Logical::Accepted, Logical::Committed]),
+            nth: draw.between(1, 25),
+        };
+        let by_ms = if draw.percent(85) {
+            ttl + i64::try_from(draw.between(0, 2_000)).unwrap_or(0)
+        } else {
+            -ttl / 2
+        };
+        plan.faults.push(Fault::StoreClock { when, by_ms });
+        if slow {
+            plan.faults.push(Fault::Slow {
+                server: Server::Store,
+                when,
+                for_ms: 2_000,
+                extra_ms: draw.between(50, 400),
+            });
+        }
     }
 }
 

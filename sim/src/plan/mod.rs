@@ -287,6 +287,13 @@ pub enum Fault {
         /// By how much.
         by_ms: i64,
     },
+    /// The store's clock jumps, as at a failover: shard leases lapse sooner, or later.
+    StoreClock {
+        /// When.
+        when: When,
+        /// By how much.
+        by_ms: i64,
+    },
     /// The host of a worker is gone for good.
     Gone {
         /// The host.

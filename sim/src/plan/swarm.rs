@@ -68,6 +68,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     actions(&mut Draw::stream(seed, 4), &mut plan, span);
     faults(&mut Draw::stream(seed, 5), &mut plan, span);
     super::corners::stalls(&mut Draw::stream(seed, 7), &mut plan, span);
+    super::corners::store_clock(&mut Draw::stream(seed, 9), &mut plan);
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     plan
 }

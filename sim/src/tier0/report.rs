@@ -37,6 +37,7 @@ pub(crate) const FAMILIES: &[&str] = &[
     "shutdown",
     "stall",
     "store_away",
+    "store_clock",
     "store_late",
     "store_lost",
     "store_refused",

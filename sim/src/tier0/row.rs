@@ -156,6 +156,10 @@ fn cells(what: &What) -> (String, String) {
             format!("*** {what:?} (process {})", place.generation),
         ),
         What::Fault { text } => ("fault".to_owned(), format!("*** {text}")),
+        What::StoreClock { by_ms } => (
+            "store".to_owned(),
+            format!("*** its clock jumps by {by_ms} ms"),
+        ),
         What::Healed => ("heal".to_owned(), "*** faults are over".to_owned()),
     }
 }

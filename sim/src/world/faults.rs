@@ -45,6 +45,7 @@ pub(super) fn when(fault: &Fault) -> Option<When> {
         | Fault::Poison { when, .. }
         | Fault::Shutdown { when, .. }
         | Fault::WallStep { when, .. }
+        | Fault::StoreClock { when, .. }
         | Fault::Gone { when, .. }
         | Fault::Twin { when, .. } => *when,
         Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => return None,
@@ -165,6 +166,11 @@ impl World<'_> {
             Fault::WallStep { host, by_ms, .. } => {
                 self.seen.fire("wall_step");
                 self.hosts[host as usize].clock.stepped_ms += by_ms;
+            }
+            Fault::StoreClock { by_ms, .. } => {
+                self.seen.fire("store_clock");
+                self.store_ahead_ms += by_ms;
+                self.note(What::StoreClock { by_ms });
             }
             Fault::Gone { host, .. } => {
                 self.seen.fire("gone");

@@ -211,7 +211,8 @@ impl<'p> World<'p> {
             }
             RunCommand::Abort => {
                 let blocks = handler.node.script.blocks;
-                if !blocks && busy {
+                // A cleanup that is cut short still ends as one.
+                if !blocks && busy && !matches!(handler.phase, Phase::Closing) {
                     handler.phase = Phase::Ending;
                 }
                 self.step(place, run, Step::Abort);
@@ -357,8 +358,9 @@ impl<'p> World<'p> {
             return;
         }
         if stalled_until > self.now {
-            self.heap
-                .push(stalled_until, Due::Handler { place, run, ticket });
+            // It wakes with its process, which may be sooner than planned.
+            let due = Due::Handler { place, run, ticket };
+            self.hosts[place.host as usize].waiting.push_back(due);
             return;
         }
         let phase = std::mem::replace(&mut handler.phase, Phase::Idle);

@@ -61,6 +61,8 @@ pub(crate) struct World<'p> {
     /// Both servers: away until, slow until and by how much.
     away: [u64; 2],
     slow: [(u64, u64); 2],
+    /// How far the store's clock is ahead of true time.
+    store_ahead_ms: i64,
     healed: bool,
     /// Effects of each host when every client had its last answer first.
     life: Vec<u64>,
@@ -135,6 +137,7 @@ impl<'p> World<'p> {
             commits: 0,
             away: [0; 2],
             slow: [(0, 0); 2],
+            store_ahead_ms: 0,
             healed: false,
             life: Vec::new(),
             seen: Observer::new(plan, keep_history),

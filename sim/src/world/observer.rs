@@ -254,6 +254,9 @@ impl<'p> Observer<'p> {
             What::Healed => {
                 trace.event(at, 13, 0);
             }
+            What::StoreClock { by_ms } => {
+                trace.event(at, 15, by_ms.unsigned_abs());
+            }
         }
     }
 }

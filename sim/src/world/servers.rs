@@ -30,7 +30,7 @@ const STORE_START_MS: u64 = 5_000_000;
 
 impl World<'_> {
     fn store_ms(&self) -> u64 {
-        STORE_START_MS + self.now / 1_000
+        (STORE_START_MS + self.now / 1_000).saturating_add_signed(self.store_ahead_ms)
     }
 
     /// A reply that meets a partition on its way is lost; the driver gives up at its timeout.

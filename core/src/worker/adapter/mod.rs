@@ -2,8 +2,10 @@
 //!
 //! A [`Puller`] follows every source's accepted sequence with a cursor, one number after the
 //! other. All chunks of an artifact are yielded before the cursor moves and before another source
-//! is looked at; only the batch that completes an artifact carries the new cursor. So the batches
-//! accepted when a cursor was committed are exactly those behind it.
+//! is looked at; only the batch that completes an artifact carries the new cursor. A holder that
+//! takes over in the middle of an artifact may begin with another source: it keeps its cursor back
+//! until it has met everything that was accepted. So the batches accepted when a cursor was
+//! committed are exactly those behind it.
 
 mod args;
 mod chunks;

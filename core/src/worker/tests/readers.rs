@@ -310,6 +310,47 @@ fn a_reader_resumes_behind_its_cursor_and_skips_accepted_chunks() {
 }
 
 #[test]
+fn a_cursor_is_kept_back_while_another_source_has_a_half_done_artifact() {
+    let name = "pull.from_artifacts.rechunk:size";
+    let args = r#"{"from_nodes":["s","r"],"size":1,"meta_list_key":"items"}"#;
+    let hashed = |source: &str, parent: &str, index: u64| {
+        let parts = [source.as_bytes(), parent.as_bytes(), &index.to_le_bytes()];
+        format!("{:032x}", stable128(&parts))
+    };
+    // The holder before accepted the first of two chunks of `s1`. This one looks at `r` first.
+    let start = TaskStart {
+        accepted: 1,
+        ..reading(
+            adapter(name, args),
+            vec![source("s", 1, true), source("r", 1, true)],
+        )
+    };
+    let mut bench = Bench::new();
+    bench.begin(start, 2);
+    loaded(&mut bench);
+    bench.store(9, StoreReply::Scratch(None));
+    let half = hashed("s", "s1", 0);
+    let out = bench.store(10, StoreReply::Accepted(vec![(1, uid(&half))]));
+    assert_eq!(out, vec![read(11, "r", 0)]);
+    let page = vec![artifact("r", 1, r#"{"items":[1]}"#)];
+    bench.store(11, StoreReply::Artifacts(page));
+    // It completes `r1`, but a cursor would count the chunk of `s1` as behind it.
+    let out = bench.run(1, processed());
+    let of_r = event(12, 2, 1, Body::BatchOk(ok(&hashed("r", "r1", 0))), 1);
+    assert_eq!(out, vec![of_r, read(13, "s", 0)]);
+    let page = vec![artifact("s", 1, r#"{"items":[1,2]}"#)];
+    bench.store(13, StoreReply::Artifacts(page));
+    bench.run(1, processed());
+    bench.run(1, finalized());
+    let out = bench.run(1, RunEvent::Closed);
+    let last = BatchOk {
+        cursor: cursor(&[("r", 1), ("s", 1)]),
+        ..ok(&hashed("s", "s1", 1))
+    };
+    assert_eq!(out[1], event(14, 2, 2, done((2, 1, 0), Some(last)), 2));
+}
+
+#[test]
 fn a_waiting_reader_yields_at_once() {
     let mut bench = Bench::new();
     bench.begin(reading(pull("s"), vec![source("s", 0, false)]), 1);
