@@ -1,9 +1,9 @@
 //! Names of things: tasks, nodes, workers, roles, batches, tokens.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
 
 use crate::hash::stable64;
 
@@ -51,7 +51,7 @@ macro_rules! ids {
         /// 1 to [`ID_BYTES_MAX`] bytes, no control characters, no leading `$`. Cheap to clone.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks the text and makes an id of it.
@@ -61,7 +61,7 @@ macro_rules! ids {
             pub fn new(text: impl AsRef<str>) -> Result<Self, IdError> {
                 let text = text.as_ref();
                 check(text)?;
-                Ok(Self(Arc::from(text)))
+                Ok(Self(SmolStr::new(text)))
             }
 
             /// The id as text.

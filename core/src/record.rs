@@ -1,6 +1,7 @@
 //! What is kept in the store: the only truth. Everything that must still be sent follows from it.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -100,7 +101,7 @@ pub struct Transition<S> {
     /// Wall time of the owner when it folded the cause.
     pub at_ms: i64,
     /// What caused it, in a few words.
-    pub cause: Arc<str>,
+    pub cause: SmolStr,
 }
 
 /// The newest and the first transitions of a task or node.
@@ -123,7 +124,7 @@ impl<S> Default for History<S> {
 
 impl<S> History<S> {
     /// Notes a change of state.
-    pub fn push(&mut self, to: S, at_ms: i64, cause: impl Into<Arc<str>>) {
+    pub fn push(&mut self, to: S, at_ms: i64, cause: impl Into<SmolStr>) {
         if self.entries.len() >= HISTORY_MAX {
             self.entries.remove(HISTORY_MAX / 4);
             self.dropped += 1;

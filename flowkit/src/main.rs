@@ -7,6 +7,10 @@ use clap::Parser;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// Messages are made on one thread and dropped on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = command::args::Cli::parse();
     // `RUST_LOG=flowkit=debug` shows the engine at work; results go to standard output alone.

@@ -167,7 +167,7 @@ impl Owner {
             records,
         };
         self.store
-            .call(StoreRequest::Commit(Box::new(commit)))
+            .call(StoreRequest::Commit(Arc::new(commit)))
             .await?;
         Ok(())
     }

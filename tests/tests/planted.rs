@@ -40,12 +40,13 @@ impl Store for Planted {
         let shard = |shard| self.store.model().applied().shard(shard).copied();
         match (&mut request, self.wrong) {
             (StoreRequest::Commit(commit), Wrong::Unfenced) => {
+                let commit = Arc::make_mut(commit);
                 commit.epoch = shard(commit.shard).map_or(commit.epoch, |shard| shard.epoch);
             }
             (StoreRequest::Commit(commit), Wrong::ForgetsCommitId) => {
                 let stored = shard(commit.shard);
                 if stored.is_some_and(|stored| stored.commit_seq == commit.seq) {
-                    commit.id = u64::MAX;
+                    Arc::make_mut(commit).id = u64::MAX;
                 }
             }
             (

@@ -81,7 +81,7 @@ impl OpenCommit {
 /// A commit that the store has not answered for.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) commit: Box<Commit>,
+    pub(super) commit: Arc<Commit>,
     pub(super) outbox: Vec<Outgoing>,
     settled: Vec<u64>,
     /// It was made with care: one event, or what followed from time, alone.
@@ -194,7 +194,7 @@ impl Shard {
         }
         let artifacts = open.artifacts.into_iter();
         records.extend(artifacts.map(|artifact| Record::Artifact(Box::new(artifact))));
-        let commit = Box::new(Commit {
+        let commit = Arc::new(Commit {
             shard: self.id,
             epoch: self.epoch,
             seq: self.commit_seq + 1,

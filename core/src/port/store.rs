@@ -102,7 +102,7 @@ pub enum StoreRequest {
     /// One group commit. -> `Committed` once durable; where [`Store::applies_before_sync`] is
     /// true, once *applied* (visible to reads, in order; a crash may lose a suffix of commits).
     /// `Fenced`: another epoch. `Invalid`: refused whole, nothing written.
-    Commit(Box<Commit>),
+    Commit(Arc<Commit>),
     /// Make every applied commit of the shard durable. -> `Synced`. Only where
     /// [`Store::applies_before_sync`] is true.
     Sync {

@@ -58,8 +58,11 @@ pub(crate) async fn nodes(
     let _all_submitted = submitted.acquire_many(all).await?;
     let workers = engine::workers(&engine, "noop", engine::noop)?;
 
-    // A moment to reach the steady state, then the window.
+    // The steady state begins when the backlog that was there before the workers is worked off.
     tokio::time::sleep(Duration::from_millis(500)).await;
+    while done.load(Ordering::Relaxed) < u64::from(all) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let (before, started) = (done.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let counted = done.load(Ordering::Relaxed) - before;

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+/// The allocator of the `flowkit` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How much is measured.
@@ -64,6 +68,13 @@ fn main() -> Outcome {
         }
         None => tempfile::tempdir()?,
     };
+    // For a profiler: nothing but this load.
+    if let Some(in_flight) = value_of("--in-flight") {
+        let load = load::nodes(folder.path(), in_flight.parse()?, size.seconds, false);
+        let runtime = tokio::runtime::Runtime::new()?;
+        println!("{:.0} nodes/s", runtime.block_on(load)?.nodes_per_s);
+        return Ok(());
+    }
     let report = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

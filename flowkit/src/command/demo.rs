@@ -7,6 +7,7 @@ use super::args::DemoArgs;
 use super::demo_job::{Answer, COUNTING_NODE, LAST_NODE, graph};
 use super::failure::{Ending, Failure, Outcome};
 use super::interrupt::Interrupt;
+use super::output::putln;
 use super::session::{DataFolder, Session};
 use crate::roles::{FileReport, path_text};
 
@@ -53,9 +54,9 @@ async fn work(
         return Err(Failure::engine(format!("{text}; this is a bug of FlowKit")));
     }
     if json {
-        println!("{}", answer.json());
+        putln!("{}", answer.json());
     } else {
-        println!("{}", answer.text().trim_end());
+        putln!("{}", answer.text().trim_end());
     }
     followed.explain(session.is_kept());
     Ok(ending)

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::args::GraphCommand;
 use super::failure::{Ending, Failure, Outcome};
+use super::output::putln;
 use crate::roles;
 
 /// A graph file that passed the check.
@@ -24,9 +25,9 @@ pub(crate) fn run(command: &GraphCommand) -> Outcome {
     let GraphCommand::Check { file, json } = command;
     let graph = read(file)?;
     if *json {
-        println!("{}", json!({"ok": true, "nodes": graph.nodes}));
+        putln!("{}", json!({"ok": true, "nodes": graph.nodes}));
     } else {
-        println!("{}: ok, {} nodes", file.display(), graph.nodes);
+        putln!("{}: ok, {} nodes", file.display(), graph.nodes);
     }
     Ok(Ending::Finished)
 }

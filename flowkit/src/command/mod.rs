@@ -7,6 +7,7 @@ pub(crate) mod failure;
 mod graph;
 mod interrupt;
 mod nodes;
+mod output;
 mod progress;
 mod run;
 mod session;

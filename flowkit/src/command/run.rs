@@ -5,6 +5,7 @@ use super::failure::Outcome;
 use super::graph;
 use super::interrupt::Interrupt;
 use super::nodes::{nodes_table, task_value, word};
+use super::output::{put, putln};
 use super::session::{DataFolder, Session};
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
@@ -20,10 +21,10 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     let followed = session.unless_failed(work).await?;
     let (status, ending) = followed.ending();
     if args.json {
-        println!("{}", task_value(status));
+        putln!("{}", task_value(status));
     } else {
-        print!("\n{}", nodes_table(status));
-        println!("\ntask {}: {}", status.task_id, word(&status.state));
+        put!("\n{}", nodes_table(status));
+        putln!("\ntask {}: {}", status.task_id, word(&status.state));
     }
     followed.explain(session.is_kept());
     session.close().await;

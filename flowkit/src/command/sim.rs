@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::args::SimCommand;
 use super::failure::{Ending, Failure, Outcome};
+use super::output::{put, putln};
 use super::table::thousands;
 
 /// Seeds that one thread takes at once.
@@ -36,9 +37,9 @@ fn seeds_of(count: u64, from: u64, json: bool) -> Outcome {
         .ok_or_else(|| Failure::input("--from plus --seeds is beyond 2^64"))?;
     let total = all_cores(from..end);
     if json {
-        println!("{}", total.json());
+        putln!("{}", total.json());
     } else {
-        print!("{}", total.text());
+        put!("{}", total.text());
     }
     Ok(if total.failures.is_empty() {
         Ending::Finished
@@ -274,18 +275,20 @@ fn replay(seed: u64, verbose: bool) -> Ending {
         verdict,
         ..
     } = tier0::replay(seed, verbose);
-    println!("{}", json!(plan));
+    putln!("{}", json!(plan));
     for row in rows {
-        println!("{row}");
+        putln!("{row}");
     }
     for failure in &verdict.failures {
-        println!(
+        putln!(
             "BROKEN {} at {} ms: {}",
-            failure.promise, failure.at_ms, failure.explanation
+            failure.promise,
+            failure.at_ms,
+            failure.explanation
         );
     }
     if verdict.holds() {
-        println!("every promise held");
+        putln!("every promise held");
         Ending::Finished
     } else {
         Ending::Failed

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::args::{TaskArgs, TaskCommand};
 use super::failure::{Ending, Failure, Outcome};
 use super::nodes::{failure_line, nodes_table, task_value, word};
+use super::output::{put, putln};
 use super::session::{DataFolder, Session};
 use super::table::{Table, one_line};
 
@@ -64,7 +65,7 @@ async fn list(session: &Session, args: &TaskArgs) -> Outcome {
                 })
             })
             .collect();
-        println!("{}", json!({"tasks": tasks}));
+        putln!("{}", json!({"tasks": tasks}));
         return Ok(Ending::Finished);
     }
     let mut table = Table::new(&["task", "state", "submitted", "nodes"]);
@@ -76,7 +77,7 @@ async fn list(session: &Session, args: &TaskArgs) -> Outcome {
             one_line(&node_names(task), 60),
         ]);
     }
-    print!("{table}");
+    put!("{table}");
     Ok(Ending::Finished)
 }
 
@@ -134,13 +135,13 @@ async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
 
 fn print_task(status: &TaskStatus, args: &TaskArgs) {
     if args.json {
-        println!("{}", task_value(status));
+        putln!("{}", task_value(status));
         return;
     }
-    print!("{}", nodes_table(status));
-    println!("\ntask {}: {}", status.task_id, word(&status.state));
+    put!("{}", nodes_table(status));
+    putln!("\ntask {}: {}", status.task_id, word(&status.state));
     if let Some(failure) = &status.failure {
-        println!("{}", failure_line(failure));
+        putln!("{}", failure_line(failure));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bad input of every kind: a clear error or a recorded failure, nothing lost, no panic of ours.
 
-use super::common::{Tree, flowkit, run, totals, wait_for};
+use super::common::{Ran, Tree, flowkit, run, totals, wait_for};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -85,7 +85,7 @@ fn what_the_user_may_not_read_is_counted_and_the_job_goes_on() {
     let mut command = Command::new(&copy);
     command.args(demo(tree.path())).stdin(Stdio::null());
     as_ordinary_user(&mut command);
-    let ran: super::common::Ran = command.output().expect("flowkit starts").into();
+    let ran: Ran = command.output().expect("flowkit starts").into();
     // Otherwise the temporary folder could not be removed.
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("permissions");
 
@@ -118,7 +118,7 @@ fn a_file_that_vanishes_during_the_run_is_counted_as_unreadable() {
         }
     }
     let output = child.wait_with_output().expect("flowkit ends");
-    let answer = super::common::Ran::from(output).expect_code(0).json();
+    let answer = Ran::from(output).expect_code(0).json();
     let seen = totals(&answer)[0] + answer["unreadable"].as_u64().expect("a number");
     assert_eq!(gone, 4_000);
     assert!(seen <= 4_000, "{answer}");
@@ -217,7 +217,7 @@ fn a_full_disk_ends_the_process_with_an_error_and_what_was_done_stays() {
     let tree = Tree::with_files(3_000);
     let state = tempfile::tempdir().expect("a temporary folder");
     let script = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
-    let limited = |blocks: &str| -> super::common::Ran {
+    let limited = |blocks: &str| -> Ran {
         Command::new("bash")
             .args(["-c", script, "bash", blocks, env!("CARGO_BIN_EXE_flowkit")])
             .args(demo_data(tree.path(), state.path()))
@@ -236,4 +236,18 @@ fn a_full_disk_ends_the_process_with_an_error_and_what_was_done_stays() {
         .expect_code(0)
         .json();
     assert_eq!(totals(&answer), tree.totals);
+}
+
+/// `flowkit sim replay … | head -1`.
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut child = flowkit()
+        .args(["sim", "replay", "--tier", "0", "--seed", "1", "--verbose"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("flowkit starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    Ran::from(output).expect_code(0);
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Clock, monotonic_clock};
@@ -60,7 +61,7 @@ impl Store for MemoryStore {
         // Read under the lock, so that the model's time never goes back.
         let now_ms = (self.clock)();
         match request {
-            StoreRequest::Commit(commit) => model.commit(now_ms, *commit),
+            StoreRequest::Commit(commit) => model.commit(now_ms, Arc::unwrap_or_clone(commit)),
             other => model.apply(now_ms, &other),
         }
     }

@@ -12,7 +12,7 @@ pub(super) fn task(draw: &mut Draw, plan: &mut Plan) {
     let graph = match draw.small(0, 19) {
         0 => beside_a_skipped_node(draw),
         1 => shrinking(draw),
-        2 => half_done_artifacts(draw, plan),
+        2 | 3 => half_done_artifacts(draw, plan),
         _ => return,
     };
     if let Some(last) = plan.tasks.last_mut() {

@@ -65,7 +65,7 @@ impl World<'_> {
             back,
         } = call;
         let result = match request {
-            StoreRequest::Commit(commit) => self.commit(from, *commit),
+            StoreRequest::Commit(commit) => self.commit(from, Arc::unwrap_or_clone(commit)),
             request => self.other(from, &request),
         };
         if let Back::After(_) = back {

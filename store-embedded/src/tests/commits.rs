@@ -4,6 +4,7 @@ use flowkit_core::id::{Incarnation, ShardId, TaskId, Token};
 use flowkit_core::message::Artifact;
 use flowkit_core::port::{ErrorKind, GrantView, Record, Store, StoreReply, StoreRequest, TaskPage};
 use flowkit_core::record::TaskState;
+use std::sync::Arc;
 
 use super::records::{artifact, grant, id, json, node, put_artifact, put_node, put_task, task};
 use super::{Owner, SHARD, ask};
@@ -128,7 +129,7 @@ async fn commits_are_fenced_by_epoch_repeated_by_id_and_kept_in_order() {
     let disk = FaultyDisk::new(Vec::new());
     let mut owner = Owner::on(&disk).await;
     let commit = owner.next(vec![put_task(task("t"))]);
-    let send = |commit| owner.store.call(StoreRequest::Commit(Box::new(commit)));
+    let send = |commit| owner.store.call(StoreRequest::Commit(Arc::new(commit)));
     let kind =
         |result: Result<StoreReply, _>| result.map_err(|e: flowkit_core::port::PortError| e.kind);
 

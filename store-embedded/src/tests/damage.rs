@@ -1,6 +1,7 @@
 //! Damaged files are reported; they never become a panic of the process, or other rows.
 
 use flowkit_core::port::{ErrorKind, Store, StoreReply, StoreRequest};
+use std::sync::Arc;
 
 use super::power::{Load, Model};
 use super::records::{id, node, put_node, put_task, task};
@@ -17,7 +18,7 @@ async fn closed_cleanly() -> (Vec<u8>, Model) {
     for _ in 0..40 {
         let records = load.records();
         let commit = owner.next(records);
-        ask(&owner.store, StoreRequest::Commit(Box::new(commit.clone()))).await;
+        ask(&owner.store, StoreRequest::Commit(Arc::new(commit.clone()))).await;
         load.model.apply(&commit);
     }
     drop(owner);

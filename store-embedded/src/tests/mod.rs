@@ -11,6 +11,7 @@ mod syncing;
 use flowkit_core::id::{Offset, ShardId};
 use flowkit_core::port::{Commit, PortError, Record, Store, StoreReply, StoreRequest};
 use flowkit_core::record::ShardRecord;
+use std::sync::Arc;
 
 use crate::EmbeddedStore;
 use crate::testing::{FaultyDisk, TestClock};
@@ -73,7 +74,7 @@ impl Owner {
     async fn commit(&mut self, records: Vec<Record>) -> Result<StoreReply, PortError> {
         let commit = self.next(records);
         self.store
-            .call(StoreRequest::Commit(Box::new(commit)))
+            .call(StoreRequest::Commit(Arc::new(commit)))
             .await
     }
 

@@ -11,6 +11,7 @@ use flowkit_core::message::Artifact;
 use flowkit_core::port::{Commit, Record, Store, StoreReply, StoreRequest};
 use flowkit_core::record::{ArtifactRecord, NodeRecord, TaskRecord};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -204,7 +205,7 @@ async fn run(
     for _ in 0..commits {
         let records = load.records();
         let commit = owner.next(records);
-        let request = StoreRequest::Commit(Box::new(commit.clone()));
+        let request = StoreRequest::Commit(Arc::new(commit.clone()));
         if owner.store.call(request).await.is_err() {
             break;
         }

@@ -2,6 +2,7 @@
 
 use flowkit_core::id::{Incarnation, Offset};
 use flowkit_core::port::{Commit, ErrorKind, Store, StoreReply, StoreRequest};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -44,7 +45,7 @@ async fn commits_go_on_while_a_sync_is_held() {
         records: vec![put_task(task(&format!("t{seq}")))],
     };
     for seq in 2..20 {
-        ask(&owner.store, StoreRequest::Commit(Box::new(commit(seq)))).await;
+        ask(&owner.store, StoreRequest::Commit(Arc::new(commit(seq)))).await;
     }
     assert!(timeout(Duration::ZERO, &mut held).await.is_err());
     disk.hold_syncs(false);
@@ -157,7 +158,7 @@ async fn commits_wait_when_too_many_are_not_durable() {
     let mut waiting = None;
     for number in 0..2_000 {
         let commit = owner.next(vec![put_task(task(&format!("t{number}")))]);
-        let request = StoreRequest::Commit(Box::new(commit));
+        let request = StoreRequest::Commit(Arc::new(commit));
         let mut call = owner.store.call(request);
         if timeout(Duration::from_secs(3), &mut call).await.is_err() {
             waiting = Some(number);

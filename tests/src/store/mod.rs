@@ -15,6 +15,7 @@ use flowkit_core::port::{
     TaskAnswer, TaskPage, TaskWithNodes,
 };
 use flowkit_core::record::{ArtifactRecord, ShardRecord};
+use std::sync::Arc;
 
 use crate::StoreInstance;
 use crate::records::{node_id, owner_id, task_id};
@@ -98,7 +99,7 @@ async fn sync(store: &StoreInstance, shard: ShardId, expected: u64) {
 async fn submit(store: &StoreInstance, commit: &Commit) -> Result<u64, ErrorKind> {
     committed(
         store
-            .call(StoreRequest::Commit(Box::new(commit.clone())))
+            .call(StoreRequest::Commit(Arc::new(commit.clone())))
             .await,
     )
 }

@@ -3,6 +3,7 @@
 use flowkit_core::id::{Offset, ShardId};
 use flowkit_core::port::{ErrorKind, StoreReply, StoreRequest};
 use flowkit_core::record::{DeploymentRecord, ShardRecord};
+use std::sync::Arc;
 
 use super::{
     LONG_MS, Owner, SHARD, acquire, committed, exists, raise_request, shard_record, submit,
@@ -160,7 +161,7 @@ pub async fn a_commit_races_a_takeover_and_is_seen_or_fenced(store: &mut StoreIn
         assert!(acquire(store, shard, "new", LONG_MS).await.held);
         let read = shard_record(store, shard).await;
         let commit = old.next(vec![task(&name).record()]);
-        let request = StoreRequest::Commit(Box::new(commit.clone()));
+        let request = StoreRequest::Commit(Arc::new(commit.clone()));
         let (late, raised) =
             tokio::join!(store.call(request), store.call(raise_request("new", &read)));
         match committed(late) {

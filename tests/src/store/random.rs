@@ -13,6 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{LONG_MS, SHARD};
 use crate::StoreInstance;
@@ -208,7 +209,7 @@ impl Pair {
             }
             Step::Commit { fault, writes } => {
                 let commit = self.commit(*fault, writes);
-                return self.both(StoreRequest::Commit(Box::new(commit))).await;
+                return self.both(StoreRequest::Commit(Arc::new(commit))).await;
             }
             _ => {}
         }
