@@ -51,6 +51,8 @@ pub(super) struct OpenCommit {
     pub(super) settled: Vec<u64>,
     /// Bytes of user values folded in.
     pub(super) bytes: usize,
+    /// Tasks that it creates, with the hashes of their submissions.
+    pub(super) created: Vec<(TaskId, u128)>,
     /// Entries folded in.
     pub(super) entries: u64,
     /// Its first change was made by an entry, not by time.
@@ -88,6 +90,8 @@ pub(super) struct InFlight {
     pub(super) careful: bool,
     /// An entry made its first change, not time.
     pub(super) by_entry: bool,
+    /// Tasks that it creates: their submissions were looked up, so no entry stands for them.
+    pub(super) created: Vec<(TaskId, u128)>,
     /// When the same commit is submitted again.
     pub(super) retry_at: Option<Mono>,
     backoff_ms: u64,
@@ -209,6 +213,7 @@ impl Shard {
             settled: open.settled,
             careful,
             by_entry: open.by_entry,
+            created: open.created,
             retry_at: None,
             backoff_ms: ctx.config.retry_backoff_ms,
         });

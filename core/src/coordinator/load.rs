@@ -42,10 +42,14 @@ impl Plans {
 }
 
 /// What a refused commit is blamed on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Blame {
+    /// The entry that it holds.
     pub(super) offset: Option<Offset>,
+    /// Tasks that it changes without an entry.
     pub(super) tasks: Vec<TaskId>,
+    /// Tasks that it would have created, with the hashes of their submissions.
+    pub(super) submissions: Vec<(TaskId, u128)>,
 }
 
 impl Shard {
@@ -221,12 +225,17 @@ impl Shard {
         let blame = if in_flight.by_entry {
             Blame {
                 offset: Some(Offset(in_flight.commit.next.0 - 1)),
-                tasks: Vec::new(),
+                ..Blame::default()
+            }
+        } else if !in_flight.created.is_empty() {
+            Blame {
+                submissions: in_flight.created.clone(),
+                ..Blame::default()
             }
         } else {
             Blame {
-                offset: None,
                 tasks: in_flight.tasks(),
+                ..Blame::default()
             }
         };
         (in_flight.commit.next, Some(blame))

@@ -3,7 +3,7 @@
 //! The order is what keeps two owners apart: the lease; then the shard epoch is raised; *then*
 //! everything is read; then the stream is followed from the offset in the shard record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
@@ -23,6 +23,8 @@ const LOAD_PAGE: u32 = 1_000;
 
 /// Commits made with care after one was refused for a reason that no entry explains.
 const CAREFUL_COMMITS: u32 = 64;
+/// Most refused submissions that are remembered; one that is forgotten is tried again.
+const REFUSED_MAX: usize = 1_024;
 
 /// One shard as this process sees it.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub(super) struct Slot {
     careful_until: Offset,
     poisoned: BTreeSet<Offset>,
     quarantine: BTreeSet<TaskId>,
+    refused: BTreeMap<TaskId, u128>,
     careful_left: u32,
 }
 
@@ -90,6 +93,7 @@ impl Slot {
             careful_until: Offset(0),
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
+            refused: BTreeMap::new(),
             careful_left: 0,
         }
     }
@@ -211,12 +215,18 @@ impl Slot {
         let Some(shard) = self.owned() else { return };
         let (careful, blamed) = shard.blame();
         let quarantine = std::mem::take(&mut shard.quarantine);
+        let refused = std::mem::take(&mut shard.refused);
         self.quarantine.extend(quarantine);
+        self.refused.extend(refused);
         self.careful_until = self.careful_until.max(careful);
         self.careful_left = CAREFUL_COMMITS;
         if let Some(blamed) = blamed {
             self.poisoned.extend(blamed.offset);
             self.quarantine.extend(blamed.tasks);
+            self.refused.extend(blamed.submissions);
+            while self.refused.len() > REFUSED_MAX {
+                self.refused.pop_first();
+            }
         }
         self.drop_memory(ctx);
         self.phase = Phase::Waiting(ctx.now.mono);
@@ -346,6 +356,7 @@ impl Slot {
         shard.careful_left = std::mem::take(&mut self.careful_left);
         shard.poisoned = self.poisoned.clone();
         shard.quarantine = std::mem::take(&mut self.quarantine);
+        shard.refused = std::mem::take(&mut self.refused);
         self.phase = Phase::Loading(shard);
         self.load_page(ctx, None);
     }

@@ -50,7 +50,7 @@ impl Shard {
     /// Asks the store about every task that requests wait for.
     pub(super) fn look_up(&mut self, ctx: &mut Context<'_>) {
         let waits = self.lookup_at.is_some_and(|at| at > ctx.now.mono);
-        if self.lookup.is_some() || waits || self.parked.is_empty() {
+        if self.lookup.is_some() || waits || self.parked.is_empty() || !self.may_change() {
             return;
         }
         self.lookup_at = None;
@@ -75,6 +75,10 @@ impl Shard {
             return;
         };
         for (task, answer) in tasks.iter().zip(answers) {
+            // With care, one change goes into one commit: the others are looked up again.
+            if !self.may_change() {
+                break;
+            }
             ctx.subject.task_id = Some(task.clone());
             for message in self.parked.remove(task).unwrap_or_default() {
                 match message.sender.role {
@@ -235,8 +239,12 @@ impl Shard {
             history,
         };
         self.open.bytes += submit.graph.len() + submit.vars.len();
+        if self.refused.get(task) == Some(&hash) {
+            return self.refuse_request(ctx, message, "the store refuses to keep this task");
+        }
         // A task of that name may have been blamed for a commit that would have created it.
         self.quarantine.remove(task);
+        self.open.created.push((task.clone(), hash));
         let number = self.insert(Task::submitted(record, plan, ctx.now.wall_ms));
         self.touch_task(ctx, number);
         self.begin_task(ctx, number);

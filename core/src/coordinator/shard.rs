@@ -76,6 +76,8 @@ pub(super) struct Shard {
     pub(super) poisoned: BTreeSet<Offset>,
     /// Tasks to set aside.
     pub(super) quarantine: BTreeSet<TaskId>,
+    /// Submissions that the store refuses: the same again is answered so, another one is tried.
+    pub(super) refused: BTreeMap<TaskId, u128>,
     /// Nothing new is folded or looked up: the process stops.
     pub(super) stopping: bool,
     pub(super) plans: super::load::Plans,
@@ -118,6 +120,7 @@ impl Shard {
             careful_left: 0,
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
+            refused: BTreeMap::new(),
             stopping: false,
             plans: super::load::Plans::default(),
         }
@@ -290,7 +293,7 @@ impl Shard {
             in_flight,
             unless_stopping(self.fetch_at),
             self.sync_at,
-            unless_stopping(self.lookup_at),
+            unless_stopping(self.lookup_at).filter(|_| self.may_change()),
             self.gate.ask_at(),
         ]
         .into_iter()

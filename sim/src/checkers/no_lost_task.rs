@@ -34,7 +34,7 @@ impl Judge for NoLostTask {
                     }
                     // A commit that holds nothing else, refused by the store, is answered with the
                     // error: nothing was acknowledged, nothing is stored.
-                    Ask::Submit if may_refuse(view.plan) && !known => {}
+                    Ask::Submit if may_refuse(view.plan, task) && !known => {}
                     Ask::Submit => {
                         view.broken(NAME, format!("{task}: a good submission got {reply:?}"));
                     }
@@ -82,9 +82,13 @@ impl Judge for NoLostTask {
     }
 }
 
-/// The store of this plan refuses a commit without looking at what it holds.
-fn may_refuse(plan: &Plan) -> bool {
-    plan.faults
-        .iter()
-        .any(|fault| matches!(fault, Fault::RefuseCommit { .. }))
+/// The store of this plan refuses the task, or a commit without looking at what it holds.
+fn may_refuse(plan: &Plan, task: &TaskId) -> bool {
+    plan.faults.iter().any(|fault| match fault {
+        Fault::RefuseCommit { .. } => true,
+        Fault::RefuseTask { task: index } => {
+            plan.tasks[*index as usize].id.as_str() == task.as_str()
+        }
+        _ => false,
+    })
 }

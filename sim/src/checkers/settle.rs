@@ -71,7 +71,7 @@ impl Judge for Settle {
         let refused = |fault: &&Fault| {
             matches!(
                 fault,
-                Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. }
+                Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
             )
         };
         // After a refusal commits hold one event each, and one that is refused again is blamed.

@@ -170,6 +170,15 @@ pub(super) fn store_clock(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// Now and then the store takes everything but one task.
+pub(super) fn refused_task(draw: &mut Draw, plan: &mut Plan) {
+    if draw.percent(3) && plan.tasks.len() > 1 {
+        let last = u32::try_from(plan.tasks.len() - 1).unwrap_or(0);
+        let task = draw.small(0, last);
+        plan.faults.push(Fault::RefuseTask { task });
+    }
+}
+
 /// Now and then a worker is gone for good; others have its roles.
 pub(super) fn gone(draw: &mut Draw, plan: &mut Plan, span: u64) {
     let world = &plan.world;

@@ -260,6 +260,11 @@ pub enum Fault {
         /// The node.
         node: String,
     },
+    /// The store refuses every commit that would create this task.
+    RefuseTask {
+        /// Index of the task.
+        task: u32,
+    },
     /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
     Poison {
         /// When.

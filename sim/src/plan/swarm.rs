@@ -69,6 +69,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     faults(&mut Draw::stream(seed, 5), &mut plan, span);
     super::corners::stalls(&mut Draw::stream(seed, 7), &mut plan, span);
     super::corners::store_clock(&mut Draw::stream(seed, 9), &mut plan);
+    super::corners::refused_task(&mut Draw::stream(seed, 10), &mut plan);
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     plan
 }

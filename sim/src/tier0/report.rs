@@ -34,6 +34,7 @@ pub(crate) const FAMILIES: &[&str] = &[
     "read_lost",
     "refuse_batches",
     "refuse_commit",
+    "refuse_task",
     "shutdown",
     "stall",
     "store_away",

@@ -27,6 +27,8 @@ pub(super) struct Client {
     open: Vec<Open>,
     /// Tasks whose submission was acknowledged to this client.
     acknowledged: Vec<TaskId>,
+    /// Tasks that the engine would not take.
+    refused: Vec<u32>,
     /// Cancels that wait for the submission's acknowledgement.
     held: Vec<(u32, Ask)>,
     /// Actions of the plan that are still to come.
@@ -48,6 +50,7 @@ impl Client {
             id: Arc::from(format!("client-{number}")),
             open: Vec::new(),
             acknowledged: Vec::new(),
+            refused: Vec::new(),
             held: Vec::new(),
             to_come: 0,
         }
@@ -91,7 +94,7 @@ impl World<'_> {
         let id = self.task_id(task);
         if self.clients.iter().any(|c| c.acknowledged.contains(&id)) {
             self.ask(client, task, ask);
-        } else {
+        } else if !self.clients.iter().any(|c| c.refused.contains(&task)) {
             self.clients[client as usize].held.push((task, ask));
         }
     }
@@ -246,6 +249,13 @@ impl World<'_> {
             ask: open.ask,
             reply: reply.clone(),
         });
+        if open.ask == Ask::Submit && !reply.ok {
+            // There will be nothing to cancel.
+            self.clients[client as usize].refused.push(open.task);
+            for client in &mut self.clients {
+                client.held.retain(|(index, _)| *index != open.task);
+            }
+        }
         if open.ask == Ask::Submit && reply.ok {
             self.clients[client as usize]
                 .acknowledged

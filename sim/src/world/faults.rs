@@ -48,7 +48,9 @@ pub(super) fn when(fault: &Fault) -> Option<When> {
         | Fault::StoreClock { when, .. }
         | Fault::Gone { when, .. }
         | Fault::Twin { when, .. } => *when,
-        Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => return None,
+        Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
+            return None;
+        }
     })
 }
 
@@ -178,7 +180,8 @@ impl World<'_> {
                 self.hosts[host as usize].retired = true;
             }
             Fault::Twin { host, .. } => self.twin(host),
-            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } => {}
+            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
+            }
         }
     }
 

@@ -159,6 +159,15 @@ impl World<'_> {
                         family = Some("refuse_batches");
                     }
                 }
+                Fault::RefuseTask { task } => {
+                    let id = &self.plan.tasks[*task as usize].id;
+                    let hit = commit.records.iter().any(|record| {
+                        matches!(record, Record::Task(task) if task.task_id.as_str() == id)
+                    });
+                    if hit {
+                        family = Some("refuse_task");
+                    }
+                }
                 _ => {}
             }
         }

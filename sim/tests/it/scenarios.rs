@@ -363,6 +363,26 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
 }
 
 #[test]
+fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
+    let mut plan = Plan::small().with(Fault::RefuseTask { task: 1 });
+    for number in 1..=2 {
+        plan.tasks.push(TaskPlan {
+            id: format!("task-{number}"),
+            graph: GraphPlan::three_streaming_nodes(),
+        });
+        plan.actions.push(Action {
+            when: at(110),
+            client: 0,
+            kind: ActionKind::Submit { task: number },
+        });
+    }
+    let report = hold(&plan, &["refuse_task"]);
+    assert!(rows(&report, "gets Submit of task-1: ok false") == 1);
+    assert!(rows(&report, "task-0 Finished settled true") == 1);
+    assert!(rows(&report, "task-2 Finished settled true") == 1);
+}
+
+#[test]
 fn a_commit_refused_once_is_folded_again_and_nothing_is_blamed() {
     for nth in 1..=20 {
         let plan = Plan::small().with(Fault::RefuseCommit { nth });

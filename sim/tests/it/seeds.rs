@@ -36,6 +36,7 @@ fn fresh_seeds_keep_every_promise_and_repeat_exactly() {
         "handler_blocks",
         "refuse_batches",
         "refuse_commit",
+        "refuse_task",
         "superseded",
         "unsynced_lost",
     ]);
