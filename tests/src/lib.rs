@@ -36,6 +36,7 @@
 mod cases;
 mod instance;
 pub mod records;
+pub mod servers;
 pub mod store;
 pub mod transport;
 

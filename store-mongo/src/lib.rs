@@ -1,0 +1,1 @@
+//! FlowKit's store on MongoDB.

@@ -1,0 +1,1 @@
+//! FlowKit's transport on Apache Kafka.
