@@ -135,11 +135,11 @@ impl Shard {
 
     /// With care, one change goes into one commit: what fails alone is to blame.
     pub(super) fn may_change(&self) -> bool {
-        let careful = self.next < self.careful_until || self.careful_left > 0;
-        !careful || (self.open.is_empty() && self.in_flight.is_none())
+        !self.is_careful() || (self.open.is_empty() && self.in_flight.is_none())
     }
 
-    fn is_careful_commit(&self) -> bool {
+    /// Up to and with the last entry that a refused commit may have held.
+    fn is_careful(&self) -> bool {
         let of_refused = self.careful_until > Offset(0) && self.next <= self.careful_until;
         of_refused || self.careful_left > 0
     }
@@ -180,7 +180,7 @@ impl Shard {
 
     fn cut(&mut self, ctx: &mut Context<'_>) {
         self.tell_readers(ctx);
-        let careful = self.is_careful_commit();
+        let careful = self.is_careful();
         self.careful_left = self.careful_left.saturating_sub(1);
         let open = std::mem::take(&mut self.open);
         let mut records = Vec::with_capacity(open.records());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::io::Effect;
+use super::peers::Peers;
 use super::workers::Workers;
 use crate::id::{Incarnation, OpId, ShardId};
 use crate::message::{Body, Envelope, Sender, SenderRole};
@@ -103,6 +104,7 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) ops: &'a mut Ops,
     pub(super) workers: &'a mut Workers,
+    pub(super) peers: &'a mut Peers,
     pub(super) random: &'a mut Random,
     /// What is being handled, for [`super::Coordinator::subject`]: it outlives a panic.
     pub(super) subject: &'a mut super::Subject,

@@ -4,6 +4,7 @@
 //! through its stream; everything that follows leaves in one commit; only then messages leave.
 //!
 //! * `ownership`: taking a shard over, keeping it, losing it
+//! * `peers`: other coordinators, and who should own which shard
 //! * `shard`, `task`, `load`: what an owner holds in memory
 //! * `fold`, `request`: what one message does
 //! * `flow`: how grants and nodes end, and what follows down the graph
@@ -23,6 +24,7 @@ mod io;
 mod lease;
 mod load;
 mod ownership;
+mod peers;
 mod request;
 mod shard;
 mod task;
@@ -37,6 +39,7 @@ pub use io::{Effect, Input, Subject};
 use commit::CommitOutcome;
 use context::{AnnounceOp, Context, Ops, Purpose, Random, ShardOp};
 use ownership::{Phase, Slot};
+use peers::Peers;
 use workers::Workers;
 
 use crate::id::{Incarnation, Offset, ShardId, WorkerId};
@@ -55,6 +58,7 @@ pub struct Coordinator {
     ops: Ops,
     random: Random,
     workers: Workers,
+    peers: Peers,
     slots: Vec<Slot>,
     announcements: Announcements,
     stopping: bool,
@@ -84,6 +88,7 @@ impl Coordinator {
             ops: Ops::default(),
             random: Random(config.seed),
             workers: Workers::default(),
+            peers: Peers::default(),
             slots,
             announcements: Announcements::default(),
             stopping: false,
@@ -109,6 +114,7 @@ impl Coordinator {
             config: &self.config,
             ops: &mut self.ops,
             workers: &mut self.workers,
+            peers: &mut self.peers,
             random: &mut self.random,
             subject: &mut self.subject,
             out,
@@ -164,6 +170,9 @@ impl Coordinator {
             }
         }
         self.announcements.tick(&mut ctx);
+        if !self.stopping && with_peers(&mut ctx, |peers, ctx| peers.tick(ctx)) {
+            shares_changed(&mut ctx, &mut slots);
+        }
         for slot in &mut slots {
             if self.stopping && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
                 slot.release(&mut ctx);
@@ -171,12 +180,15 @@ impl Coordinator {
             }
             ctx.subject.shard = Some(slot.id);
             slot.tick(&mut ctx);
+            let makes_way = slot.makes_way(&ctx);
             if let Some(shard) = slot.owned() {
-                shard.stopping = self.stopping;
+                shard.stopping = self.stopping || makes_way;
                 run(&mut ctx, shard);
                 if self.stopping && shard.is_quiet() {
                     slot.release(&mut ctx);
                     slot.phase = Phase::Released;
+                } else if makes_way && shard.is_quiet() {
+                    slot.hand_over(&mut ctx);
                 }
             }
         }
@@ -191,6 +203,7 @@ impl Coordinator {
                 .all(|slot| matches!(slot.phase, Phase::Released))
         {
             self.stopped = true;
+            peers::leave(&mut ctx);
             ctx.out.push(Effect::Stopped);
         }
         self.slots = slots;
@@ -206,7 +219,9 @@ impl Coordinator {
             .slots
             .iter()
             .filter_map(|slot| slot.poll_timeout(&self.config));
-        shards.chain(self.announcements.again_at).min()
+        let peers = self.peers.poll_timeout(&self.config);
+        let peers = peers.filter(|_| !self.stopping);
+        shards.chain(self.announcements.again_at).chain(peers).min()
     }
 
     /// What the machine is handling, for the driver that caught its panic.
@@ -419,7 +434,37 @@ fn announced(ctx: &mut Context<'_>, slots: &mut [Slot], message: &Envelope) {
         Body::WorkerOffline(offline) => {
             ctx.workers.offline(&offline.worker_id, offline.incarnation);
         }
+        Body::CoordinatorOnline(online)
+            if with_peers(ctx, |peers, ctx| peers.online(ctx, &online.owner)) =>
+        {
+            shares_changed(ctx, slots);
+        }
+        Body::CoordinatorOffline(offline) if offline.owner != ctx.config.owner => {
+            ctx.peers.offline(ctx.config, &offline.owner);
+            // Its leases are free: nobody waits for them to lapse.
+            for slot in slots {
+                slot.departed(ctx, &offline.owner);
+            }
+        }
         _ => {}
+    }
+}
+
+/// The peers need the rest of the context.
+fn with_peers<T>(ctx: &mut Context<'_>, act: impl FnOnce(&mut Peers, &mut Context<'_>) -> T) -> T {
+    let mut peers = std::mem::take(ctx.peers);
+    let done = act(&mut peers, ctx);
+    *ctx.peers = peers;
+    done
+}
+
+/// Shards that are to be this process's are looked at soon; those that are not are handed over by
+/// their slots' own ticks.
+fn shares_changed(ctx: &mut Context<'_>, slots: &mut [Slot]) {
+    for slot in slots {
+        if ctx.peers.is_mine(slot.id) {
+            slot.look_soon(ctx);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
 use super::shard::Shard;
-use crate::id::{Offset, ShardId, TaskId};
+use crate::id::{ClientId, Offset, ShardId, TaskId};
 use crate::planted::{Bug, is_planted};
 use crate::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
@@ -23,6 +23,10 @@ const LOAD_PAGE: u32 = 1_000;
 
 /// Commits made with care after one was refused for a reason that no entry explains.
 const CAREFUL_COMMITS: u32 = 64;
+/// How often in the time of a lease a shard is looked at that another one should hand over.
+const LOOKS_PER_LEASE: u64 = 10;
+/// Leases for which a shard is kept at least, so that changing views do not toss it about.
+const LEASES_KEPT: u64 = 2;
 /// Most refused submissions that are remembered; one that is forgotten is tried again.
 const REFUSED_MAX: usize = 1_024;
 
@@ -35,13 +39,11 @@ pub(super) struct Slot {
     /// When the lease is renewed next; set while it is ours.
     renew_at: Option<Mono>,
     renewing: bool,
-    /// When the lease was asked for last.
-    asked_at: Mono,
-    /// When that request was sent by which the lease was held last.
-    held_from: Mono,
-    /// The lease may have lapsed between two renewals: another owner may have come and gone.
-    unsure: bool,
     backoff_ms: u64,
+    /// Since when it is ours.
+    owned_since: Mono,
+    /// The coordinator that left last; its lease is given back any moment.
+    departed: Option<ClientId>,
     /// A load of this process succeeded before: grants found by a later one may be alive.
     loaded_before: bool,
     /// Carried over a reload: where one entry per commit is folded, and what to set aside.
@@ -85,10 +87,9 @@ impl Slot {
             phase: Phase::Waiting(Mono(0)),
             renew_at: None,
             renewing: false,
-            asked_at: Mono(0),
-            held_from: Mono(0),
-            unsure: false,
             backoff_ms: 0,
+            owned_since: Mono(0),
+            departed: None,
             loaded_before: false,
             careful_until: Offset(0),
             poisoned: BTreeSet::new(),
@@ -162,7 +163,6 @@ impl Slot {
                 return;
             }
             self.renewing = true;
-            self.asked_at = ctx.now.mono;
             ctx.store(self.purpose(ShardOp::Renew), self.acquire(ctx.config));
         }
     }
@@ -175,6 +175,35 @@ impl Slot {
         };
         let renew = self.renew_at.filter(|_| !self.renewing);
         own.into_iter().chain(renew).min()
+    }
+
+    /// Another coordinator should own this shard, and has had time to say so.
+    pub(super) fn makes_way(&self, ctx: &Context<'_>) -> bool {
+        matches!(self.phase, Phase::Owned(_))
+            && ctx.config.shards > 1
+            && !ctx.peers.is_mine(self.id)
+            && ctx.now.mono.since(self.owned_since) >= LEASES_KEPT * ctx.config.shard_lease_ttl_ms
+    }
+
+    /// Gives an owned shard that is quiet to whoever should own it.
+    pub(super) fn hand_over(&mut self, ctx: &mut Context<'_>) {
+        self.release(ctx);
+        self.lose(ctx, "handed over: another coordinator has its share");
+        self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms));
+    }
+
+    /// The lease of a coordinator that leaves is free, or soon will be.
+    pub(super) fn departed(&mut self, ctx: &mut Context<'_>, owner: &ClientId) {
+        self.departed = Some(owner.clone());
+        self.look_soon(ctx);
+    }
+
+    /// The lease may be free: does not wait for the end of the last round's wait.
+    pub(super) fn look_soon(&mut self, ctx: &mut Context<'_>) {
+        if let Phase::Waiting(until) = self.phase {
+            let jitter = ctx.random.below(ctx.config.retry_backoff_ms + 1);
+            self.phase = Phase::Waiting(until.min(ctx.now.mono.after(jitter)));
+        }
     }
 
     fn acquire(&self, config: &Config) -> StoreRequest {
@@ -259,8 +288,6 @@ impl Slot {
             }
             (_, Err(error)) => self.retry(ctx, &error),
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) if lease.held => {
-                self.held_from = self.asked_at;
-                self.unsure = false;
                 self.renew_at = Some(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms / 3));
                 self.phase = Phase::Reading;
                 ctx.store(
@@ -270,7 +297,15 @@ impl Slot {
             }
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) => {
                 let ttl = ctx.config.shard_lease_ttl_ms;
-                let wait = lease.remaining_ms.min(ttl) + 1 + ctx.random.below(ttl / 50 + 1);
+                // One that is to be ours is handed over soon: it should not lie idle then.
+                let shared = ctx.config.shards > 1 && ctx.peers.is_mine(self.id);
+                let left = self.departed.as_ref() == Some(&lease.owner);
+                let longest = if shared || left {
+                    ttl / LOOKS_PER_LEASE
+                } else {
+                    ttl
+                };
+                let wait = lease.remaining_ms.min(longest) + 1 + ctx.random.below(ttl / 50 + 1);
                 self.phase = Phase::Waiting(ctx.now.mono.after(wait));
             }
             (ShardOp::ReadShard, Ok(StoreReply::Shard(record)))
@@ -317,11 +352,9 @@ impl Slot {
             }
             Ok(_) => {
                 self.renew_at = Some(ctx.now.mono.after(third));
-                // Nine tenths leave room for the difference of two clocks' rates.
-                let held_ms = ctx.now.mono.since(self.held_from);
-                self.unsure |= held_ms >= ctx.config.shard_lease_ttl_ms / 10 * 9;
-                self.held_from = self.asked_at;
-                if self.unsure && self.owned().is_some() {
+                // It may have lapsed since the last renewal, by the store's clock, which may jump:
+                // another owner may have come and gone.
+                if self.owned().is_some() {
                     let request = StoreRequest::ReadShard { shard: self.id };
                     ctx.store(self.purpose(ShardOp::Verify), request);
                 }
@@ -331,13 +364,12 @@ impl Slot {
         }
     }
 
-    /// The shard record, read after the lease may have lapsed. An owner with nothing to commit would
-    /// never notice by a fenced commit that a successor has folded the stream and gone.
+    /// The shard record, read after a renewal. An owner with nothing to commit would never notice by a
+    /// fenced commit that a successor has folded the stream and gone.
     fn verified(&mut self, ctx: &mut Context<'_>, result: Result<StoreReply, PortError>) {
         let epoch = self.owned().map(|shard| shard.epoch);
         match result {
-            Ok(StoreReply::Shard(record)) if Some(record.epoch) == epoch => self.unsure = false,
-            Ok(StoreReply::Shard(_)) if epoch.is_some() => {
+            Ok(StoreReply::Shard(record)) if epoch.is_some_and(|epoch| epoch != record.epoch) => {
                 self.lose(ctx, "another coordinator owned it meanwhile");
             }
             // Asked again with the next renewal.
@@ -420,7 +452,6 @@ impl Slot {
         match (op, std::mem::replace(&mut self.phase, waiting), result) {
             (ShardOp::Probe, Phase::Probing, Ok(TransportReply::Bounds { .. })) => {
                 self.phase = Phase::Acquiring;
-                self.asked_at = ctx.now.mono;
                 ctx.store(self.purpose(ShardOp::Acquire), self.acquire(ctx.config));
             }
             (
@@ -484,6 +515,7 @@ impl Slot {
         let dead = ctx.config.predecessors_dead && !self.loaded_before;
         self.loaded_before = true;
         self.backoff_ms = 0;
+        self.owned_since = ctx.now.mono;
         shard.stream_ok_at = ctx.now.mono;
         shard.resume(ctx, dead);
         self.phase = Phase::Owned(shard);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::id::{BatchUid, Incarnation, NodeId, Role, TaskId, Token, WorkerId};
+use crate::id::{BatchUid, ClientId, Incarnation, NodeId, Role, TaskId, Token, WorkerId};
 use crate::json::{Json, present};
 use crate::record::{Failure, MetricTotal, TaskState};
 
@@ -54,6 +54,10 @@ pub enum Body {
     WorkerOnline(WorkerOnline),
     /// worker -> every owner: I am leaving.
     WorkerOffline(WorkerOffline),
+    /// coordinator -> every other one: here I am. Only where there are shards to share.
+    CoordinatorOnline(CoordinatorOnline),
+    /// coordinator -> every other one: I am leaving, my shards are free.
+    CoordinatorOffline(CoordinatorOffline),
     /// A kind that this version does not know.
     Unknown {
         /// `msg_type` as it arrived.
@@ -452,6 +456,20 @@ pub struct WorkerOffline {
     pub incarnation: Incarnation,
 }
 
+/// Payload of COORDINATOR_ONLINE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorOnline {
+    /// This start of the coordinator.
+    pub owner: ClientId,
+}
+
+/// Payload of COORDINATOR_OFFLINE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorOffline {
+    /// The start that ends.
+    pub owner: ClientId,
+}
+
 impl Body {
     /// The wire name of the kind.
     #[must_use]
@@ -474,6 +492,8 @@ impl Body {
             Self::SlotFree => "SLOT_FREE",
             Self::WorkerOnline(_) => "WORKER_ONLINE",
             Self::WorkerOffline(_) => "WORKER_OFFLINE",
+            Self::CoordinatorOnline(_) => "COORDINATOR_ONLINE",
+            Self::CoordinatorOffline(_) => "COORDINATOR_OFFLINE",
             Self::Unknown { kind, .. } => kind,
         }
     }

@@ -7,9 +7,10 @@ mod wire;
 
 pub use body::{
     AdapterSpec, Artifact, BatchOk, Body, CancelReason, CancelTask, Cancelled, Capabilities,
-    Capacity, Counts, Cursor, ErrorReply, Heartbeat, InputReady, Metrics, RefusalReason,
-    ReleaseReason, Reply, ReplyError, RunBeat, SourceState, Submit, TaskCancel, TaskDone,
-    TaskFailed, TaskRefused, TaskReleased, TaskStart, WaitTask, WorkerOffline, WorkerOnline,
+    Capacity, CoordinatorOffline, CoordinatorOnline, Counts, Cursor, ErrorReply, Heartbeat,
+    InputReady, Metrics, RefusalReason, ReleaseReason, Reply, ReplyError, RunBeat, SourceState,
+    Submit, TaskCancel, TaskDone, TaskFailed, TaskRefused, TaskReleased, TaskStart, WaitTask,
+    WorkerOffline, WorkerOnline,
 };
 pub use wire::DecodeError;
 

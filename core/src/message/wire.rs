@@ -120,6 +120,8 @@ impl From<Envelope> for Wire {
             Body::SlotFree => Json::null(),
             Body::WorkerOnline(p) => payload_of(p),
             Body::WorkerOffline(p) => payload_of(p),
+            Body::CoordinatorOnline(p) => payload_of(p),
+            Body::CoordinatorOffline(p) => payload_of(p),
             Body::Unknown { payload, .. } => payload.clone(),
         };
         Self {
@@ -196,6 +198,8 @@ fn body_of(wire: &Wire) -> Result<Body, DecodeError> {
         "SLOT_FREE" => Body::SlotFree,
         "WORKER_ONLINE" => Body::WorkerOnline(read(wire)?),
         "WORKER_OFFLINE" => Body::WorkerOffline(read(wire)?),
+        "COORDINATOR_ONLINE" => Body::CoordinatorOnline(read(wire)?),
+        "COORDINATOR_OFFLINE" => Body::CoordinatorOffline(read(wire)?),
         _ => Body::Unknown {
             msg_type: wire.msg_type.clone(),
             kind: wire.kind.clone(),

@@ -30,8 +30,10 @@ pub(crate) struct Calls<'a> {
     transport: &'a dyn Transport,
     timeout: Duration,
     ready: VecDeque<Answer>,
-    waiting: FuturesUnordered<BoxFuture<'a, Answer>>,
-    store_calls_waiting: usize,
+    /// With each answer: was it a store call or an append, which are let finish at the end?
+    waiting: FuturesUnordered<BoxFuture<'a, (bool, Answer)>>,
+    /// Store calls and appends that wait.
+    to_finish: usize,
 }
 
 impl<'a> Calls<'a> {
@@ -46,7 +48,7 @@ impl<'a> Calls<'a> {
             timeout,
             ready: VecDeque::new(),
             waiting: FuturesUnordered::new(),
-            store_calls_waiting: 0,
+            to_finish: 0,
         }
     }
 
@@ -56,9 +58,11 @@ impl<'a> Calls<'a> {
             Some(result) => self.ready.push_back(Answer::Store(op, result)),
             None => {
                 let timeout = self.timeout;
-                let call =
-                    async move { Answer::Store(op, within(timeout, "store call", call).await) };
-                self.store_calls_waiting += 1;
+                let call = async move {
+                    let answer = within(timeout, "store call", call).await;
+                    (true, Answer::Store(op, answer))
+                };
+                self.to_finish += 1;
                 self.waiting.push(Box::pin(call));
             }
         }
@@ -69,14 +73,17 @@ impl<'a> Calls<'a> {
             TransportRequest::Read { wait_ms, .. } => Duration::from_millis(*wait_ms),
             _ => Duration::ZERO,
         };
+        let is_append = matches!(request, TransportRequest::Append { .. });
         let mut call = self.transport.call(request);
         match poll_once(&mut call) {
             Some(result) => self.ready.push_back(Answer::Transport(op, result)),
             None => {
                 let timeout = self.timeout.saturating_add(patience);
                 let call = async move {
-                    Answer::Transport(op, within(timeout, "transport call", call).await)
+                    let answer = within(timeout, "transport call", call).await;
+                    (is_append, Answer::Transport(op, answer))
                 };
+                self.to_finish += usize::from(is_append);
                 self.waiting.push(Box::pin(call));
             }
         }
@@ -88,10 +95,8 @@ impl<'a> Calls<'a> {
             return Poll::Ready(answer);
         }
         match self.waiting.poll_next_unpin(cx) {
-            Poll::Ready(Some(answer)) => {
-                if matches!(answer, Answer::Store(..)) {
-                    self.store_calls_waiting -= 1;
-                }
+            Poll::Ready(Some((finished, answer))) => {
+                self.to_finish -= usize::from(finished);
                 Poll::Ready(answer)
             }
             // An empty set is woken by nothing; the driver waits for its other inputs.
@@ -99,14 +104,14 @@ impl<'a> Calls<'a> {
         }
     }
 
-    /// Waits for the answers of store calls, which nobody reads any more.
-    pub(crate) async fn finish_store_calls(&mut self, patience: Duration) {
+    /// Waits for the answers of store calls and appends, which nobody reads any more.
+    pub(crate) async fn finish(&mut self, patience: Duration) {
         let finish = async {
-            while self.store_calls_waiting > 0 {
+            while self.to_finish > 0 {
                 std::future::poll_fn(|cx| self.poll_ready(cx)).await;
             }
         };
-        // Too slow: the lease lapses by itself.
+        // Too slow: a lease lapses by itself, and who is gone is noticed.
         let _ = tokio::time::timeout(patience, finish).await;
     }
 
@@ -114,7 +119,7 @@ impl<'a> Calls<'a> {
     pub(crate) fn clear(&mut self) {
         self.ready.clear();
         self.waiting.clear();
-        self.store_calls_waiting = 0;
+        self.to_finish = 0;
     }
 }
 

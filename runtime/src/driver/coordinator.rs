@@ -127,8 +127,8 @@ async fn drive<M: Machine>(
                 Effect::Transport { op, request } => calls.transport(op, request),
                 Effect::Report(report) => log::log(&report),
                 Effect::Stopped => {
-                    // The lease is being given up: let that arrive.
-                    calls.finish_store_calls(STOP_PATIENCE).await;
+                    // The lease is being given up, and others are told: let that arrive.
+                    calls.finish(STOP_PATIENCE).await;
                     return;
                 }
             }

@@ -8,7 +8,9 @@ use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::id::{BatchUid, DedupId, Epoch, Incarnation, NodeId, Role, TaskId, Token, WorkerId};
+use crate::id::{
+    BatchUid, ClientId, DedupId, Epoch, Incarnation, NodeId, Role, TaskId, Token, WorkerId,
+};
 use crate::json::Json;
 use crate::message::*;
 use crate::record::{Failure, MetricTotal, Number, TaskState};
@@ -358,6 +360,12 @@ pub(super) fn bodies() -> Vec<BoxedStrategy<Body>> {
                     incarnation: Incarnation(incarnation),
                 })
             })
+            .boxed(),
+        id(ClientId::new)
+            .prop_map(|owner| Body::CoordinatorOnline(CoordinatorOnline { owner }))
+            .boxed(),
+        id(ClientId::new)
+            .prop_map(|owner| Body::CoordinatorOffline(CoordinatorOffline { owner }))
             .boxed(),
         (text(), "[A-Z]{0,3}", json())
             .prop_map(|(msg_type, kind, payload)| Body::Unknown {
