@@ -286,6 +286,19 @@ impl Engine {
         }
     }
 
+    /// What was fixed when a deployment was created, read from its store before there is an engine:
+    /// a transport has to know the number of its partitions. Creates the deployment as `settings`
+    /// say if this is the first use.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn deployment_of(
+        store: &dyn Store,
+        settings: &EngineSettings,
+    ) -> Result<DeploymentRecord, PortError> {
+        read_deployment(store, settings).await
+    }
+
     /// What was fixed when the deployment was created; creates it if this is the first use.
     pub(crate) async fn deployment(&self) -> Result<DeploymentRecord, PortError> {
         self.inner

@@ -43,5 +43,8 @@ fn server(name: &str) -> String {
 #[must_use]
 pub fn fresh_name(stem: &str) -> String {
     use std::hash::{BuildHasher, RandomState};
-    format!("{stem}_{:016x}", RandomState::new().hash_one(std::process::id()))
+    format!(
+        "{stem}_{:016x}",
+        RandomState::new().hash_one(std::process::id())
+    )
 }

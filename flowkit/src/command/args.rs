@@ -25,6 +25,19 @@ Examples:
   flowkit demo /usr/include --json
   flowkit demo /usr --data /tmp/usr     stop it with Ctrl-C or kill -9, type it again: it goes on";
 
+const FLEET_HELP: &str = "\
+The servers come from the flags, else from the environment (FLOWKIT_KAFKA, FLOWKIT_MONGO, and
+FLOWKIT_ + any setting's key in capitals), else from --config FILE (JSON or TOML, the same keys).
+
+Examples:
+  export FLOWKIT_KAFKA=127.0.0.1:9092 FLOWKIT_MONGO='mongodb://127.0.0.1/?replicaSet=rs0'
+  flowkit coordinator &
+  flowkit worker --role echo --role sleep --capacity 4 &
+  flowkit submit graph.json --watch --idempotency-key monday
+  flowkit worker list
+
+Needs a build with the adapters: cargo build --release --features fleet";
+
 const RUN_HELP: &str = "\
 Built-in roles (a node's `type`) and their `io.input_inline`:
   scan       {dir, exclude?, batch_size?}  paths of the files below a folder; relative to where you are
@@ -42,7 +55,7 @@ Example graph:
 
 With --data the same command continues the file's unfinished task; a changed file is a new task.";
 
-/// Durable task graphs on one machine.
+/// Durable task graphs: on one machine, or on many over Kafka and MongoDB.
 #[derive(Debug, Parser)]
 #[command(name = "flowkit", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -62,9 +75,18 @@ pub(crate) enum Command {
     /// Look at graph files.
     #[command(subcommand)]
     Graph(GraphCommand),
-    /// Look at the tasks of a data folder, or cancel one.
+    /// Look at the tasks of a data folder or a deployment, or cancel one.
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Run a coordinator of a deployment over Kafka and MongoDB.
+    #[command(after_help = FLEET_HELP)]
+    Coordinator(CoordinatorArgs),
+    /// Run a worker of a deployment over Kafka and MongoDB, or list the workers.
+    #[command(after_help = FLEET_HELP)]
+    Worker(WorkerArgs),
+    /// Submit a graph file to a deployment over Kafka and MongoDB.
+    #[command(after_help = FLEET_HELP)]
+    Submit(SubmitArgs),
     /// Run the simulator: the engine under injected faults.
     #[command(subcommand)]
     Sim(SimCommand),
@@ -82,6 +104,87 @@ pub(crate) struct DataArgs {
     pub(crate) workers: Option<NonZeroU32>,
 }
 
+/// Where a deployment's servers are.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct FleetArgs {
+    /// Kafka brokers as HOST:PORT, joined by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+    /// URI of MongoDB, a replica set or a sharded cluster.
+    #[arg(long, value_name = "URI")]
+    pub(crate) mongo: Option<String>,
+    /// MongoDB database; default `flowkit`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Prefix of the topics; default `flowkit`.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) topic_prefix: Option<String>,
+    /// Shards of the deployment, fixed when it is created; default 1.
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<NonZeroU32>,
+    /// Settings as a JSON or TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `flowkit coordinator`.
+#[derive(Args, Debug)]
+pub(crate) struct CoordinatorArgs {
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+}
+
+/// `flowkit worker`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct WorkerArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<WorkerCommand>,
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    /// A built-in role to run; may be repeated.
+    #[arg(long = "role", value_name = "NAME")]
+    pub(crate) roles: Vec<String>,
+    /// The worker's id: a restart under the same id goes on at once. Default: generated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) worker_id: Option<String>,
+    /// Nodes to run at once; default 1.
+    #[arg(long, value_name = "N")]
+    pub(crate) capacity: Option<NonZeroU32>,
+}
+
+/// `flowkit worker …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkerCommand {
+    /// List every worker that ever registered, and what each runs now.
+    List {
+        #[command(flatten)]
+        fleet: FleetArgs,
+        /// Print one JSON object on standard output instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `flowkit submit`.
+#[derive(Args, Debug)]
+pub(crate) struct SubmitArgs {
+    /// The graph file (JSON).
+    #[arg(value_name = "GRAPH.json")]
+    pub(crate) graph: PathBuf,
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
+    /// Follow the task to its end; exit code 1 if it does not finish well.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// The same key with the same graph is the same task, however often it is submitted.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Print one JSON object on standard output instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `flowkit demo`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
@@ -90,6 +193,8 @@ pub(crate) struct DemoArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -145,9 +250,11 @@ pub(crate) enum TaskCommand {
 /// What every `flowkit task` command takes.
 #[derive(Args, Debug)]
 pub(crate) struct TaskArgs {
-    /// The data folder of an earlier `demo` or `run`.
+    /// The data folder of an earlier `demo` or `run`; without it, a deployment's servers.
     #[arg(long, value_name = "PATH")]
-    pub(crate) data: PathBuf,
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
     /// Print one JSON object on standard output instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -212,7 +319,7 @@ mod tests {
         for line in [
             &["flowkit", "sim", "run", "--tier", "1", "--seeds", "1"][..],
             &["flowkit", "demo", "--workers", "0"],
-            &["flowkit", "task", "list"],
+            &["flowkit", "worker", "--capacity", "0"],
         ] {
             let error = Cli::try_parse_from(line).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{line:?}");

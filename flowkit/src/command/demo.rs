@@ -14,16 +14,27 @@ use crate::roles::{FileReport, path_text};
 pub(crate) async fn run(args: DemoArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
     let dir = folder_to_read(&args.dir)?;
-    let data = DataFolder::new(args.data.data.as_deref())?;
-    if data.path() == dir {
-        return Err(Failure::input(format!(
-            "--data {} is the folder to be read itself; name another, such as {}",
-            dir.display(),
-            dir.join(".flowkit").display()
-        )));
-    }
-    let graph = graph(&dir, data.path());
-    let mut session = Session::open(data).await?;
+    let (mut session, graph) = if args.fleet.is_given() {
+        if args.data.data.is_some() {
+            return Err(Failure::input(
+                "--data names a folder on this machine, --kafka and --mongo name servers: leave one out",
+            ));
+        }
+        let session = Session::connect(&args.fleet).await?;
+        session.coordinate().await?;
+        (session, graph(&dir, None))
+    } else {
+        let data = DataFolder::new(args.data.data.as_deref())?;
+        if data.path() == dir {
+            return Err(Failure::input(format!(
+                "--data {} is the folder to be read itself; name another, such as {}",
+                dir.display(),
+                dir.join(".flowkit").display()
+            )));
+        }
+        let graph = graph(&dir, Some(data.path()));
+        (Session::open(data).await?, graph)
+    };
     session.start_workers(&args.data)?;
     let key = format!("demo {}", path_text::encode(&dir));
     let work = work(&session, &key, &graph, &mut interrupt, args.json);

@@ -23,15 +23,16 @@ const EXTENSIONS_SHOWN: usize = 10;
 const UNREADABLE_SHOWN: usize = 5;
 
 /// The graph over a folder; both paths are absolute.
-pub(crate) fn graph(dir: &Path, data: &Path) -> Value {
+pub(crate) fn graph(dir: &Path, data: Option<&Path>) -> Value {
     // A file system hiccup deserves a second look, soon: nobody waits five minutes for a demo.
     let retry = json!({"max": 3, "backoff_sec": 0.5});
     let text = path_text::encode;
+    let exclude: Vec<_> = data.map(text).into_iter().collect();
     json!({"nodes": [
         {
             "node_id": "scan", "type": "scan", "retry_policy": retry,
             "io": {"input_inline": {
-                "dir": text(dir), "exclude": [text(data)], "batch_size": SCAN_BATCH_SIZE,
+                "dir": text(dir), "exclude": exclude, "batch_size": SCAN_BATCH_SIZE,
             }},
         },
         {

@@ -51,6 +51,14 @@ impl Failure {
         }
     }
 
+    /// A newer process of the same worker is alive. Exit code 3: starting this one again is no use.
+    pub(crate) fn superseded(text: impl fmt::Display) -> Self {
+        Self {
+            code: 3,
+            text: text.to_string(),
+        }
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)

@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod demo;
 mod demo_job;
 pub(crate) mod failure;
+mod fleet;
 mod graph;
 mod interrupt;
 mod nodes;
@@ -12,6 +13,7 @@ mod progress;
 mod run;
 mod session;
 mod sim;
+mod submit;
 mod table;
 mod task;
 
@@ -25,6 +27,9 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Run(args) => on_runtime(run::run(args)),
         Command::Graph(command) => graph::run(&command),
         Command::Task(command) => on_runtime(task::run(command)),
+        Command::Coordinator(args) => on_runtime(fleet::coordinator::run(args)),
+        Command::Worker(args) => on_runtime(fleet::worker::run(args)),
+        Command::Submit(args) => on_runtime(submit::run(args)),
         Command::Sim(command) => sim::run(&command),
     }
 }

@@ -4,7 +4,7 @@ use flowkit::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::DataArgs;
+use super::args::{DataArgs, FleetArgs};
 use super::failure::{Ending, Failure};
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
@@ -75,10 +75,18 @@ impl DataFolder {
 /// A running engine.
 #[derive(Debug)]
 pub(crate) struct Session {
-    store: Arc<EmbeddedStore>,
     engine: Engine,
     workers: Vec<WorkerHandle>,
-    folder: DataFolder,
+    home: Home,
+}
+
+/// What is behind an engine.
+#[derive(Debug)]
+enum Home {
+    /// A data folder on this machine.
+    Folder(Arc<EmbeddedStore>, DataFolder),
+    /// Kafka and MongoDB.
+    Servers,
 }
 
 /// How following a task ended.
@@ -127,17 +135,31 @@ impl Session {
         let store = Arc::new(store);
         let engine = Engine::local(store.clone()).await.map_err(Failure::input)?;
         Ok(Self {
-            store,
             engine,
             workers: Vec::new(),
-            folder,
+            home: Home::Folder(store, folder),
         })
+    }
+
+    /// An engine over the servers that flags, environment or a file name; nothing runs in it yet.
+    pub(crate) async fn connect(fleet: &FleetArgs) -> Result<Self, Failure> {
+        let settings = fleet.given()?.settings()?;
+        Ok(Self {
+            engine: super::fleet::connect(&settings).await?,
+            workers: Vec::new(),
+            home: Home::Servers,
+        })
+    }
+
+    /// Starts a coordinator in this process.
+    pub(crate) async fn coordinate(&self) -> Result<(), Failure> {
+        self.engine.start().await.map_err(Failure::engine)
     }
 
     /// Opens the engine and starts its coordinator; no worker yet.
     pub(crate) async fn open(folder: DataFolder) -> Result<Self, Failure> {
         let session = Self::look(folder).await?;
-        session.engine.start().await.map_err(Failure::engine)?;
+        session.coordinate().await?;
         Ok(session)
     }
 
@@ -147,9 +169,13 @@ impl Session {
         let default = u32::try_from(cores.max(2)).unwrap_or(2);
         let count = data.workers.map_or(default, u32::from);
         for number in 1..=count {
-            let worker = roles::with_all(Worker::builder(&self.engine))
-                // A restart is the same worker, so what it held is granted anew at once.
-                .worker_id(format!("local-{number}"))
+            let mut worker = roles::with_all(Worker::builder(&self.engine));
+            if matches!(self.home, Home::Folder(..)) {
+                // A restart is the same worker, so what it held is granted anew at once. (Over
+                // servers, another process may be alive under the same id.)
+                worker = worker.worker_id(format!("local-{number}"));
+            }
+            let worker = worker
                 .settings(WorkerSettings::default().shutdown_grace_sec(STOP_GRACE_SEC))
                 .build()
                 .map_err(Failure::engine)?;
@@ -233,12 +259,15 @@ impl Session {
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let Home::Folder(store, folder) = &self.home else {
+            return work.await;
+        };
         tokio::select! {
             biased;
-            error = self.store.fatal() => Err(Failure::engine(format!(
+            error = store.fatal() => Err(Failure::engine(format!(
                 "{error}\n  the data folder {} cannot be written any more. What was accepted before \
                  is safe: see to the disk, then type the same command again",
-                self.folder.path().display()
+                folder.path().display()
             ))),
             outcome = work => outcome,
         }
@@ -246,6 +275,9 @@ impl Session {
 
     /// Returns when a worker has ended by itself.
     async fn worker_ended(&self) -> Failure {
+        if self.workers.is_empty() {
+            return std::future::pending().await;
+        }
         let ends = self.workers.iter().map(|worker| Box::pin(worker.stopped()));
         match futures_util::future::select_all(ends).await.0 {
             Ok(()) => Failure::engine("a worker stopped by itself"),
@@ -255,7 +287,10 @@ impl Session {
 
     /// What is in the data folder outlives the command.
     pub(crate) const fn is_kept(&self) -> bool {
-        self.folder.is_kept()
+        match &self.home {
+            Home::Folder(_, folder) => folder.is_kept(),
+            Home::Servers => true,
+        }
     }
 
     /// Stops what runs; a temporary data folder goes.
@@ -273,7 +308,7 @@ fn cannot_open(error: OpenError) -> Failure {
 }
 
 /// A refused graph is the user's to mend, the rest is not.
-fn refused(error: ClientError) -> Failure {
+pub(crate) fn refused(error: ClientError) -> Failure {
     match error.refusal() {
         Some(_) => Failure::input(error),
         None => Failure::engine(error),

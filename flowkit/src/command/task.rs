@@ -20,22 +20,22 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         | TaskCommand::Show { task: args, .. }
         | TaskCommand::Cancel { task: args, .. } => args,
     };
-    let folder = DataFolder::existing(&args.data)?;
-    let (session, outcome);
-    match &command {
-        TaskCommand::List(args) => {
-            session = Session::look(folder).await?;
-            outcome = list(&session, args).await;
+    let session = match &args.data {
+        Some(data) => {
+            let folder = DataFolder::existing(data)?;
+            match command {
+                // It takes a coordinator to cancel.
+                TaskCommand::Cancel { .. } => Session::open(folder).await?,
+                _ => Session::look(folder).await?,
+            }
         }
-        TaskCommand::Show { id, task: args } => {
-            session = Session::look(folder).await?;
-            outcome = show(&session, id, args).await;
-        }
-        TaskCommand::Cancel { id, task: args } => {
-            session = Session::open(folder).await?;
-            outcome = cancel(&session, id, args).await;
-        }
-    }
+        None => Session::connect(&args.fleet).await?,
+    };
+    let outcome = match &command {
+        TaskCommand::List(args) => list(&session, args).await,
+        TaskCommand::Show { id, task: args } => show(&session, id, args).await,
+        TaskCommand::Cancel { id, task: args } => cancel(&session, id, args).await,
+    };
     session.close().await;
     outcome
 }
@@ -115,7 +115,7 @@ async fn show(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
 async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
     let task = session.client().task(task_id(id, args)?);
     task.status().await.map_err(|e| no_task(e, args))?;
-    // No handler of it runs: this process has the folder to itself, and no workers.
+    // In a folder no handler of it runs: this process has it to itself, and no workers.
     task.cancel("flowkit task cancel", None)
         .await
         .map_err(Failure::engine)?;
@@ -148,18 +148,26 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
 fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
     TaskId::new(id).map_err(|e| {
         Failure::input(format!(
-            "no task has the id `{}`: it {e}; `flowkit task list --data {}` shows them",
+            "no task has the id `{}`: it {e}; `{}` shows them",
             one_line(id, 60),
-            args.data.display()
+            lister(args)
         ))
     })
+}
+
+/// The command that lists the tasks.
+fn lister(args: &TaskArgs) -> String {
+    match &args.data {
+        Some(data) => format!("flowkit task list --data {}", data.display()),
+        None => "flowkit task list".to_owned(),
+    }
 }
 
 fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
     match error {
         ClientError::NoSuchTask(id) => Failure::input(format!(
-            "there is no task {id}; `flowkit task list --data {}` shows them",
-            args.data.display()
+            "there is no task {id}; `{}` shows them",
+            lister(args)
         )),
         error => Failure::engine(error),
     }

@@ -17,6 +17,27 @@ pub(crate) use summarize::METRICS;
 
 use flowkit::prelude::WorkerBuilder;
 
+/// Adds the handler of one of [`NAMES`].
+///
+/// # Errors
+/// There is no such role; the text says which there are.
+pub(crate) fn with(worker: WorkerBuilder, name: &str) -> Result<WorkerBuilder, String> {
+    Ok(match name {
+        "scan" => worker.role(name, scan::Scan),
+        "measure" => worker.role(name, measure::Measure),
+        "summarize" => worker.role(name, summarize::Summarize),
+        "echo" => worker.role(name, simple::Echo),
+        "sleep" => worker.role(name, simple::Sleep),
+        "fail" => worker.role(name, simple::Fail),
+        _ => {
+            let names = NAMES.join(", ");
+            return Err(format!(
+                "role {name:?}: no such built-in role; there are {names}"
+            ));
+        }
+    })
+}
+
 /// Names of the built-in roles.
 pub(crate) const NAMES: [&str; 6] = ["scan", "measure", "summarize", "echo", "sleep", "fail"];
 

@@ -1,0 +1,20 @@
+//! `flowkit coordinator`.
+
+use crate::command::args::CoordinatorArgs;
+use crate::command::failure::{Ending, Failure, Outcome};
+use crate::command::interrupt::Interrupt;
+
+pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
+    let mut interrupt = Interrupt::listen();
+    let settings = args.fleet.given()?.settings()?;
+    let engine = super::connect(&settings).await?;
+    engine
+        .start_with(settings.coordinator)
+        .await
+        .map_err(Failure::engine)?;
+    eprintln!("coordinator: started; Ctrl-C stops it in order");
+    interrupt.raised().await;
+    engine.stop().await;
+    eprintln!("coordinator: stopped");
+    Ok(Ending::Finished)
+}

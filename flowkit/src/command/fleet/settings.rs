@@ -1,0 +1,294 @@
+//! Settings of the fleet's processes: defaults, then a file, then the environment, then flags. Every
+//! fault is listed at once, with its key, where it stands and the cure.
+
+use flowkit::prelude::{CoordinatorSettings, WorkerSettings};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::command::failure::Failure;
+
+/// Where the servers are, and who this process is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct FleetSettings {
+    /// `host:port` of Kafka brokers, joined by commas.
+    pub(crate) kafka_bootstrap: String,
+    /// URI of MongoDB. It may hold a password: never shown.
+    pub(crate) mongo_uri: String,
+    /// MongoDB database.
+    pub(crate) database: String,
+    /// Prefix of the topics.
+    pub(crate) topic_prefix: String,
+    /// Shards, used when the deployment is created.
+    pub(crate) shards: u32,
+    /// Inbox partitions, used when the deployment is created.
+    pub(crate) inboxes: u32,
+    /// Properties for the Kafka client (TLS, SASL), passed on as they are.
+    pub(crate) kafka_properties: BTreeMap<String, String>,
+    /// Roles of a worker.
+    pub(crate) roles: Vec<String>,
+    /// Id of a worker; generated if empty.
+    pub(crate) worker_id: String,
+    /// Nodes that a worker runs at once.
+    pub(crate) capacity: u32,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            kafka_bootstrap: String::new(),
+            mongo_uri: String::new(),
+            database: "flowkit".to_owned(),
+            topic_prefix: "flowkit".to_owned(),
+            shards: 1,
+            inboxes: 16,
+            kafka_properties: BTreeMap::new(),
+            roles: Vec::new(),
+            worker_id: String::new(),
+            capacity: 1,
+        }
+    }
+}
+
+/// What was given, by key: the value, and where it stands.
+#[derive(Debug, Default)]
+pub(crate) struct Given(BTreeMap<String, (Value, String)>);
+
+/// All settings of a process.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) fleet: FleetSettings,
+    pub(crate) worker: WorkerSettings,
+    pub(crate) coordinator: CoordinatorSettings,
+}
+
+impl Given {
+    /// Reads a JSON or TOML file; the ending says which.
+    pub(crate) fn file(&mut self, path: &Path) -> Result<(), Failure> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::input(format!("cannot read the settings {shown}: {e}")))?;
+        let is_toml = path.extension().is_some_and(|end| end == "toml");
+        let values: Map<String, Value> = if is_toml {
+            toml::from_str(&text)
+                .map_err(|e| Failure::input(format!("{shown} is not TOML: {e}")))?
+        } else {
+            serde_json::from_str(&text)
+                .map_err(|e| Failure::input(format!("{shown} is no JSON object: {e}")))?
+        };
+        for (key, value) in values {
+            self.0.insert(key, (value, shown.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Takes `FLOWKIT_` + the key in capitals; other variables are not ours to judge. The addresses
+    /// that `FLOWKIT_KAFKA` and `FLOWKIT_MONGO` give are taken as well.
+    pub(crate) fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
+        let known = known_keys();
+        for (name, text) in variables {
+            let key = match name.as_str() {
+                "FLOWKIT_KAFKA" => "kafka_bootstrap".to_owned(),
+                "FLOWKIT_MONGO" => "mongo_uri".to_owned(),
+                name => match name.strip_prefix("FLOWKIT_") {
+                    Some(key) => key.to_lowercase(),
+                    None => continue,
+                },
+            };
+            if let Some(default) = known.get(&key) {
+                self.0.insert(key, (parsed(default, &text), name));
+            }
+        }
+    }
+
+    /// Sets a value given as a flag.
+    pub(crate) fn flag(&mut self, key: &str, flag: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.0.insert(key.to_owned(), (value, flag.to_owned()));
+        }
+    }
+
+    /// All settings, or every fault at once.
+    pub(crate) fn settings(self) -> Result<Settings, Failure> {
+        let mut faults = Vec::new();
+        let known = known_keys();
+        for (key, (_, from)) in &self.0 {
+            if !known.contains_key(key) {
+                let near = nearest(key, known.keys());
+                faults.push(format!("{key} ({from}): no such setting{near}"));
+            }
+        }
+        let settings = Settings {
+            fleet: self.part(&mut faults),
+            worker: self.part(&mut faults),
+            coordinator: self.part(&mut faults),
+        };
+        if settings.fleet.shards == 0 || settings.fleet.inboxes == 0 {
+            faults.push("shards, inboxes: must not be 0".to_owned());
+        }
+        if settings.fleet.capacity == 0 {
+            faults.push("capacity: must not be 0".to_owned());
+        }
+        if faults.is_empty() {
+            return Ok(settings);
+        }
+        Err(Failure::input(format!(
+            "{} faults in the settings:\n  - {}",
+            faults.len(),
+            faults.join("\n  - ")
+        )))
+    }
+
+    /// The settings of one part; a value of the wrong type is a fault and stays at its default.
+    fn part<T: Default + Serialize + DeserializeOwned>(&self, faults: &mut Vec<String>) -> T {
+        let mut whole = keys_of(&T::default());
+        for (key, default) in whole.clone() {
+            let Some((value, from)) = self.0.get(&key) else {
+                continue;
+            };
+            let alone = json!({ key.as_str(): value });
+            match serde_json::from_value::<T>(alone) {
+                Ok(_) => {
+                    whole.insert(key, value.clone());
+                }
+                Err(error) => {
+                    let shown = if is_secret(&key) {
+                        "its value"
+                    } else {
+                        &value.to_string()
+                    };
+                    faults.push(format!(
+                        "{key} ({from}): {shown} does not fit: {error}; such as {default}"
+                    ));
+                }
+            }
+        }
+        serde_json::from_value(Value::Object(whole)).unwrap_or_default()
+    }
+}
+
+fn is_secret(key: &str) -> bool {
+    matches!(key, "mongo_uri" | "kafka_properties")
+}
+
+fn keys_of<T: Serialize>(settings: &T) -> Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(keys)) => keys,
+        _ => Map::new(),
+    }
+}
+
+/// Every key with its default.
+fn known_keys() -> Map<String, Value> {
+    let mut keys = keys_of(&FleetSettings::default());
+    keys.extend(keys_of(&WorkerSettings::default()));
+    keys.extend(keys_of(&CoordinatorSettings::default()));
+    keys
+}
+
+/// A variable's text as the type that the key has.
+fn parsed(default: &Value, text: &str) -> Value {
+    match default {
+        Value::String(_) => Value::from(text),
+        Value::Array(_) if !text.trim_start().starts_with('[') => {
+            let items = text.split(',').map(str::trim);
+            items.filter(|item| !item.is_empty()).collect()
+        }
+        _ => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+    }
+}
+
+/// The known key that shares most of its letters' order with an unknown one.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let alike = |other: &str| {
+        let pairs = key.chars().zip(other.chars());
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    let best = known.max_by_key(|other| alike(other));
+    match best {
+        Some(best) if alike(best) >= 3 => format!("; did you mean `{best}`?"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Given {
+        let mut given = Given::default();
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        given.environment(pairs);
+        given
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in [
+            (
+                "a.json",
+                r#"{"capacity": 2, "database": "f", "hb_interval_sec": 5}"#,
+            ),
+            (
+                "a.toml",
+                "capacity = 2\ndatabase = \"f\"\nhb_interval_sec = 5\n",
+            ),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            let mut given = Given::default();
+            given.file(&path).expect("read");
+            let pairs = [("FLOWKIT_CAPACITY", "3"), ("FLOWKIT_DATABASE", "e")];
+            let pairs = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            given.environment(pairs);
+            given.flag("capacity", "--capacity", Some(json!(4)));
+            let settings = given.settings().expect("they fit");
+            assert_eq!(settings.fleet.capacity, 4);
+            assert_eq!(settings.fleet.database, "e");
+            assert!((settings.worker.hb_interval_sec - 5.0).abs() < f64::EPSILON);
+        }
+    }
+
+    #[test]
+    fn lists_and_addresses_come_from_the_environment() {
+        let pairs = [
+            ("FLOWKIT_ROLES", "scan, measure"),
+            ("FLOWKIT_KAFKA", "k:1"),
+            ("FLOWKIT_CRASH_SEED", "7"),
+            ("HOME", "/"),
+        ];
+        let settings = environment(&pairs).settings().expect("they fit");
+        assert_eq!(settings.fleet.roles, ["scan", "measure"]);
+        assert_eq!(settings.fleet.kafka_bootstrap, "k:1");
+    }
+
+    #[test]
+    fn every_fault_is_listed_with_its_key_and_a_password_is_not_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("bad.json");
+        let text =
+            r#"{"capcity": 1, "shards": "many", "mongo_uri": ["secret"], "lease_ttl_sec": -1}"#;
+        std::fs::write(&path, text).expect("written");
+        let mut given = Given::default();
+        given.file(&path).expect("JSON");
+        let text = given.settings().expect_err("faulty").to_string();
+        for part in [
+            "capcity",
+            "did you mean `capacity`?",
+            "shards",
+            "many",
+            "mongo_uri",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,50 @@
+//! `flowkit submit`.
+
+use flowkit::prelude::*;
+use serde_json::json;
+
+use super::args::SubmitArgs;
+use super::failure::{Ending, Outcome};
+use super::graph;
+use super::interrupt::Interrupt;
+use super::nodes::{nodes_table, task_value, word};
+use super::output::{put, putln};
+use super::session::{Followed, Session, refused};
+
+pub(crate) async fn run(args: SubmitArgs) -> Outcome {
+    let mut interrupt = Interrupt::listen();
+    let file = graph::read(&args.graph)?;
+    let session = Session::connect(&args.fleet).await?;
+    let options = match args.idempotency_key {
+        Some(key) => SubmitOptions::with_key(key),
+        None => SubmitOptions::default(),
+    };
+    let task = session.client().submit(&file.value, options).await;
+    let task = task.map_err(refused)?;
+    if !args.watch {
+        if args.json {
+            putln!("{}", json!({"task_id": task.id()}));
+        } else {
+            putln!("{}", task.id());
+        }
+        return Ok(Ending::Finished);
+    }
+    eprintln!("task {}: submitted", task.id());
+    let followed = session.follow(&task, &mut interrupt).await?;
+    let (status, ending) = followed.ending();
+    if args.json {
+        putln!("{}", task_value(status));
+    } else {
+        put!("\n{}", nodes_table(status));
+        putln!("\ntask {}: {}", status.task_id, word(&status.state));
+    }
+    if let Followed::Interrupted(_) = followed {
+        eprintln!(
+            "the task goes on; `flowkit task show {}` looks at it",
+            task.id()
+        );
+    } else {
+        followed.explain(true);
+    }
+    Ok(ending)
+}

@@ -1,0 +1,159 @@
+//! Connecting: what the server must be, and the collections and indexes that must be there.
+
+use mongodb::bson::{Document, doc};
+use mongodb::error::ErrorKind as Driver;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
+    WriteConcern,
+};
+use mongodb::{Client, Database, IndexModel};
+
+use crate::MongoSettings;
+use crate::error::{OpenError, code_of, text};
+
+/// Version of this layout of collections.
+const LAYOUT: i64 = 1;
+/// Wire version of server 6.0.
+const WIRE_VERSION_MIN: i32 = 17;
+/// The collection exists already.
+const NAMESPACE_EXISTS: i32 = 48;
+
+const COLLECTIONS: [&str; 9] = [
+    "meta",
+    "leases",
+    "shards",
+    "tasks",
+    "nodes",
+    "artifacts",
+    "staged",
+    "scratch",
+    "workers",
+];
+
+pub(crate) async fn connect(settings: &MongoSettings) -> Result<(Client, Database), OpenError> {
+    let options = ClientOptions::parse(&settings.uri).await;
+    // The driver's text may quote the string.
+    let mut options = options.map_err(|error| match &*error.kind {
+        Driver::InvalidArgument { .. } => {
+            OpenError::Uri("it is not of the form mongodb://HOST:PORT/?replicaSet=NAME".to_owned())
+        }
+        _ => OpenError::Uri("it cannot be resolved".to_owned()),
+    })?;
+    options.app_name.get_or_insert_with(|| "flowkit".to_owned());
+    options.max_pool_size = Some(settings.pool_max);
+    options.max_connecting = Some(8);
+    options.server_selection_timeout = Some(settings.server_timeout);
+    options
+        .connect_timeout
+        .get_or_insert(settings.server_timeout);
+    // Never less than this, whatever the string says: promises rest on it.
+    let durable = WriteConcern::builder()
+        .w(Acknowledgment::Majority)
+        .journal(true)
+        .build();
+    options.write_concern = Some(durable);
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    let client = Client::with_options(options).map_err(|e| OpenError::Uri(text(&e)))?;
+    let hello = client
+        .database("admin")
+        .run_command(doc! { "hello": 1 })
+        .await;
+    let hello = hello.map_err(|error| OpenError::Unreachable(text(&error)))?;
+    check(&hello)?;
+    let database = client.database(&settings.database);
+    set_up(&database).await?;
+    Ok((client, database))
+}
+
+/// Whether the server has what is needed.
+fn check(hello: &Document) -> Result<(), OpenError> {
+    let is_router = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    if hello.get_str("setName").is_err() && !is_router {
+        return Err(OpenError::Standalone);
+    }
+    let wire = hello.get_i32("maxWireVersion").unwrap_or(0);
+    if wire < WIRE_VERSION_MIN {
+        return Err(OpenError::TooOld(format!("(wire version {wire})")));
+    }
+    Ok(())
+}
+
+async fn set_up(database: &Database) -> Result<(), OpenError> {
+    let failed = |error: &mongodb::error::Error| OpenError::SetUp(text(error));
+    for name in COLLECTIONS {
+        match database.create_collection(name).await {
+            Err(error) if code_of(&error) != Some(NAMESPACE_EXISTS) => return Err(failed(&error)),
+            _ => {}
+        }
+    }
+    let meta = database.collection::<Document>("meta");
+    let layout = meta
+        .find_one_and_update(
+            doc! { "_id": "layout" },
+            doc! { "$setOnInsert": { "version": LAYOUT } },
+        )
+        .upsert(true)
+        .return_document(mongodb::options::ReturnDocument::After)
+        .await
+        .map_err(|error| failed(&error))?;
+    let found = layout.map_or(LAYOUT, |layout| layout.get_i64("version").unwrap_or(0));
+    if found > LAYOUT {
+        return Err(OpenError::Layout {
+            found,
+            known: LAYOUT,
+        });
+    }
+    // An index of the same name with other keys or options is refused by the server: so this checks
+    // what is there as well.
+    let index = |name: &str, keys: Document, unique: bool| {
+        let options = IndexOptions::builder()
+            .name(name.to_owned())
+            .unique(unique)
+            .build();
+        IndexModel::builder().keys(keys).options(options).build()
+    };
+    for (collection, model) in [
+        (
+            "tasks",
+            index(
+                "unsettled",
+                doc! { "shard": 1, "settled": 1, "_id": 1 },
+                false,
+            ),
+        ),
+        ("nodes", index("task", doc! { "task": 1, "_id": 1 }, false)),
+        (
+            "nodes",
+            index("worker", doc! { "worker": 1, "_id": 1 }, false),
+        ),
+        (
+            "artifacts",
+            index("uid", doc! { "node": 1, "uid": 1 }, true),
+        ),
+    ] {
+        database
+            .collection::<Document>(collection)
+            .create_index(model)
+            .await
+            .map_err(|error| {
+                OpenError::SetUp(format!("index on {collection}: {}", text(&error)))
+            })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standalone_and_an_old_server_are_refused_with_the_cure() {
+        let alone = check(&doc! { "maxWireVersion": 17 }).expect_err("no set");
+        assert!(alone.to_string().contains("replica set"), "{alone}");
+        let old = check(&doc! { "setName": "rs0", "maxWireVersion": 13 }).expect_err("old");
+        assert!(old.to_string().contains("6.0"), "{old}");
+        assert!(check(&doc! { "setName": "rs0", "maxWireVersion": 17 }).is_ok());
+        assert!(check(&doc! { "msg": "isdbgrid", "maxWireVersion": 21 }).is_ok());
+    }
+}

@@ -1,0 +1,71 @@
+//! Records as documents: the fields that are searched, and the record as JSON text.
+//!
+//! Text keeps users' payloads as they are (key order, large numbers, `$` in keys) and is decoded by the
+//! same code as everywhere.
+
+use flowkit_core::record::{ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, TaskState};
+use mongodb::bson::{Document, doc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+use crate::keys;
+
+/// The JSON text of a record.
+pub(crate) fn body<T: Serialize>(record: &T) -> Result<String, String> {
+    serde_json::to_string(record).map_err(|error| format!("a record has no JSON form: {error}"))
+}
+
+/// The record of a document, or why it cannot be read.
+pub(crate) fn decode<T: DeserializeOwned>(document: &Document) -> Result<T, Arc<str>> {
+    let version = document.get_i32("v").unwrap_or(0);
+    if version != i32::from(RECORD_VERSION) {
+        return Err(
+            format!("record version {version}; this program reads {RECORD_VERSION}").into(),
+        );
+    }
+    let text = keys::text(document, "body").ok_or("the record has no body")?;
+    serde_json::from_str(text).map_err(|error| format!("undecodable: {error}").into())
+}
+
+/// Whether the task's runs are to end.
+fn is_ending(state: TaskState) -> bool {
+    state == TaskState::Cancelling || state.is_terminal()
+}
+
+/// The fields of a task, but for `_id`.
+pub(crate) fn task(shard: u32, record: &TaskRecord) -> Result<Document, String> {
+    Ok(doc! {
+        "shard": i64::from(shard),
+        "settled": record.settled,
+        "ending": is_ending(record.state),
+        "v": i32::from(record.version),
+        "body": body(record)?,
+    })
+}
+
+/// The fields of a node, but for `_id` and `written`.
+pub(crate) fn node(record: &NodeRecord) -> Result<Document, String> {
+    let grant = record.grant.as_ref();
+    Ok(doc! {
+        "task": record.task_id.as_str(),
+        "token": grant.map(|_| keys::int(record.lease_no.0)),
+        "told": grant.is_some_and(|grant| grant.cancel.is_some()),
+        "worker": grant.map(|grant| grant.worker_id.as_str()),
+        "v": i32::from(record.version),
+        "body": body(record)?,
+    })
+}
+
+/// A whole artifact.
+pub(crate) fn artifact(record: &ArtifactRecord) -> Result<Document, String> {
+    Ok(doc! {
+        "_id": keys::artifact(&record.task_id, &record.node_id, record.number),
+        "node": keys::node(&record.task_id, &record.node_id),
+        "number": keys::int(record.number),
+        "uid": record.batch_uid.as_str(),
+        "token": keys::int(record.token.0),
+        "v": i32::from(record.version),
+        "body": body(record)?,
+    })
+}
