@@ -1,18 +1,16 @@
 //! One group commit: one transaction.
 
 use flowkit_core::port::{Commit, ErrorKind, PortError, Record, StoreReply};
+use mongodb::ClientSession;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
-use mongodb::{ClientSession, Database};
 use std::collections::BTreeSet;
 
-use crate::error::{DUPLICATE_KEY, Effect, code_of, port_error, text};
+use crate::error::{DUPLICATE_KEY, Effect, code_of, is_refusal, port_error, text};
 use crate::store::Mongo;
 use crate::{keys, records};
 
 const OP: &str = "commit";
-/// Says that the shard record is as the commit expects it.
-const IN_ORDER: &str = "commit in order";
 /// A transaction that meets another one is tried so often.
 const TRIES_MAX: u32 = 8;
 /// Statements of one command: far below the server's limit, and so is their size: the records of a
@@ -52,11 +50,9 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
         Ok(prepared) => prepared,
         Err(detail) => {
             // Whether it is in order comes first.
-            return match classify(mongo, commit).await {
-                Err(error) if error.kind == ErrorKind::Retry && error.op.as_ref() == IN_ORDER => {
-                    Err(PortError::new(ErrorKind::Invalid, OP, detail))
-                }
-                other => other,
+            return match classify(mongo, commit).await? {
+                Some(reply) => Ok(reply),
+                None => Err(PortError::new(ErrorKind::Invalid, OP, detail)),
             };
         }
     };
@@ -68,10 +64,14 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
             Err(refused) => refused,
         };
         return match refused {
-            Refused::Moved => match classify(mongo, commit).await {
+            Refused::Moved => match classify(mongo, commit).await? {
+                Some(reply) => Ok(reply),
                 // It fits now: whoever was in between was fenced off, or a copy of the last one.
-                Err(error) if error.op.as_ref() == IN_ORDER && tries < TRIES_MAX => continue,
-                other => other,
+                None if tries < TRIES_MAX => continue,
+                None => {
+                    let detail = "others write the shard record all the time";
+                    Err(PortError::new(ErrorKind::Retry, OP, detail))
+                }
             },
             // Somebody else writes the shard record at this moment: a copy, or the next owner.
             Refused::Driver(error) if is_conflict(&error) && tries < TRIES_MAX => continue,
@@ -85,7 +85,7 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
 /// One transaction.
 async fn attempt(mongo: &Mongo, commit: &Commit, prepared: &Prepared) -> Result<(), Refused> {
     let mut session = mongo.client.start_session().await?;
-    if let Err(refused) = write(&mongo.database, &mut session, commit, prepared).await {
+    if let Err(refused) = write(mongo, &mut session, commit, prepared).await {
         // A transaction that is not aborted holds its locks until the server ends it.
         let _ = session.abort_transaction().await;
         return Err(refused);
@@ -150,46 +150,55 @@ fn prepare(commit: &Commit) -> Result<Prepared, String> {
 }
 
 async fn write(
-    database: &Database,
+    mongo: &Mongo,
     session: &mut ClientSession,
     commit: &Commit,
     prepared: &Prepared,
 ) -> Result<(), Refused> {
-    session.start_transaction().await?;
+    let max = mongo.operation_timeout;
+    session.start_transaction().max_commit_time(max).await?;
     // First what zombies trip over: this is the fence.
-    let moved = database
-        .collection::<Document>("shards")
-        .update_one(
-            doc! {
-                "_id": i64::from(commit.shard.0),
-                "epoch": keys::int(commit.epoch),
-                "commit_seq": keys::int(commit.seq.wrapping_sub(1)),
-            },
-            doc! { "$set": {
-                "commit_seq": keys::int(commit.seq),
-                "commit_id": keys::int(commit.id),
-                "next": keys::int(commit.next.0),
-                "last_entry": commit.last_entry.map(|id| keys::int(id.0)),
-            } },
-        )
-        .session(&mut *session)
-        .await?;
-    if moved.matched_count == 0 {
+    let condition = doc! {
+        "_id": i64::from(commit.shard.0),
+        "epoch": keys::int(commit.epoch),
+        "commit_seq": keys::int(commit.seq.wrapping_sub(1)),
+    };
+    let fields = doc! {
+        "commit_seq": keys::int(commit.seq),
+        "commit_id": keys::int(commit.id),
+        "next": keys::int(commit.next.0),
+        "last_entry": commit.last_entry.map(|id| keys::int(id.0)),
+    };
+    let fence = doc! { "q": condition, "u": { "$set": fields } };
+    let command = doc! { "update": "shards", "updates": [fence] };
+    if in_transaction(mongo, session, command).await? == 0 {
         return Err(Refused::Moved);
     }
     for (collection, statements) in [("tasks", &prepared.tasks), ("nodes", &prepared.nodes)] {
         for statements in pieces(statements) {
             let command = doc! { "update": collection, "updates": statements, "ordered": false };
-            let reply = database.run_command(command).session(&mut *session).await?;
-            no_write_errors(&reply)?;
+            in_transaction(mongo, session, command).await?;
         }
     }
     for documents in pieces(&prepared.artifacts) {
         let command = doc! { "insert": "artifacts", "documents": documents, "ordered": false };
-        let reply = database.run_command(command).session(&mut *session).await?;
-        no_write_errors(&reply)?;
+        in_transaction(mongo, session, command).await?;
     }
     Ok(())
+}
+
+/// Runs one command, and says how many documents it met.
+async fn in_transaction(
+    mongo: &Mongo,
+    session: &mut ClientSession,
+    mut command: Document,
+) -> Result<u64, Refused> {
+    // Others wait behind a transaction: the server gives up when nobody waits for this one any more.
+    let max_ms = i64::try_from(mongo.operation_timeout.as_millis()).unwrap_or(i64::MAX);
+    command.insert("maxTimeMS", max_ms.clamp(1, i64::from(i32::MAX)));
+    let reply = mongo.database.run_command(command).session(session).await?;
+    no_write_errors(&reply)?;
+    Ok(keys::number(&reply, "n"))
 }
 
 /// Statements in pieces that fit into one command each.
@@ -242,19 +251,21 @@ fn no_write_errors(reply: &Document) -> Result<(), Refused> {
 }
 
 fn refusal(code: i32, message: &str) -> PortError {
-    let (kind, detail) = if code == DUPLICATE_KEY {
-        (
+    let (kind, detail) = match code {
+        DUPLICATE_KEY => (
             ErrorKind::Invalid,
             "an artifact of that number or batch exists already",
-        )
-    } else {
-        (ErrorKind::Invalid, message)
+        ),
+        code if is_refusal(code) => (ErrorKind::Invalid, message),
+        // Nothing was committed, and what is not known to be for good may pass.
+        _ => (ErrorKind::Retry, message),
     };
     PortError::new(kind, OP, detail)
 }
 
-/// Why the shard record was not as expected: the order of the checks is the port's.
-async fn classify(mongo: &Mongo, commit: &Commit) -> Result<StoreReply, PortError> {
+/// Why the shard record was not as expected, in the order of the port's checks; `None` if it is as
+/// expected by now.
+async fn classify(mongo: &Mongo, commit: &Commit) -> Result<Option<StoreReply>, PortError> {
     let Some(stored) = mongo.shard(OP, commit.shard).await? else {
         let detail = "the shard was never taken over";
         return Err(PortError::new(ErrorKind::Fenced, OP, detail));
@@ -264,14 +275,10 @@ async fn classify(mongo: &Mongo, commit: &Commit) -> Result<StoreReply, PortErro
         return Err(PortError::new(ErrorKind::Fenced, OP, detail));
     }
     if stored.commit_seq == commit.seq && stored.commit_id == commit.id && commit.seq > 0 {
-        return Ok(StoreReply::Committed { seq: commit.seq });
+        return Ok(Some(StoreReply::Committed { seq: commit.seq }));
     }
-    if stored.commit_seq + 1 == commit.seq {
-        return Err(PortError::new(
-            ErrorKind::Retry,
-            IN_ORDER,
-            "it is in order now",
-        ));
+    if stored.commit_seq.checked_add(1) == Some(commit.seq) {
+        return Ok(None);
     }
     let detail = format!(
         "commit_seq is {}, cannot commit {}",

@@ -49,6 +49,11 @@ pub(crate) enum Effect {
     Write,
 }
 
+/// Whether the server will never take what it answered with this code.
+pub(crate) fn is_refusal(code: i32) -> bool {
+    code == DUPLICATE_KEY || REFUSED.contains(&code)
+}
+
 /// The server's code of an error, if it has one.
 pub(crate) fn code_of(error: &Error) -> Option<i32> {
     match &*error.kind {
@@ -62,9 +67,15 @@ pub(crate) fn code_of(error: &Error) -> Option<i32> {
 /// An error of an operation as the port says it.
 pub(crate) fn port_error(op: &str, effect: Effect, error: &Error) -> PortError {
     let kind = match (&*error.kind, code_of(error)) {
-        (_, Some(code)) if code == DUPLICATE_KEY || REFUSED.contains(&code) => ErrorKind::Invalid,
-        // No server was found: nothing was sent.
-        (Driver::ServerSelection { .. }, _) => ErrorKind::Retry,
+        (_, Some(code)) if is_refusal(code) => ErrorKind::Invalid,
+        // Too large for a message, or no text that BSON holds.
+        (Driver::InvalidArgument { .. } | Driver::BsonSerialization(_) | Driver::Bson(_), _) => {
+            ErrorKind::Invalid
+        }
+        // No server was found, or the connection was not used: nothing was sent.
+        (Driver::ServerSelection { .. } | Driver::ConnectionPoolCleared { .. }, _) => {
+            ErrorKind::Retry
+        }
         _ if effect == Effect::None => ErrorKind::Retry,
         // The server refused it as a whole.
         (Driver::Command(_), _) if !error.contains_label("RetryableWriteError") => ErrorKind::Retry,

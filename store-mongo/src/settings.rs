@@ -15,7 +15,8 @@ pub struct MongoSettings {
     pub pool_max: u32,
     /// Longest wait for a usable server; default 5 s.
     pub server_timeout: Duration,
-    /// Longest time of one operation on the server; default 10 s.
+    /// Longest time until an operation is answered; default 10 s. After that it goes on unseen, and
+    /// its outcome is unknown. A transaction is given no longer than this on the server either.
     pub operation_timeout: Duration,
 }
 
@@ -43,6 +44,20 @@ impl MongoSettings {
     #[must_use]
     pub fn pool_max(mut self, pool_max: u32) -> Self {
         self.pool_max = pool_max;
+        self
+    }
+
+    /// Sets the longest wait for a usable server, and for a connection to it.
+    #[must_use]
+    pub fn server_timeout(mut self, timeout: Duration) -> Self {
+        self.server_timeout = timeout;
+        self
+    }
+
+    /// Sets the longest time of one operation.
+    #[must_use]
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = timeout;
         self
     }
 }

@@ -16,6 +16,9 @@ use crate::error::{Effect, port_error};
 use crate::store::Mongo;
 use crate::{keys, records};
 
+/// Tries of a conditional write of a document that others change meanwhile.
+const LOOKS_MAX: usize = 5;
+
 impl Mongo {
     pub(crate) async fn deployment(
         &self,
@@ -196,7 +199,7 @@ impl Mongo {
         const OP: &str = "register_worker";
         let refused = |detail: String| PortError::new(ErrorKind::Invalid, OP, detail);
         let raised = worker.incarnation;
-        let expected = raised.0 - 1;
+        let expected = raised.0.saturating_sub(1);
         let fields = doc! {
             "incarnation": keys::int(raised.0),
             "nonce": keys::int(worker.start_nonce),
@@ -243,18 +246,26 @@ impl Mongo {
             "save_no": { "$cond": [{ "$eq": ["$token", own] }, "$save_no", 0_i64] },
             "token": own,
         } }];
-        let before = self
-            .collection("scratch")
-            .find_one_and_update(doc! { "_id": key, "token": { "$lte": own } }, raise)
-            .upsert(true)
-            .return_document(ReturnDocument::Before)
-            .await;
-        match before {
-            Ok(None) => Ok(StoreReply::Scratch(None)),
-            Ok(Some(found)) => Ok(StoreReply::Scratch(scratch_of(&found)?)),
-            Err(error) if is_duplicate(&error) => Err(fenced(OP)),
-            Err(error) => Err(port_error(OP, Effect::Write, &error)),
+        for _ in 0..LOOKS_MAX {
+            let before = self
+                .collection("scratch")
+                .find_one_and_update(doc! { "_id": key, "token": { "$lte": own } }, raise.clone())
+                .upsert(true)
+                .return_document(ReturnDocument::Before)
+                .await;
+            match before {
+                Ok(None) => return Ok(StoreReply::Scratch(None)),
+                Ok(Some(found)) => return Ok(StoreReply::Scratch(scratch_of(&found)?)),
+                Err(error) if is_duplicate(&error) => {}
+                Err(error) => return Err(port_error(OP, Effect::Write, &error)),
+            }
+            // A greater token is there, or another one was the first just now.
+            let stored = self.find_one(OP, "scratch", key).await?.unwrap_or_default();
+            if keys::number(&stored, "token") > token.0 {
+                return Err(fenced(OP));
+            }
         }
+        Err(contended(OP))
     }
 
     pub(crate) async fn put_scratch(
@@ -275,21 +286,31 @@ impl Mongo {
             "uid": record.batch_uid.as_ref().map(|uid| uid.as_str()),
             "body": record.checkpoint.text(),
         };
-        let written = self
-            .collection("scratch")
-            .update_one(may_write, doc! { "$set": fields })
-            .upsert(true)
-            .await;
-        match written {
-            Ok(_) => return Ok(StoreReply::Done),
-            Err(error) if is_duplicate(&error) => {}
-            Err(error) => return Err(port_error(OP, Effect::Write, &error)),
+        for _ in 0..LOOKS_MAX {
+            let written = self
+                .collection("scratch")
+                .update_one(may_write.clone(), doc! { "$set": fields.clone() })
+                .upsert(true)
+                .await;
+            match written {
+                Ok(_) => return Ok(StoreReply::Done),
+                Err(error) if is_duplicate(&error) => {}
+                Err(error) => return Err(port_error(OP, Effect::Write, &error)),
+            }
+            let stored = self.find_one(OP, "scratch", key).await?.unwrap_or_default();
+            let stored = (
+                keys::number(&stored, "token"),
+                keys::number(&stored, "save_no"),
+            );
+            if stored.0 > record.token.0 {
+                return Err(fenced(OP));
+            }
+            // A late copy of an older save; otherwise another one was the first just now.
+            if stored > (record.token.0, record.save_no) {
+                return Ok(StoreReply::Done);
+            }
         }
-        let stored = self.find_one(OP, "scratch", key).await?.unwrap_or_default();
-        if keys::number(&stored, "token") > record.token.0 {
-            return Err(fenced(OP));
-        }
-        Ok(StoreReply::Done)
+        Err(contended(OP))
     }
 
     pub(crate) async fn stage(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
@@ -352,6 +373,11 @@ impl Mongo {
         }
         Ok(StoreReply::Workers(workers))
     }
+}
+
+/// No try of ours found the document as the one before had left it.
+fn contended(op: &str) -> PortError {
+    PortError::new(ErrorKind::Retry, op, "others change it all the time")
 }
 
 fn fenced(op: &str) -> PortError {

@@ -19,7 +19,7 @@ pub struct MongoStore {
 pub(crate) struct Mongo {
     pub(crate) client: Client,
     pub(crate) database: Database,
-    operation_timeout: std::time::Duration,
+    pub(crate) operation_timeout: std::time::Duration,
 }
 
 impl fmt::Debug for MongoStore {
@@ -55,23 +55,15 @@ impl Store for MongoStore {
         let mongo = self.mongo.clone();
         // The driver's futures must not be dropped half way: a caller that gives up leaves the
         // request to itself.
-        let call = tokio::spawn(async move {
-            let timeout = mongo.operation_timeout;
-            match tokio::time::timeout(timeout, mongo.carry_out(request)).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    let detail = format!("no answer within {} ms", timeout.as_millis());
-                    Err(PortError::new(ErrorKind::Unknown, "mongodb", detail))
-                }
-            }
-        });
-        call.await.unwrap_or_else(|error| {
-            Err(PortError::new(
-                ErrorKind::Unknown,
-                "mongodb",
-                error.to_string(),
-            ))
-        })
+        let timeout = mongo.operation_timeout;
+        let call = tokio::spawn(async move { mongo.carry_out(request).await });
+        let unknown = |detail: String| Err(PortError::new(ErrorKind::Unknown, "mongodb", detail));
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(outcome)) => outcome,
+            // The runtime is ending.
+            Ok(Err(error)) => unknown(error.to_string()),
+            Err(_) => unknown(format!("no answer within {} ms", timeout.as_millis())),
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! Appends: one idempotent producer for everything, in the order in which they were asked for.
+
+use flowkit_core::id::Offset;
+use flowkit_core::message::MESSAGE_BYTES_MAX;
+use flowkit_core::port::{ErrorKind, PortError};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::of_append;
+use crate::{KafkaSettings, OpenError};
+
+/// The producer; replaced when it has failed for good.
+pub(crate) struct Producer {
+    settings: KafkaSettings,
+    current: Mutex<FutureProducer>,
+}
+
+impl Producer {
+    pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, OpenError> {
+        let current = make(settings).map_err(|error| OpenError::Settings(error.to_string()))?;
+        Ok(Self {
+            settings: settings.clone(),
+            current: Mutex::new(current),
+        })
+    }
+
+    /// Hands a message to the client at once; the answer says where it stands.
+    pub(crate) fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        payload: &[u8],
+    ) -> Result<Sent, PortError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.client().fatal_error().is_some() {
+            // It never recovers. What it holds ends as unknown; what comes now is a new sequence.
+            match make(&self.settings) {
+                Ok(fresh) => {
+                    tracing::warn!("the Kafka producer has failed for good and is made anew");
+                    let old = std::mem::replace(&mut *current, fresh);
+                    // Dropping one waits for its threads.
+                    std::thread::spawn(move || drop(old));
+                }
+                Err(error) => return Err(of_append(&error, false)),
+            }
+        }
+        let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(topic)
+            .partition(partition)
+            .payload(payload);
+        current
+            .send_result(record)
+            .map(Sent)
+            .map_err(|(error, _)| of_append(&error, false))
+    }
+}
+
+/// A message on its way.
+pub(crate) struct Sent(DeliveryFuture);
+
+impl Sent {
+    /// Where it stands, once the broker has it.
+    pub(crate) async fn delivered(self) -> Result<Offset, PortError> {
+        match self.0.await {
+            Ok(Ok(delivery)) => match u64::try_from(delivery.offset) {
+                Ok(offset) => Ok(Offset(offset)),
+                Err(_) => Err(PortError::new(
+                    ErrorKind::Unknown,
+                    "append",
+                    "the broker did not say where it stands",
+                )),
+            },
+            Ok(Err((error, _))) => Err(of_append(&error, true)),
+            Err(_) => Err(PortError::new(
+                ErrorKind::Unknown,
+                "append",
+                "the producer was replaced",
+            )),
+        }
+    }
+}
+
+fn make(settings: &KafkaSettings) -> Result<FutureProducer, KafkaError> {
+    let mut config = settings.client();
+    // Order and no copies within this process; `acks=all` comes with it.
+    config.set("enable.idempotence", "true");
+    // Long enough for messages of one burst to travel together, short enough not to be noticed.
+    config.set("linger.ms", "0.5");
+    config.set("delivery.timeout.ms", "30000");
+    config.set(
+        "message.max.bytes",
+        (MESSAGE_BYTES_MAX + 64 * 1024).to_string(),
+    );
+    config.set("queue.buffering.max.messages", "100000");
+    config.set("queue.buffering.max.kbytes", "262144");
+    config.create()
+}
