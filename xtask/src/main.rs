@@ -6,6 +6,7 @@ mod licences;
 mod mutants;
 mod purity;
 mod run;
+mod services;
 mod sim;
 mod spdx;
 mod test;
@@ -36,6 +37,9 @@ enum Job {
     Bench(bench::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
+    /// A real Apache Kafka and a real MongoDB for tests: up, down or status.
+    #[command(subcommand)]
+    Services(services::Command),
     /// Run the simulator (an optimised build).
     Sim(sim::Options),
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Job::Licences => licences::run(),
         Job::Bench(options) => bench::run(&options),
         Job::Mutants(options) => mutants::run(&options),
+        Job::Services(command) => services::run(command),
         Job::Sim(options) => sim::run(&options),
     };
     match outcome {

@@ -1,10 +1,12 @@
-//! `cargo xtask test`: every test of the workspace, then the simulator on fresh seeds.
+//! `cargo xtask test`: every test of the workspace, real servers included, then the simulator on fresh
+//! seeds.
 
 use clap::Args;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use crate::run::{Outcome, cargo, step, target_folder};
+use crate::services::{self, Addresses};
 use crate::sim;
 
 /// Seeds of the simulator's part: a minute's worth. `cargo xtask sim` runs any number.
@@ -19,13 +21,29 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    // Nothing is skipped for want of a server: without them the run fails.
+    println!("== servers");
+    let (addresses, started) = services::up()?;
+    let outcome = run_all(options, &addresses);
+    if started {
+        services::down_all()?;
+    }
+    let (outcome, line) = outcome?;
+    // Alone on the last line, so that people and programs find it.
+    println!("{line}");
+    outcome
+}
+
+/// Everything; the closing line beside the outcome.
+fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String)> {
     step("build", cargo().args(["test", "--workspace", "--no-run"]))?;
     // The crash proof (`flowkit/tests/it/crash.rs`: SIGKILL at random moments) is one of these.
     let mut sum = Sum::default();
-    let tests = run_tests(&["--workspace"], &mut sum);
+    let tests = run_tests(&["--workspace"], addresses, &mut sum);
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
-    let mutants = run_tests(&[&sample[..], &["--test", "mutants"]].concat(), &mut sum);
+    let mutants = [&sample[..], &["--test", "mutants"]].concat();
+    let mutants = run_tests(&mutants, addresses, &mut sum);
     let simulation = if options.seeds == 0 {
         println!("\n== simulation: left out (--seeds 0)");
         Ok(())
@@ -44,18 +62,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
     for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
-    // Alone on the last line, so that people and programs find it.
-    println!("{} passed, {} failed", sum.passed, sum.failed);
-    tests.and(mutants).and(simulation)
+    let line = format!("{} passed, {} failed", sum.passed, sum.failed);
+    Ok((tests.and(mutants).and(simulation), line))
 }
 
 /// Runs `cargo test`, shows its output and adds up its result lines.
-fn run_tests(what: &[&str], sum: &mut Sum) -> Outcome {
+fn run_tests(what: &[&str], addresses: &Addresses, sum: &mut Sum) -> Outcome {
     let failed_before = sum.failed;
     println!("\n== tests: cargo test {} --no-fail-fast", what.join(" "));
     let mut child = cargo()
         .args(["test", "--no-fail-fast"])
         .args(what)
+        .envs(addresses.variables())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("cannot start cargo test: {e}"))?;
