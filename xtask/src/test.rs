@@ -40,6 +40,9 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     // The crash proof (`flowkit/tests/it/crash.rs`: SIGKILL at random moments) is one of these.
     let mut sum = Sum::default();
     let tests = run_tests(&["--workspace"], addresses, &mut sum);
+    // The command with the servers' adapters is another build of it.
+    let fleet = ["-p", "flowkit", "--features", "fleet", "--test", "fleet"];
+    let fleet = run_tests(&fleet, addresses, &mut sum);
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
     let mutants = [&sample[..], &["--test", "mutants"]].concat();
@@ -56,6 +59,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     }
     let outcomes = [
         ("tests", &tests),
+        ("processes", &fleet),
         ("planted bugs", &mutants),
         ("simulation", &simulation),
     ];
@@ -63,7 +67,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
     let line = format!("{} passed, {} failed", sum.passed, sum.failed);
-    Ok((tests.and(mutants).and(simulation), line))
+    Ok((tests.and(fleet).and(mutants).and(simulation), line))
 }
 
 /// Runs `cargo test`, shows its output and adds up its result lines.

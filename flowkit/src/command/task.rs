@@ -29,6 +29,11 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
                 _ => Session::look(folder).await?,
             }
         }
+        None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => {
+            return Err(Failure::input(
+                "name the data folder of an earlier `demo` or `run`: --data PATH",
+            ));
+        }
         None => Session::connect(&args.fleet).await?,
     };
     let outcome = match &command {

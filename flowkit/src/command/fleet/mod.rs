@@ -44,7 +44,12 @@ impl FleetArgs {
 
     /// Flags that say that servers are meant, not a data folder.
     pub(crate) const fn is_given(&self) -> bool {
-        self.kafka.is_some() || self.mongo.is_some() || self.config.is_some()
+        self.kafka.is_some()
+            || self.mongo.is_some()
+            || self.database.is_some()
+            || self.topic_prefix.is_some()
+            || self.shards.is_some()
+            || self.config.is_some()
     }
 }
 

@@ -1,0 +1,224 @@
+//! The engine as separate processes over a real Kafka and a real MongoDB: they share the work, die
+//! without warning, and are replaced.
+//!
+//! Needs the feature `fleet`, and servers: `cargo xtask test` sees to both.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// One deployment of its own: a database and topics that no other test uses.
+struct Deployment {
+    folder: tempfile::TempDir,
+    name: String,
+    shards: u32,
+}
+
+/// A process of it, killed when dropped.
+struct Process(Child);
+
+impl Process {
+    /// SIGKILL: nothing is said to anybody.
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it is dead");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Deployment {
+    fn new(stem: &str, shards: u32) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let unique = RandomState::new().hash_one(stem);
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            name: format!("flowkit_{stem}_{unique:016x}"),
+            shards,
+        }
+    }
+
+    /// A command of this deployment. Leases are short, so that what dies is missed soon.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowkit"));
+        command.args(words);
+        command.args(["--database", &self.name, "--topic-prefix", &self.name]);
+        command.args(["--shards", &self.shards.to_string()]);
+        command
+            .env("FLOWKIT_LEASE_TTL_SEC", "3")
+            .env("FLOWKIT_HB_INTERVAL_SEC", "0.5")
+            .env("FLOWKIT_SHARD_LEASE_TTL_SEC", "2")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a process and waits until it says that it is up.
+    fn start(&self, words: &[&str]) -> Process {
+        let mut child = self
+            .command(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("flowkit starts");
+        let stderr = child.stderr.take().expect("piped");
+        let mut lines = BufReader::new(stderr).lines();
+        let first = lines.next().expect("it says something").expect("text");
+        assert!(first.contains("Ctrl-C stops it in order"), "{first}");
+        // What else it says must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Process(child)
+    }
+
+    fn coordinator(&self) -> Process {
+        self.start(&["coordinator"])
+    }
+
+    fn worker(&self, id: &str) -> Process {
+        let words = ["worker", "--worker-id", id, "--capacity", "2"];
+        let roles = ["--role", "sleep", "--role", "echo"];
+        self.start(&[&words[..], &roles].concat())
+    }
+
+    /// Runs a command to its end and reads the JSON object that it prints.
+    fn json(&self, words: &[&str], code: i32) -> Value {
+        let output = self.command(words).arg("--json").output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{words:?}: {text}\n{errors}"
+        );
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}\n{errors}"))
+    }
+
+    fn graph(&self, graph: &Value) -> String {
+        let file = self.folder.path().join("graph.json");
+        fs::write(&file, graph.to_string()).expect("written");
+        file.to_str().expect("UTF-8").to_owned()
+    }
+}
+
+fn sleepers(nodes: usize, ms: u64, batches: u64) -> Value {
+    let nodes: Vec<Value> = (0..nodes)
+        .map(|n| {
+            json!({"node_id": format!("n{n}"), "type": "sleep",
+                   "io": {"input_inline": {"ms": ms, "batches": batches}}})
+        })
+        .collect();
+    json!({"nodes": nodes})
+}
+
+/// Batches of every node of a finished task.
+fn batches(task: &Value) -> u64 {
+    let nodes = task["nodes"].as_object().expect("nodes");
+    nodes
+        .values()
+        .map(|node| node["batches"].as_u64().unwrap_or(0))
+        .sum()
+}
+
+#[test]
+fn work_goes_on_when_a_worker_and_a_coordinator_are_killed() {
+    let deployment = Deployment::new("killed", 2);
+    let first = deployment.coordinator();
+    let _second = deployment.coordinator();
+    let victim = deployment.worker("victim");
+    let _other = deployment.worker("other");
+    let file = deployment.graph(&sleepers(6, 200, 5));
+    let mut tasks = Vec::new();
+    for key in ["a", "b"] {
+        let task = deployment.json(&["submit", &file, "--idempotency-key", key], 0);
+        tasks.push(task["task_id"].as_str().expect("an id").to_owned());
+    }
+    // The same key is the same task, whoever is asked.
+    let again = deployment.json(&["submit", &file, "--idempotency-key", "a"], 0);
+    assert_eq!(again["task_id"], json!(tasks[0]));
+    victim.kill();
+    first.kill();
+    for key in ["a", "b"] {
+        let words = ["submit", &file, "--idempotency-key", key, "--watch"];
+        let task = deployment.json(&words, 0);
+        assert_eq!(task["status"], "finished", "{task}");
+        assert_eq!(batches(&task), 6 * 5, "every batch counts once: {task}");
+    }
+    let list = deployment.json(&["task", "list"], 0);
+    assert_eq!(list["tasks"].as_array().map(Vec::len), Some(2), "{list}");
+    let workers = deployment.json(&["worker", "list"], 0);
+    assert_eq!(
+        workers["workers"].as_array().map(Vec::len),
+        Some(2),
+        "{workers}"
+    );
+}
+
+#[test]
+fn a_cancelled_task_ends_on_its_worker_and_is_shown_by_any_process() {
+    let deployment = Deployment::new("cancelled", 1);
+    let _coordinator = deployment.coordinator();
+    let _worker = deployment.worker("w");
+    let file = deployment.graph(&sleepers(1, 60_000, 1));
+    let task = deployment.json(&["submit", &file], 0);
+    let id = task["task_id"].as_str().expect("an id").to_owned();
+    let cancelled = deployment.json(&["task", "cancel", &id], 0);
+    assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
+    let shown = deployment.json(&["task", "show", &id], 0);
+    assert_eq!(shown["status"], "cancelled", "{shown}");
+}
+
+#[test]
+fn the_demo_gives_the_same_totals_over_servers_as_in_a_folder() {
+    let deployment = Deployment::new("demo", 1);
+    let dir = deployment.folder.path().join("files");
+    fs::create_dir_all(dir.join("below")).expect("a folder");
+    for n in 0..40 {
+        let text = format!("file {n}\nwith two lines\n");
+        fs::write(dir.join(format!("below/{n}.txt")), text).expect("written");
+    }
+    let dir = dir.to_str().expect("UTF-8");
+    let fleet = deployment.json(&["demo", dir], 0);
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_flowkit"));
+    let alone = alone
+        .args(["demo", dir, "--json"])
+        .output()
+        .expect("it runs");
+    let alone: Value = serde_json::from_slice(&alone.stdout).expect("JSON");
+    for key in [
+        "files",
+        "lines",
+        "words",
+        "bytes",
+        "by_extension",
+        "unreadable",
+    ] {
+        assert_eq!(fleet[key], alone[key], "{key}");
+    }
+    assert_eq!(fleet["files"], 40);
+}
+
+#[test]
+fn servers_that_are_not_there_are_named_with_the_cure() {
+    for (kafka, mongo, part) in [
+        (
+            "127.0.0.1:1",
+            "mongodb://127.0.0.1:1/?replicaSet=rs0",
+            "MongoDB cannot be reached",
+        ),
+        ("127.0.0.1:1", "nonsense", "URI"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flowkit"))
+            .args(["coordinator", "--kafka", kafka, "--mongo", mongo])
+            .output()
+            .expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(part), "{errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+    }
+}
