@@ -23,6 +23,8 @@ use crate::{KafkaSettings, OpenError};
 
 /// Consumers that are kept for the next read.
 const IDLE_MAX: usize = 64;
+/// How long one is kept: a stream that is followed is read again within half a minute.
+const IDLE_TIME: Duration = Duration::from_secs(120);
 /// Pause after an error of the connection, which repeats itself in a tight sequence.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +41,8 @@ struct Reader {
     stream: Stream,
     /// Offset of the next message that it gives.
     position: Offset,
+    /// Since when nobody reads with it.
+    idle_since: Instant,
     /// Taken when it is dropped.
     consumer: Option<StreamConsumer>,
 }
@@ -153,9 +157,12 @@ impl Consumers {
         idle.remove(at)
     }
 
-    fn keep(&self, reader: Reader) {
+    fn keep(&self, mut reader: Reader) {
+        let now = Instant::now();
+        reader.idle_since = now;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() >= IDLE_MAX {
+        let is_stale = |oldest: &Reader| now.duration_since(oldest.idle_since) > IDLE_TIME;
+        while idle.len() >= IDLE_MAX || idle.front().is_some_and(is_stale) {
             idle.pop_front();
         }
         idle.push_back(reader);
@@ -175,6 +182,7 @@ impl Consumers {
         let reader = Reader {
             stream,
             position: from,
+            idle_since: Instant::now(),
             consumer: Some(consumer),
         };
         if let Some(consumer) = &reader.consumer {

@@ -28,7 +28,7 @@ impl Topics {
         }
     }
 
-    fn with_partitions(&self, settings: &KafkaSettings) -> [(&str, u32); 3] {
+    pub(crate) fn with_partitions(&self, settings: &KafkaSettings) -> [(&str, u32); 3] {
         [
             (&self.shards, settings.shards.max(1)),
             (&self.inboxes, settings.inboxes.max(1)),
@@ -37,8 +37,8 @@ impl Topics {
     }
 }
 
-/// Makes the topics that are not there, and sees that those that are fit.
-pub(crate) async fn ensure(settings: &KafkaSettings, topics: &Topics) -> Result<(), OpenError> {
+/// Makes the topics that are not there, and sees that those that are fit. True if one was made.
+pub(crate) async fn ensure(settings: &KafkaSettings, topics: &Topics) -> Result<bool, OpenError> {
     let admin: AdminClient<DefaultClientContext> = settings
         .client()
         .create()
@@ -67,16 +67,19 @@ pub(crate) async fn ensure(settings: &KafkaSettings, topics: &Topics) -> Result<
         .create_topics(&new, &options)
         .await
         .map_err(unreachable)?;
+    let mut any = false;
     for outcome in made {
         match outcome {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) => any = true,
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
                 let reason = code.to_string();
                 return Err(OpenError::Refused { topic, reason });
             }
         }
     }
-    check_configs(settings, &admin, &options, &wanted).await
+    check_configs(settings, &admin, &options, &wanted).await?;
+    Ok(any)
 }
 
 async fn check_configs(

@@ -57,8 +57,11 @@ impl KafkaTransport {
         let topics = Topics::new(&settings.topic_prefix);
         let consumers = Consumers::new(&settings)?;
         let producer = Producer::new(&settings)?;
-        topics::ensure(&settings, &topics).await?;
+        let made = topics::ensure(&settings, &topics).await?;
         await_topics(&settings, &topics, &consumers).await?;
+        if made {
+            await_leaders(&settings, &topics, &consumers).await;
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
@@ -106,6 +109,23 @@ async fn await_topics(
             return topics::check_partitions(settings, topics, &found);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// A partition that was just created has its leader a moment later. What is not there in time is
+/// left to the calls, which are tried again.
+async fn await_leaders(settings: &KafkaSettings, topics: &Topics, consumers: &Consumers) {
+    let deadline = Instant::now() + settings.broker_timeout;
+    for (topic, partitions) in topics.with_partitions(settings) {
+        for partition in 0..partitions {
+            let place = Place {
+                topic: topic.to_owned(),
+                partition: i32::try_from(partition).unwrap_or(i32::MAX),
+            };
+            while consumers.bounds(&place).await.is_err() && Instant::now() < deadline {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        }
     }
 }
 
