@@ -37,9 +37,8 @@ enum Job {
     Bench(bench::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
-    /// A real Apache Kafka and a real MongoDB for tests: up, down or status.
-    #[command(subcommand)]
-    Services(services::Command),
+    /// A real Apache Kafka and a real MongoDB for tests: up, down, status, kill or restart.
+    Services(services::Options),
     /// Run the simulator (an optimised build).
     Sim(sim::Options),
 }
@@ -52,7 +51,7 @@ fn main() -> ExitCode {
         Job::Licences => licences::run(),
         Job::Bench(options) => bench::run(&options),
         Job::Mutants(options) => mutants::run(&options),
-        Job::Services(command) => services::run(command),
+        Job::Services(options) => services::run(&options),
         Job::Sim(options) => sim::run(&options),
     };
     match outcome {

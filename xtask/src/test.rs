@@ -23,15 +23,13 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     // Nothing is skipped for want of a server: without them the run fails.
     println!("== servers");
-    let (addresses, started) = services::up()?;
-    let outcome = run_all(options, &addresses);
-    if started {
-        services::down_all()?;
-    }
+    let up = services::up()?;
+    let outcome = run_all(options, &up.addresses);
+    let stopped = up.undo();
     let (outcome, line) = outcome?;
     // Alone on the last line, so that people and programs find it.
     println!("{line}");
-    outcome
+    outcome.and(stopped)
 }
 
 /// Everything; the closing line beside the outcome.
@@ -77,7 +75,7 @@ fn run_tests(what: &[&str], addresses: &Addresses, sum: &mut Sum) -> Outcome {
     let mut child = cargo()
         .args(["test", "--no-fail-fast"])
         .args(what)
-        .envs(addresses.variables())
+        .envs(addresses.iter().cloned())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("cannot start cargo test: {e}"))?;

@@ -1,99 +1,131 @@
 //! Apache Kafka: one node without ZooKeeper, its jars by Maven coordinates.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::install;
-use super::process::{Server, free_port};
+use super::process::{Process, connect, free_port};
+use super::service::Service;
 use crate::run::{Outcome, output, step};
 
 const VERSION: &str = "4.3.0";
 
-/// The server, and where its jars are.
+/// One Kafka in a folder of its own, and where its jars are.
 pub(crate) struct Kafka {
-    server: Server,
+    process: Process,
     jars: PathBuf,
 }
 
 impl Kafka {
-    pub(crate) fn new(services: &Path) -> Self {
+    pub(crate) fn new(downloads: &Path, services: &Path) -> Self {
         Self {
-            server: Server::new(services, "kafka"),
-            jars: services.join("jars"),
+            process: Process::new(services, "kafka"),
+            jars: downloads.join("jars"),
         }
     }
 
-    /// `host:port`, if it runs.
-    pub(crate) fn running(&self) -> Option<String> {
-        self.server.port().map(|port| format!("127.0.0.1:{port}"))
+    fn config(&self) -> PathBuf {
+        self.process.folder().join("server.properties")
     }
 
-    pub(crate) fn up(&self, started: &mut bool) -> Outcome<String> {
-        if let Some(address) = self.running() {
-            return Ok(address);
+    fn java(&self) -> Command {
+        let mut java = Command::new("java");
+        java.args(["-Xmx384m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+        java.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
+        java.arg("-cp").arg(self.jars.join("libs/*"));
+        java
+    }
+}
+
+impl Service for Kafka {
+    fn variable(&self) -> &'static str {
+        super::KAFKA
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        format!("127.0.0.1:{port}")
+    }
+
+    fn fetch(&self) -> Outcome {
+        install::java()?;
+        let (pom, libs) = (self.jars.join("pom.xml"), self.jars.join("libs"));
+        // Written last, and with all that was fetched: neither half a download nor that of
+        // another version counts.
+        let done = self.jars.join("fetched");
+        if fs::read_to_string(&done).is_ok_and(|text| text == pom_xml()) {
+            return Ok(());
         }
-        self.fetch()?;
-        self.server.down()?;
-        *started = true;
-        let folder = self.server.folder().to_owned();
-        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let (port, controller) = (free_port()?, free_port()?);
-        let config = folder.join("server.properties");
-        let text = properties(&folder, port, controller);
+        install::program("mvn", &["--version"], &["maven"])?;
+        let failed = |e: std::io::Error| format!("{}: {e}", self.jars.display());
+        if libs.exists() {
+            fs::remove_dir_all(&libs).map_err(failed)?;
+        }
+        fs::create_dir_all(&self.jars).map_err(failed)?;
+        fs::write(&pom, pom_xml()).map_err(failed)?;
+        let mut mvn = Command::new("mvn");
+        mvn.args(["-q", "-B", "-f"]).arg(&pom);
+        mvn.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        mvn.arg(format!("-DoutputDirectory={}", libs.display()));
+        step("Kafka's jars (about 54 MB)", &mut mvn)?;
+        fs::write(done, pom_xml()).map_err(failed)
+    }
+
+    fn create(&self, port: u16) -> Outcome {
+        let mut controller = free_port()?;
+        while controller == port {
+            controller = free_port()?;
+        }
+        let config = self.config();
+        let text = properties(self.process.folder(), port, controller);
         fs::write(&config, text).map_err(|e| format!("{}: {e}", config.display()))?;
+        println!("kafka: formatting its storage");
         let id = output(self.java().args(["kafka.tools.StorageTool", "random-uuid"]))?;
         let id = id.lines().last().unwrap_or_default().trim().to_owned();
         let mut format = self.java();
         format
             .args(["kafka.tools.StorageTool", "format", "-t", &id, "-c"])
             .arg(&config);
-        output(&mut format)?;
-        println!("kafka: starting on port {port}");
-        let mut java = Command::new("java");
-        java.args(["-Xmx384m", "-cp"]).arg(self.class_path());
-        java.arg("kafka.Kafka").arg(&config);
-        self.server.start(&mut java, port)?;
-        Ok(format!("127.0.0.1:{port}"))
+        output(&mut format).map(|_| ())
     }
 
-    pub(crate) fn down(&self) -> Outcome {
-        self.server.down()
-    }
-
-    fn class_path(&self) -> PathBuf {
-        self.jars.join("libs/*")
-    }
-
-    fn java(&self) -> Command {
-        let mut java = Command::new("java");
-        java.arg("-cp").arg(self.class_path());
+    fn command(&self, _port: u16) -> Command {
+        let mut java = self.java();
+        java.arg("kafka.Kafka").arg(self.config());
         java
     }
 
-    /// Fetches the jars, once.
-    fn fetch(&self) -> Outcome {
-        install::program("java", &["-version"], &["openjdk-17-jre-headless"])?;
-        let done = self.jars.join(VERSION);
-        if done.exists() {
-            return Ok(());
-        }
-        install::program("mvn", &["--version"], &["maven"])?;
-        let failed = |e: std::io::Error| format!("{}: {e}", self.jars.display());
-        fs::create_dir_all(&self.jars).map_err(failed)?;
-        let pom = self.jars.join("pom.xml");
-        fs::write(&pom, pom_xml()).map_err(failed)?;
-        let mut mvn = Command::new("mvn");
-        mvn.args(["-q", "-B", "-f"]).arg(&pom);
-        mvn.args([
-            "dependency:copy-dependencies",
-            "-DoutputDirectory=libs",
-            "-DincludeScope=runtime",
-        ]);
-        step("Kafka's jars (about 54 MB)", &mut mvn)?;
-        fs::write(done, "").map_err(failed)
+    fn wait_ready(&self, port: u16) -> Outcome {
+        self.process.wait_until(|| brokers(port).unwrap_or(0) > 0)
     }
 }
+
+/// How many brokers Kafka names. It listens before the controller trusts the broker; until then
+/// it names none, and refuses topics.
+fn brokers(port: u16) -> std::io::Result<u32> {
+    let mut stream = connect(port)?;
+    stream.write_all(&METADATA_REQUEST)?;
+    // Length, our correlation number, then how many brokers.
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    let [.., a, b, c, d] = answer;
+    Ok(u32::from_be_bytes([a, b, c, d]))
+}
+
+/// Metadata, version 1, about no topics: so small that no client library is worth its build.
+#[rustfmt::skip]
+const METADATA_REQUEST: [u8; 18] = [
+    0, 0, 0, 14, // length of the rest
+    0, 3, 0, 1, // Metadata, version 1
+    0, 0, 0, 7, // correlation number
+    0xff, 0xff, // no client id
+    0, 0, 0, 0, // no topics
+];
 
 fn pom_xml() -> String {
     let dependency = |artifact: &str, group: &str, version: &str| {
@@ -105,7 +137,8 @@ fn pom_xml() -> String {
     let dependencies = [
         dependency("kafka_2.13", "org.apache.kafka", VERSION),
         dependency("kafka-tools", "org.apache.kafka", VERSION),
-        dependency("slf4j-nop", "org.slf4j", "1.7.36"),
+        // Without it Kafka fails in silence.
+        dependency("slf4j-simple", "org.slf4j", "1.7.36"),
     ];
     format!(
         "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
@@ -131,10 +164,13 @@ offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
-# After kill -9 the controller waits for the old session: not for long.
+# After kill -9 the controller waits for the old session: not for long. Many heartbeats fit into
+# one session, so that a busy machine does not lose it.
 broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 "
     )
 }
@@ -148,6 +184,13 @@ mod tests {
         let text = properties(Path::new("/x"), 1, 2);
         let mut listeners = text.lines().filter(|line| line.contains("listeners="));
         assert!(listeners.all(|line| line.contains("127.0.0.1")), "{text}");
+        assert!(text.contains("\nlog.dirs=/x/data\n"), "{text}");
         assert!(pom_xml().contains("kafka_2.13</artifactId><version>4"));
+    }
+
+    #[test]
+    fn the_request_says_its_own_length() {
+        let [a, b, c, d, rest @ ..] = METADATA_REQUEST;
+        assert_eq!(u32::from_be_bytes([a, b, c, d]) as usize, rest.len());
     }
 }
