@@ -1,22 +1,27 @@
 //! What only the transport on a real Apache Kafka has to show.
 
+mod kafka_topics;
+
 use flowkit_core::id::{Incarnation, Offset, ShardId};
-use flowkit_core::message::{Body, Envelope, Sender, SenderRole};
-use flowkit_core::port::{Entry, Stream, Transport, TransportReply, TransportRequest};
-use flowkit_tests::{run, servers};
+use flowkit_core::message::{Body, Envelope, MESSAGE_BYTES_MAX, Sender, SenderRole};
+use flowkit_core::port::{Entry, ErrorKind, Stream, Transport, TransportReply, TransportRequest};
+use flowkit_tests::run;
 use flowkit_transport_kafka::{KafkaSettings, KafkaTransport, OpenError};
+use futures_util::FutureExt;
+use kafka_topics::Topics;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use std::sync::Arc;
 use std::time::Duration;
 
 const STREAM: Stream = Stream::Shard(ShardId(0));
 
-fn settings(stem: &str) -> KafkaSettings {
-    KafkaSettings::new(&servers::kafka()).topic_prefix(&servers::fresh_name(stem))
-}
-
-async fn open(settings: &KafkaSettings) -> KafkaTransport {
-    let opened = KafkaTransport::connect(settings.clone()).await;
-    opened.unwrap_or_else(|error| panic!("{error}"))
+/// A transport on topics of its own.
+async fn open(stem: &str) -> (Topics, KafkaTransport) {
+    let topics = Topics::fresh(stem);
+    let opened = KafkaTransport::connect(topics.settings()).await;
+    (topics, opened.unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn message(number: u64) -> Arc<Envelope> {
@@ -62,9 +67,10 @@ fn numbers(entries: &[Entry]) -> Vec<u64> {
 #[test]
 fn topics_of_another_deployment_are_refused_with_the_cure() {
     run(async {
-        let settings = settings("partitions").shards(2);
-        drop(open(&settings).await);
-        let error = KafkaTransport::connect(settings.clone().shards(3)).await;
+        let topics = Topics::fresh("partitions");
+        let opened = KafkaTransport::connect(topics.settings().shards(2)).await;
+        drop(opened.unwrap_or_else(|error| panic!("{error}")));
+        let error = KafkaTransport::connect(topics.settings().shards(3)).await;
         let Err(OpenError::Topic { topic, .. }) = &error else {
             panic!("{error:?}");
         };
@@ -92,18 +98,40 @@ fn brokers_that_are_not_there_are_named_in_time() {
 #[test]
 fn a_password_is_in_no_error_and_no_debug_text() {
     run(async {
-        let settings = KafkaSettings::new("127.0.0.1:1")
-            .property("sasl.password", "hunter2hunter2")
-            .property("security.protocol", "nonsense");
-        let shown = format!("{settings:?}");
-        let error = KafkaTransport::connect(settings)
-            .await
-            .expect_err("refused");
-        let error = format!("{error} {error:?}");
-        assert!(
-            !shown.contains("hunter2") && !error.contains("hunter2"),
-            "{shown} {error}"
-        );
+        let nobody = KafkaSettings::new("127.0.0.1:1").broker_timeout(Duration::from_millis(300));
+        for (settings, named) in [
+            (
+                nobody.clone().property("security.protocol", "nonsense"),
+                "security.protocol",
+            ),
+            // Mistyped: the client would show the value of what it does not know.
+            (
+                nobody.clone().property("sasl.pasword", "hunter2"),
+                "sasl.pasword",
+            ),
+            (nobody.clone().property("acks", "hunter2"), "acks"),
+            (
+                nobody
+                    .clone()
+                    .property("security.protocol", "sasl_plaintext"),
+                "127.0.0.1:1",
+            ),
+        ] {
+            let settings = settings
+                .property("sasl.mechanism", "PLAIN")
+                .property("sasl.username", "somebody")
+                .property("sasl.password", "hunter2");
+            let shown = format!("{settings:?}");
+            let error = KafkaTransport::connect(settings)
+                .await
+                .expect_err("refused");
+            let error = format!("{error} {error:?}");
+            assert!(error.contains(named), "{error}");
+            assert!(
+                !format!("{shown} {error}").contains("hunter2"),
+                "{shown} {error}"
+            );
+        }
     });
 }
 
@@ -111,17 +139,19 @@ fn a_password_is_in_no_error_and_no_debug_text() {
 fn appends_that_are_asked_for_in_a_burst_stand_in_that_order_each_once() {
     const COUNT: u64 = 10_000;
     run(async {
-        let transport = open(&settings("burst")).await;
+        let (_topics, transport) = open("burst").await;
         // Each is polled once where it is made, as the drivers do; then all are awaited.
-        let mut calls: Vec<_> = (0..COUNT)
-            .map(|n| Box::pin(append(&transport, n)))
-            .collect();
-        for call in &mut calls {
-            let once = std::future::poll_fn(|cx| {
-                let _ = call.as_mut().poll(cx);
-                std::task::Poll::Ready(())
-            });
-            once.await;
+        let mut late = Vec::new();
+        for number in 0..COUNT {
+            let mut call = Box::pin(append(&transport, number));
+            assert!(
+                (&mut call).now_or_never().is_none(),
+                "the broker answers later"
+            );
+            late.push(call);
+        }
+        for (call, at) in late.into_iter().zip(0..) {
+            assert_eq!(call.await, Offset(at));
         }
         let mut next = Offset(0);
         let mut found = Vec::new();
@@ -140,7 +170,7 @@ fn appends_that_are_asked_for_in_a_burst_stand_in_that_order_each_once() {
 #[test]
 fn a_read_that_is_dropped_half_way_loses_nothing() {
     run(async {
-        let transport = open(&settings("dropped")).await;
+        let (_topics, transport) = open("dropped").await;
         append(&transport, 1).await;
         let (_, next) = read(&transport, Offset(0), 20_000).await;
         for number in 2..12 {
@@ -157,7 +187,7 @@ fn a_read_that_is_dropped_half_way_loses_nothing() {
 #[test]
 fn two_readers_of_one_stream_each_get_everything() {
     run(async {
-        let transport = open(&settings("readers")).await;
+        let (_topics, transport) = open("readers").await;
         for number in 0..5 {
             append(&transport, number).await;
         }
@@ -175,5 +205,130 @@ fn two_readers_of_one_stream_each_get_everything() {
             (one.as_slice(), other.as_slice()),
             (&[0, 1, 2, 3, 4][..], &[0, 1, 2, 3, 4][..])
         );
+    });
+}
+
+#[test]
+fn a_topic_that_somebody_made_otherwise_is_refused_with_the_cure() {
+    run(async {
+        for (name, value, part) in [
+            ("cleanup.policy", "compact", "cleanup.policy=delete"),
+            ("retention.ms", "60000", "longest outage"),
+            ("max.message.bytes", "1048576", "raise it"),
+        ] {
+            let topics = Topics::fresh("made");
+            let admin: AdminClient<DefaultClientContext> =
+                topics.client().create().expect("a client");
+            let topic = topics.name("shards");
+            let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set(name, value);
+            let made = admin.create_topics([&new], &AdminOptions::new()).await;
+            made.expect("an answer")[0].as_ref().expect("made");
+            let error = KafkaTransport::connect(topics.settings()).await;
+            let error = error.expect_err(name).to_string();
+            assert!(error.contains(&topic) && error.contains(part), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_message_of_the_largest_size_comes_back_and_a_larger_one_is_invalid() {
+    run(async {
+        let (_topics, transport) = open("large").await;
+        let sized = |extra: usize| {
+            let mut message = (*message(1)).clone();
+            message.corr_id = Some("".into());
+            let room = MESSAGE_BYTES_MAX - message.encode().expect("small").len();
+            // Not compressible to nothing, were there compression.
+            let text: String = (0..room + extra)
+                .map(|n| char::from(b'a' + (n * n % 23) as u8))
+                .collect();
+            message.corr_id = Some(text.into());
+            Arc::new(message)
+        };
+        let call = async |envelope| {
+            let stream = STREAM;
+            let request = TransportRequest::Append { stream, envelope };
+            transport.call(request).await
+        };
+        let largest = sized(0);
+        let appended = call(largest.clone()).await;
+        assert_eq!(appended, Ok(TransportReply::Appended { offset: Offset(0) }));
+        let refused = call(sized(1)).await.expect_err("over the limit");
+        assert_eq!(refused.kind, ErrorKind::Invalid);
+        let (entries, _) = read(&transport, Offset(0), 20_000).await;
+        assert_eq!(entries[0].message, Ok(largest));
+    });
+}
+
+/// A producer inside a transaction that has put one message into the stream.
+async fn in_transaction(topics: &Topics) -> FutureProducer {
+    let mut client = topics.client();
+    client.set("transactional.id", topics.name("transactions"));
+    let foreign: FutureProducer = client.create().expect("a producer");
+    // Its calls block: they have a thread of their own.
+    let begun = tokio::task::spawn_blocking(move || {
+        foreign.init_transactions(Duration::from_secs(20))?;
+        foreign.begin_transaction()?;
+        Ok::<_, rdkafka::error::KafkaError>(foreign)
+    });
+    let foreign = begun.await.expect("no panic").expect("begun");
+    let topic = topics.name("shards");
+    let record: FutureRecord<'_, (), [u8]> =
+        FutureRecord::to(&topic).partition(0).payload(b"no message");
+    let sent = foreign.send(record, Duration::from_secs(20)).await;
+    sent.expect("sent");
+    foreign
+}
+
+async fn end(transport: &KafkaTransport) -> Offset {
+    match transport
+        .call(TransportRequest::Bounds { stream: STREAM })
+        .await
+    {
+        Ok(TransportReply::Bounds { end, .. }) => end,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Leases expire by the end: one below an acknowledged heartbeat would end a lease that is held.
+#[test]
+fn the_end_is_behind_every_acknowledged_append_even_inside_a_foreign_transaction() {
+    run(async {
+        let (topics, transport) = open("open_transaction").await;
+        let foreign = in_transaction(&topics).await;
+        let appended = append(&transport, 1).await;
+        assert_eq!(end(&transport).await, appended.next());
+        // Readers wait for the transaction; nothing is skipped meanwhile.
+        let (none, next) = read(&transport, Offset(0), 100).await;
+        assert_eq!((numbers(&none), next), (vec![], Offset(0)));
+        let aborted =
+            tokio::task::spawn_blocking(move || foreign.abort_transaction(Duration::from_secs(20)));
+        aborted.await.expect("no panic").expect("aborted");
+        let (entries, _) = read(&transport, Offset(0), 20_000).await;
+        assert_eq!(numbers(&entries), [1]);
+    });
+}
+
+#[test]
+fn offsets_without_an_entry_at_the_end_of_the_log_are_passed() {
+    run(async {
+        let (topics, transport) = open("gap").await;
+        let foreign = in_transaction(&topics).await;
+        let aborted =
+            tokio::task::spawn_blocking(move || foreign.abort_transaction(Duration::from_secs(20)));
+        aborted.await.expect("no panic").expect("aborted");
+        // What was undone, and the mark that says so.
+        let end = end(&transport).await;
+        assert_eq!(end, Offset(2));
+        for wait_ms in [0, 100] {
+            let (none, next) = read(&transport, Offset(0), wait_ms).await;
+            assert_eq!((numbers(&none), next), (vec![], end), "wait {wait_ms}");
+        }
+        assert_eq!(append(&transport, 1).await, end);
+        // From before the gap, and from behind it.
+        for from in [Offset(0), end] {
+            let (entries, next) = read(&transport, from, 20_000).await;
+            assert_eq!((numbers(&entries), next), (vec![1], end.next()));
+        }
     });
 }

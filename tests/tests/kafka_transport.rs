@@ -1,58 +1,24 @@
 //! The transport on a real Apache Kafka passes the suite.
 
+mod kafka_topics;
+
 use async_trait::async_trait;
 use flowkit_core::message::DecodeError;
 use flowkit_core::port::{Stream, Transport};
-use flowkit_tests::{TransportBackend, TransportCaps, TransportInstance, servers};
-use flowkit_transport_kafka::{KafkaSettings, KafkaTransport};
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
+use flowkit_tests::{TransportBackend, TransportCaps, TransportInstance};
+use flowkit_transport_kafka::KafkaTransport;
+use kafka_topics::Topics;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use std::sync::Arc;
 use std::time::Duration;
 
-const SHARDS: u32 = 3;
-const INBOXES: u32 = 16;
-
-/// Topics of its own; they go when the case is over.
-struct Fresh {
-    bootstrap: String,
-    prefix: String,
-}
+struct Fresh(Topics);
 
 impl Fresh {
     async fn open(&self) -> Arc<dyn Transport> {
-        let settings = KafkaSettings::new(&self.bootstrap)
-            .topic_prefix(&self.prefix)
-            .shards(SHARDS)
-            .inboxes(INBOXES);
+        let settings = self.0.settings().shards(3);
         let transport = KafkaTransport::connect(settings).await;
         Arc::new(transport.unwrap_or_else(|error| panic!("{error}")))
-    }
-
-    fn client(&self) -> rdkafka::ClientConfig {
-        let mut client = rdkafka::ClientConfig::new();
-        client.set("bootstrap.servers", &self.bootstrap);
-        client
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        let prefix = self.prefix.clone();
-        let admin: Result<AdminClient<DefaultClientContext>, _> = self.client().create();
-        // The case's runtime is ending: a short one of its own deletes the topics.
-        let deleted = std::thread::spawn(move || {
-            flowkit_tests::run(async {
-                if let Ok(admin) = admin {
-                    let topics = ["shards", "inboxes", "announcements"]
-                        .map(|topic| format!("{prefix}.{topic}.v1"));
-                    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-                    let _ = admin.delete_topics(&topics, &AdminOptions::new()).await;
-                }
-            });
-        });
-        let _ = deleted.join();
     }
 }
 
@@ -68,8 +34,8 @@ impl TransportBackend for Fresh {
             Stream::Inbox(inbox) => ("inboxes", inbox),
             Stream::Announcements => ("announcements", 0),
         };
-        let topic = format!("{}.{topic}.v1", self.prefix);
-        let producer: FutureProducer = self.client().create().expect("a producer");
+        let topic = self.0.name(topic);
+        let producer: FutureProducer = self.0.client().create().expect("a producer");
         let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(&topic)
             .partition(i32::try_from(partition).expect("few partitions"))
             .payload(b"no message");
@@ -79,10 +45,7 @@ impl TransportBackend for Fresh {
 }
 
 async fn open() -> TransportInstance {
-    let fresh = Fresh {
-        bootstrap: servers::kafka(),
-        prefix: servers::fresh_name("flowkit_transport"),
-    };
+    let fresh = Fresh(Topics::fresh("flowkit_transport"));
     let caps = TransportCaps {
         forgets: false,
         durable: true,

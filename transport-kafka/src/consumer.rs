@@ -1,23 +1,23 @@
-//! Reads: consumers that are assigned by hand, kept while a stream is followed.
+//! Reads: consumers that are kept while a stream is followed, and questions about the ends of logs.
 //!
 //! The port is stateless: a read names its offset. A consumer that stands at that offset is used
 //! again, so following a stream costs no seek; any other read gets a consumer of its own. A read that
 //! is dropped half way takes its consumer along, and with it everything that it had fetched.
 
 use flowkit_core::id::Offset;
-use flowkit_core::message::Envelope;
-use flowkit_core::port::{Entry, PortError, Stream};
-use futures_util::FutureExt;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, StreamConsumer};
+use flowkit_core::port::{Entry, ErrorKind, PortError, Stream};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, TopicPartitionList};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::error::of_read;
+use crate::error::{of_read, of_settings};
+use crate::log::Context;
+use crate::off_thread::OffThread;
+use crate::reader::{Fetched, Reader};
 use crate::transport::Place;
 use crate::{KafkaSettings, OpenError};
 
@@ -25,38 +25,30 @@ use crate::{KafkaSettings, OpenError};
 const IDLE_MAX: usize = 64;
 /// How long one is kept: a stream that is followed is read again within half a minute.
 const IDLE_TIME: Duration = Duration::from_secs(120);
-/// Pause after an error of the connection, which repeats itself in a tight sequence.
-const ERROR_PAUSE: Duration = Duration::from_millis(100);
+/// A message that was appended while nobody looked is fetched well within this.
+const ARRIVAL_TIME: Duration = Duration::from_secs(1);
+
+type Asker = OffThread<BaseConsumer<Context>>;
 
 /// Makes, keeps and asks consumers.
 pub(crate) struct Consumers {
     settings: KafkaSettings,
+    context: Context,
     idle: Mutex<VecDeque<Reader>>,
     /// Answers questions about the ends of logs; it reads nothing.
-    asker: Arc<BaseConsumer>,
+    asker: Arc<Asker>,
 }
 
-/// A consumer of one partition.
-struct Reader {
-    stream: Stream,
-    /// Offset of the next message that it gives.
-    position: Offset,
-    /// Since when nobody reads with it.
-    idle_since: Instant,
-    /// Taken when it is dropped.
-    consumer: Option<StreamConsumer>,
+/// A read that is asked for.
+pub(crate) struct Wanted {
+    pub(crate) stream: Stream,
+    pub(crate) place: Place,
+    pub(crate) from: Offset,
+    pub(crate) limit: usize,
+    pub(crate) wait: Duration,
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Some(consumer) = self.consumer.take() {
-            // Closing waits for the broker, for seconds if it is away.
-            std::thread::spawn(move || drop(consumer));
-        }
-    }
-}
-
-fn config(settings: &KafkaSettings) -> rdkafka::ClientConfig {
+fn config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = settings.client();
     // Assigned by hand; the client wants a name all the same. Nothing is ever committed under it.
     config.set("group.id", "flowkit-assigned-by-hand");
@@ -65,99 +57,163 @@ fn config(settings: &KafkaSettings) -> rdkafka::ClientConfig {
     config.set("auto.offset.reset", "error");
     config.set("isolation.level", "read_committed");
     config.set("allow.auto.create.topics", "false");
+    // Says that what lies before the end is no entry: marks of transactions, and what they undid.
+    config.set("enable.partition.eof", "true");
     config.set("fetch.min.bytes", "1");
     config.set("fetch.error.backoff.ms", "50");
-    config.set("queued.min.messages", "1000");
+    config.set("queued.min.messages", "10000");
     config.set("queued.max.messages.kbytes", "4096");
+    // How long a full queue is left alone. The default of a second limits a reader that catches up
+    // to a few thousand messages a second.
+    config.set("fetch.queue.backoff.ms", "5");
     config
 }
 
 impl Consumers {
-    pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, OpenError> {
-        let asker = config(settings).create();
-        let asker = asker.map_err(|error: KafkaError| OpenError::Settings(error.to_string()))?;
+    pub(crate) fn new(settings: &KafkaSettings, context: &Context) -> Result<Self, OpenError> {
+        let mut asking = config(settings);
+        // The end of everything that is acknowledged, even if an open transaction holds readers
+        // back: leases expire by it.
+        asking.set("isolation.level", "read_uncommitted");
+        let asker = asking.create_with_context(context.clone());
+        let asker = asker.map_err(|error: KafkaError| of_settings(settings, &error))?;
         Ok(Self {
             settings: settings.clone(),
+            context: context.clone(),
             idle: Mutex::default(),
-            asker: Arc::new(asker),
+            asker: Arc::new(OffThread::new(asker)),
         })
     }
 
-    pub(crate) fn asker(&self) -> &Arc<BaseConsumer> {
+    pub(crate) fn asker(&self) -> &Arc<Asker> {
         &self.asker
     }
 
     /// Start and end of a log, asked from its broker.
     pub(crate) async fn bounds(&self, place: &Place) -> Result<(Offset, Offset), PortError> {
         let (asker, timeout) = (self.asker.clone(), self.settings.broker_timeout);
-        let (topic, partition) = (place.topic.clone(), place.partition);
-        let asked =
-            tokio::task::spawn_blocking(move || asker.fetch_watermarks(&topic, partition, timeout));
-        let bounds = asked.await.map_err(|error| {
-            PortError::new(
-                flowkit_core::port::ErrorKind::Retry,
-                "bounds",
-                error.to_string(),
-            )
-        })?;
-        let (low, high) = bounds.map_err(|error| of_read("bounds", &error))?;
-        let offset = |value: i64| Offset(u64::try_from(value).unwrap_or(0));
-        Ok((offset(low), offset(high)))
+        watermarks(place.clone(), move |place| {
+            let answer = asker.fetch_watermarks(&place.topic, place.partition, timeout);
+            // Errors of the connection pile up in a queue that nobody else empties.
+            while asker.poll(Duration::ZERO).is_some() {}
+            answer
+        })
+        .await
     }
 
-    /// Entries from an offset on.
-    pub(crate) async fn read(
+    /// The bounds, if a read may begin at `from`.
+    async fn bounds_around(
         &self,
-        stream: Stream,
         place: &Place,
         from: Offset,
-        limit: u32,
-        wait_ms: u64,
-    ) -> Result<Vec<Entry>, PortError> {
-        let limit = limit.max(1) as usize;
-        let kept = self.take(stream, from);
-        let is_new = kept.is_none();
-        if is_new || wait_ms == 0 {
-            let (start, end) = self.bounds(place).await?;
-            if from < start || from > end {
-                let detail = format!("offset {from} is not in {start}..={end}");
-                let kind = flowkit_core::port::ErrorKind::Invalid;
-                return Err(PortError::new(kind, "read", detail));
+    ) -> Result<(Offset, Offset), PortError> {
+        let (start, end) = self.bounds(place).await?;
+        if from < start || from > end {
+            let detail = format!("offset {from} is not in {start}..={end}");
+            return Err(PortError::new(ErrorKind::Invalid, "read", detail));
+        }
+        Ok((start, end))
+    }
+
+    /// Entries from an offset on, and where to read on.
+    pub(crate) async fn read(&self, wanted: Wanted) -> Result<(Vec<Entry>, Offset), PortError> {
+        let Wanted { from, limit, .. } = wanted;
+        let kept = self.take(wanted.stream, from);
+        let mut end = None;
+        if kept.is_none() || wanted.wait.is_zero() {
+            end = Some(self.bounds_around(&wanted.place, from).await?.1);
+        }
+        let position = kept.as_ref().map_or(from, Reader::position);
+        let is_there = end.is_some_and(|end| position < end);
+        if wanted.wait.is_zero() && !is_there {
+            if let Some(reader) = kept {
+                self.keep(reader);
             }
-            if wait_ms == 0 && from == end {
-                if let Some(reader) = kept {
-                    self.keep(reader);
-                }
-                return Ok(Vec::new());
-            }
+            return Ok((Vec::new(), position));
         }
         let mut reader = match kept {
             Some(reader) => reader,
-            None => self.assign(stream, place, from)?,
+            None => {
+                let reader = self.reader(&wanted, from)?;
+                reader.assign()?;
+                reader
+            }
         };
         // What is there is waited for, however long the broker may take to hand it out.
-        let wait = match wait_ms {
-            0 => self.settings.broker_timeout,
-            ms => Duration::from_millis(ms),
+        let wait = match is_there {
+            true => wanted.wait.max(self.settings.broker_timeout),
+            false => wanted.wait,
         };
-        let entries = reader.fetch(limit, wait).await?;
-        if entries.is_empty() {
-            // A broker that is away gives nothing either: silence counts only if it answers.
-            self.bounds(place).await?;
+        let mut entries = Vec::new();
+        match reader.fetch(limit, wait, is_there).await? {
+            Fetched::Entries(found) => entries = found,
+            Fetched::Nothing | Fetched::End => {
+                // A broker that is away gives nothing either: silence counts only if it answers.
+                let (_, end) = self.bounds_around(&wanted.place, from).await?;
+                if reader.position() < end {
+                    entries = self.beyond_gap(&mut reader, &wanted).await?;
+                }
+            }
         }
+        let next = match entries.last() {
+            Some(entry) => entry.offset.next(),
+            None => reader.position(),
+        };
         self.keep(reader);
+        Ok((entries, next))
+    }
+
+    /// The log goes on, and yet the reader was given nothing: a message came at this moment, a
+    /// transaction is open, or what is there is no entry.
+    async fn beyond_gap(
+        &self,
+        reader: &mut Reader,
+        wanted: &Wanted,
+    ) -> Result<Vec<Entry>, PortError> {
+        if let Fetched::Entries(entries) = reader.fetch(wanted.limit, ARRIVAL_TIME, false).await? {
+            return Ok(entries);
+        }
+        let mut fresh = self.reader(wanted, reader.position())?;
+        // Asked before it fetches: where it then says that it is at the end, it has passed this.
+        let end = fresh.readable_end(self.settings.broker_timeout).await?;
+        if end <= reader.position() {
+            return Ok(Vec::new());
+        }
+        fresh.assign()?;
+        let fetched = fresh
+            .fetch(wanted.limit, self.settings.broker_timeout, true)
+            .await?;
+        let entries = match fetched {
+            Fetched::Entries(entries) => entries,
+            Fetched::End => {
+                fresh.pass_gap(wanted.from, end);
+                Vec::new()
+            }
+            Fetched::Nothing => {
+                let detail = "the broker does not hand out what it has";
+                return Err(PortError::new(ErrorKind::Retry, "read", detail));
+            }
+        };
+        *reader = fresh;
         Ok(entries)
+    }
+
+    fn reader(&self, wanted: &Wanted, from: Offset) -> Result<Reader, PortError> {
+        let config = config(&self.settings);
+        Reader::new(&config, &self.context, wanted.stream, &wanted.place, from)
     }
 
     /// An idle consumer that stands where the read begins.
     fn take(&self, stream: Stream, from: Offset) -> Option<Reader> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |reader: &Reader| reader.stream == stream && reader.position == from;
-        let at = idle.iter().position(fits)?;
+        let at = idle.iter().position(|reader| reader.fits(stream, from))?;
         idle.remove(at)
     }
 
     fn keep(&self, mut reader: Reader) {
+        if reader.is_spent() {
+            return;
+        }
         let now = Instant::now();
         reader.idle_since = now;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,77 +223,23 @@ impl Consumers {
         }
         idle.push_back(reader);
     }
-
-    fn assign(&self, stream: Stream, place: &Place, from: Offset) -> Result<Reader, PortError> {
-        let failed = |error: KafkaError| of_read("read", &error);
-        let consumer: StreamConsumer = config(&self.settings).create().map_err(failed)?;
-        let mut at = TopicPartitionList::new();
-        let offset = i64::try_from(from.0).unwrap_or(i64::MAX);
-        at.add_partition_offset(
-            &place.topic,
-            place.partition,
-            rdkafka::Offset::Offset(offset),
-        )
-        .map_err(failed)?;
-        let reader = Reader {
-            stream,
-            position: from,
-            idle_since: Instant::now(),
-            consumer: Some(consumer),
-        };
-        if let Some(consumer) = &reader.consumer {
-            consumer.assign(&at).map_err(failed)?;
-        }
-        Ok(reader)
-    }
 }
 
-impl Reader {
-    /// Waits for the first message, then takes what has arrived with it.
-    async fn fetch(&mut self, limit: usize, wait: Duration) -> Result<Vec<Entry>, PortError> {
-        let Some(consumer) = &self.consumer else {
-            return Ok(Vec::new());
-        };
-        let deadline = Instant::now() + wait;
-        let mut entries: Vec<Entry> = Vec::new();
-        while entries.len() < limit {
-            let received = if entries.is_empty() {
-                match tokio::time::timeout_at(deadline, consumer.recv()).await {
-                    Ok(received) => received,
-                    Err(_) => break,
-                }
-            } else {
-                match consumer.recv().now_or_never() {
-                    Some(received) => received,
-                    None => break,
-                }
-            };
-            match received {
-                // Fetched before a seek: not what was asked for.
-                Ok(message) if offset_of(&message) < self.position => {}
-                Ok(message) => {
-                    let offset = offset_of(&message);
-                    self.position = offset.next();
-                    let payload = message.payload().unwrap_or_default();
-                    let message = Envelope::decode(payload).map(Arc::new);
-                    entries.push(Entry { offset, message });
-                }
-                Err(_) if !entries.is_empty() => break,
-                Err(error) => {
-                    let error = of_read("read", &error);
-                    if error.kind == flowkit_core::port::ErrorKind::Invalid {
-                        return Err(error);
-                    }
-                    tracing::debug!("the broker cannot be read: {error}");
-                    let pause = Instant::now() + ERROR_PAUSE;
-                    tokio::time::sleep_until(pause.min(deadline)).await;
-                }
-            }
+/// Asks for the bounds of a log where it may block.
+pub(crate) async fn watermarks(
+    place: Place,
+    ask: impl FnOnce(&Place) -> Result<(i64, i64), KafkaError> + Send + 'static,
+) -> Result<(Offset, Offset), PortError> {
+    let asked = tokio::task::spawn_blocking(move || ask(&place)).await;
+    let asked =
+        asked.map_err(|error| PortError::new(ErrorKind::Retry, "bounds", error.to_string()))?;
+    let (low, high) = asked.map_err(|error| of_read("bounds", &error))?;
+    match (u64::try_from(low), u64::try_from(high)) {
+        (Ok(low), Ok(high)) => Ok((Offset(low), Offset(high))),
+        // Not an offset: the broker did not say. A low guess would end leases too early.
+        _ => {
+            let detail = format!("the broker answered {low}..{high}");
+            Err(PortError::new(ErrorKind::Retry, "bounds", detail))
         }
-        Ok(entries)
     }
-}
-
-fn offset_of(message: &BorrowedMessage<'_>) -> Offset {
-    Offset(u64::try_from(message.offset()).unwrap_or(0))
 }

@@ -15,7 +15,11 @@
 
 mod consumer;
 mod error;
+mod fit;
+mod log;
+mod off_thread;
 mod producer;
+mod reader;
 mod settings;
 mod topics;
 mod transport;

@@ -7,22 +7,38 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::of_append;
+use crate::error::{of_append, of_settings};
+use crate::log::Context;
+use crate::off_thread::OffThread;
+use crate::topics::OVERHEAD_BYTES;
 use crate::{KafkaSettings, OpenError};
+
+/// Messages that may be on their way at once; beyond it an append is refused for now.
+pub(crate) const QUEUE_MESSAGES_MAX: usize = 100_000;
+
+type Client = OffThread<FutureProducer<Context>>;
 
 /// The producer; replaced when it has failed for good.
 pub(crate) struct Producer {
     settings: KafkaSettings,
-    current: Mutex<FutureProducer>,
+    context: Context,
+    current: Mutex<Client>,
 }
 
 impl Producer {
-    pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, OpenError> {
-        let current = make(settings).map_err(|error| OpenError::Settings(error.to_string()))?;
+    pub(crate) fn new(settings: &KafkaSettings, context: &Context) -> Result<Self, OpenError> {
+        let current = make(settings, context).map_err(|error| of_settings(settings, &error))?;
         Ok(Self {
             settings: settings.clone(),
+            context: context.clone(),
             current: Mutex::new(current),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_failed(&self) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.client().fatal_error().is_some()
     }
 
     /// Hands a message to the client at once; the answer says where it stands.
@@ -33,17 +49,13 @@ impl Producer {
         payload: &[u8],
     ) -> Result<Sent, PortError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.client().fatal_error().is_some() {
+        if let Some((code, _)) = current.client().fatal_error() {
             // It never recovers. What it holds ends as unknown; what comes now is a new sequence.
-            match make(&self.settings) {
-                Ok(fresh) => {
-                    tracing::warn!("the Kafka producer has failed for good and is made anew");
-                    let old = std::mem::replace(&mut *current, fresh);
-                    // Dropping one waits for its threads.
-                    std::thread::spawn(move || drop(old));
-                }
-                Err(error) => return Err(of_append(&error, false)),
-            }
+            self.context.warn(&format!(
+                "the producer has failed for good ({code}) and is made anew"
+            ));
+            let made = make(&self.settings, &self.context);
+            *current = made.map_err(|error| of_append(&error, false))?;
         }
         let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(topic)
             .partition(partition)
@@ -80,7 +92,7 @@ impl Sent {
     }
 }
 
-fn make(settings: &KafkaSettings) -> Result<FutureProducer, KafkaError> {
+fn make(settings: &KafkaSettings, context: &Context) -> Result<Client, KafkaError> {
     let mut config = settings.client();
     // Order and no copies within this process; `acks=all` comes with it.
     config.set("enable.idempotence", "true");
@@ -89,9 +101,15 @@ fn make(settings: &KafkaSettings) -> Result<FutureProducer, KafkaError> {
     config.set("delivery.timeout.ms", "30000");
     config.set(
         "message.max.bytes",
-        (MESSAGE_BYTES_MAX + 64 * 1024).to_string(),
+        (MESSAGE_BYTES_MAX + OVERHEAD_BYTES).to_string(),
     );
-    config.set("queue.buffering.max.messages", "100000");
+    config.set(
+        "queue.buffering.max.messages",
+        QUEUE_MESSAGES_MAX.to_string(),
+    );
     config.set("queue.buffering.max.kbytes", "262144");
-    config.create()
+    // No compression: of small messages it costs more time than it saves.
+    config
+        .create_with_context(context.clone())
+        .map(OffThread::new)
 }

@@ -4,20 +4,15 @@ use async_trait::async_trait;
 use flowkit_core::port::{
     ErrorKind, PortError, Stream, Transport, TransportReply, TransportRequest,
 };
-use rdkafka::consumer::Consumer as _;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
-use crate::consumer::Consumers;
+use crate::consumer::{Consumers, Wanted};
+use crate::log::Context;
 use crate::producer::Producer;
-use crate::topics::{self, Topics};
+use crate::topics::{Opening, Topics};
 use crate::{KafkaSettings, OpenError};
-
-/// Time between two looks for topics that were just created.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A transport on Apache Kafka. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +22,7 @@ pub struct KafkaTransport {
 
 struct Inner {
     settings: KafkaSettings,
+    context: Context,
     topics: Topics,
     producer: Producer,
     consumers: Consumers,
@@ -54,78 +50,31 @@ impl KafkaTransport {
     /// # Errors
     /// [`OpenError`], each with its cure.
     pub async fn connect(settings: KafkaSettings) -> Result<Self, OpenError> {
-        let topics = Topics::new(&settings.topic_prefix);
-        let consumers = Consumers::new(&settings)?;
-        let producer = Producer::new(&settings)?;
-        let made = topics::ensure(&settings, &topics).await?;
-        await_topics(&settings, &topics, &consumers).await?;
-        if made {
-            await_leaders(&settings, &topics, &consumers).await;
-        }
+        settings.check_tls()?;
+        let transport = Self::unchecked(settings)?;
+        let inner = &transport.inner;
+        let opening = Opening {
+            settings: &inner.settings,
+            topics: &inner.topics,
+            consumers: &inner.consumers,
+            context: &inner.context,
+        };
+        opening.ensure().await?;
+        Ok(transport)
+    }
+
+    /// A transport that takes its topics as they are.
+    fn unchecked(settings: KafkaSettings) -> Result<Self, OpenError> {
+        let context = Context::new(&settings);
         Ok(Self {
             inner: Arc::new(Inner {
+                topics: Topics::new(&settings.topic_prefix),
+                producer: Producer::new(&settings, &context)?,
+                consumers: Consumers::new(&settings, &context)?,
+                context,
                 settings,
-                topics,
-                producer,
-                consumers,
             }),
         })
-    }
-}
-
-/// A topic that was just created is not known to every broker at once.
-async fn await_topics(
-    settings: &KafkaSettings,
-    topics: &Topics,
-    consumers: &Consumers,
-) -> Result<(), OpenError> {
-    let deadline = Instant::now() + settings.broker_timeout;
-    loop {
-        let (asker, timeout) = (consumers.asker().clone(), settings.broker_timeout);
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = asker.fetch_metadata(None, timeout)?;
-            let topics = metadata.topics().iter();
-            Ok::<_, rdkafka::error::KafkaError>(
-                topics
-                    .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
-                    .collect::<BTreeMap<_, _>>(),
-            )
-        });
-        let found = match asked.await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                return Err(OpenError::Unreachable {
-                    bootstrap: settings.bootstrap.clone(),
-                    reason: error.to_string(),
-                });
-            }
-            Err(error) => return Err(OpenError::Settings(error.to_string())),
-        };
-        let all = [&topics.shards, &topics.inboxes, &topics.announcements];
-        let missing = all
-            .iter()
-            .any(|topic| found.get(*topic).is_none_or(|n| *n == 0));
-        if !missing || Instant::now() >= deadline {
-            return topics::check_partitions(settings, topics, &found);
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
-/// A partition that was just created has its leader a moment later. What is not there in time is
-/// left to the calls, which are tried again.
-async fn await_leaders(settings: &KafkaSettings, topics: &Topics, consumers: &Consumers) {
-    let deadline = Instant::now() + settings.broker_timeout;
-    for (topic, partitions) in topics.with_partitions(settings) {
-        for partition in 0..partitions {
-            let place = Place {
-                topic: topic.to_owned(),
-                partition: i32::try_from(partition).unwrap_or(i32::MAX),
-            };
-            while consumers.bounds(&place).await.is_err() && Instant::now() < deadline {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-        }
     }
 }
 
@@ -171,11 +120,14 @@ impl Transport for KafkaTransport {
                 wait_ms,
             } => {
                 let place = inner.place(stream)?;
-                let entries = inner
-                    .consumers
-                    .read(stream, &place, from, limit, wait_ms)
-                    .await?;
-                let next = entries.last().map_or(from, |entry| entry.offset.next());
+                let wanted = Wanted {
+                    stream,
+                    place,
+                    from,
+                    limit: limit.max(1) as usize,
+                    wait: Duration::from_millis(wait_ms),
+                };
+                let (entries, next) = inner.consumers.read(wanted).await?;
                 Ok(TransportReply::Entries { entries, next })
             }
             TransportRequest::Bounds { stream } => {
@@ -188,3 +140,6 @@ impl Transport for KafkaTransport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
