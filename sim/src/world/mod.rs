@@ -11,7 +11,6 @@ mod observer;
 mod processes;
 mod servers;
 
-pub(crate) use handlers::{source_artifact, source_len, source_uid};
 
 use std::collections::BTreeMap;
 
@@ -28,7 +27,7 @@ use faults::Pending;
 use handlers::HandlerRun;
 use heap::{Due, Heap};
 use host::{Host, Kind};
-use observer::Observer;
+pub(crate) use observer::{CommitSeen, Observer};
 use servers::Parked;
 
 /// What a draw is for; part of its key.
