@@ -1,6 +1,7 @@
 //! One command per job of the FlowKit repository: `cargo xtask test`, `cargo xtask check`, …
 
 mod bench;
+mod chaos;
 mod check;
 mod licences;
 mod mutants;
@@ -39,6 +40,8 @@ enum Job {
     Mutants(mutants::Options),
     /// A real Apache Kafka and a real MongoDB for tests: up, down, status, kill or restart.
     Services(services::Options),
+    /// Faults on real processes over real servers, judged by the simulation's checkers.
+    Chaos(chaos::Options),
     /// Run the simulator (an optimised build).
     Sim(sim::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Job::Bench(options) => bench::run(&options),
         Job::Mutants(options) => mutants::run(&options),
         Job::Services(options) => services::run(&options),
+        Job::Chaos(options) => chaos::run(&options),
         Job::Sim(options) => sim::run(&options),
     };
     match outcome {
