@@ -13,6 +13,7 @@ mod recorder;
 mod round;
 mod servers;
 mod streams;
+mod tamper;
 mod timeline;
 mod worker;
 
@@ -65,6 +66,9 @@ struct RunOptions {
     /// Run this plan once instead.
     #[arg(long)]
     plan: Option<PathBuf>,
+    /// Keep what rounds without a failure leave, too.
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -97,7 +101,10 @@ fn read_plan(path: &Path) -> Result<Plan, String> {
 async fn run(options: RunOptions) -> Result<(), String> {
     let servers = Servers::of(options.xtask, options.services)?;
     let site = Site::new(servers, options.flowkit).await?;
-    let mut sum = Sum::default();
+    let mut sum = Sum {
+        keep: options.keep,
+        ..Sum::default()
+    };
     if let Some(path) = &options.plan {
         let plan = Arc::new(read_plan(path)?);
         sum.round(&site, &plan, &options.out).await?;
@@ -119,9 +126,11 @@ async fn run(options: RunOptions) -> Result<(), String> {
 /// All rounds together.
 #[derive(Debug, Default)]
 struct Sum {
+    keep: bool,
     rounds: u64,
     failed: Vec<u64>,
     faults: usize,
+    bends: usize,
     grants: u64,
     batches: u64,
     overlap_ms: u64,
@@ -144,6 +153,10 @@ impl Sum {
         };
         self.add(&report);
         println!("{}", line(plan, &report));
+        if report.holds() && self.keep {
+            println!("  plan, history, journals and logs: {}", folder.display());
+            return Ok(());
+        }
         if report.holds() {
             return fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()));
         }
@@ -162,6 +175,7 @@ impl Sum {
 
     fn add(&mut self, report: &Report) {
         self.faults += report.faults;
+        self.bends += report.bends;
         self.grants += report.count(Logical::Granted);
         self.batches += report.count(Logical::Accepted);
         let overlap_ms = report.judgement.overlap_us / 1_000;
@@ -172,14 +186,16 @@ impl Sum {
     fn verdict(&self) -> Result<(), String> {
         println!(
             "chaos: {} rounds, {} failed; {} faults made, {} grants, {} batches accepted; settled \
-             {} ms after healing at the latest; two handlers of one node overlapped {} ms at most",
+             {} ms after healing at the latest; two handlers of one node overlapped {} ms at most; \
+             {} bent histories were all found out",
             self.rounds,
             self.failed.len(),
             self.faults,
             self.grants,
             self.batches,
             self.slowest_ms,
-            self.overlap_ms
+            self.overlap_ms,
+            self.bends
         );
         if self.failed.is_empty() {
             return Ok(());

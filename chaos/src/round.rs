@@ -19,7 +19,7 @@ use crate::oplog::Oplog;
 use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::timeline::Timeline;
-use crate::{clients, streams, worker};
+use crate::{clients, streams, tamper, worker};
 
 const TICK: Duration = Duration::from_millis(5);
 /// How long servers may take to come back when faults heal, and processes to end.
@@ -40,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) misfits: Vec<String>,
     pub(crate) faults: usize,
     pub(crate) events: usize,
+    /// Ways in which the history was bent to see that the judge is awake.
+    pub(crate) bends: usize,
     /// From healing to the last answer; `None` if that never came.
     pub(crate) settled_ms: Option<u64>,
 }
@@ -107,16 +109,24 @@ impl Site {
         let sources = self.gather(plan, &deployment, &live.hosts, &oplog, &live.timeline).await?;
         let (history, mut misfits) = merge::history(sources, start_us);
         let tables = oplog.tables().await?;
-        let mut judge = Judge::new(plan);
-        let mut text = String::new();
         let events = history.len();
-        for (at_us, seen) in history {
-            let _ = writeln!(text, "{:>12.3} {seen:?}", at_us as f64 / 1_000.0);
-            judge.saw(at_us, seen);
-        }
-        fs::write(folder.join("history.txt"), text).map_err(failed)?;
+        fs::write(folder.join("history.txt"), shown(&history)).map_err(failed)?;
         let end_us = now_us().saturating_sub(start_us);
-        let judgement = judge.finish(end_us, lived.settled_ms.is_some(), &tables);
+        let judged = |history: tamper::History| {
+            let mut judge = Judge::new(plan);
+            for (at_us, seen) in history {
+                judge.saw(at_us, seen);
+            }
+            judge.finish(end_us, lived.settled_ms.is_some(), &tables)
+        };
+        let bent = tamper::bent(&history);
+        let bends = bent.len();
+        for (name, history) in bent {
+            if judged(history).broken.is_empty() {
+                misfits.push(format!("the judge is asleep: it passes {name}"));
+            }
+        }
+        let judgement = judged(history);
         if judgement.counts.get(&Logical::Committed).is_none() {
             misfits.push("nothing was ever committed".to_owned());
         }
@@ -126,6 +136,7 @@ impl Site {
             misfits,
             faults: lived.faults,
             events,
+            bends,
             settled_ms: lived.settled_ms,
         })
     }
@@ -184,6 +195,16 @@ impl Site {
             outside: timeline.take(),
         })
     }
+}
+
+/// The history as text.
+fn shown(history: &tamper::History) -> String {
+    let mut text = String::new();
+    for (at_us, seen) in history {
+        // Writing to text cannot fail.
+        let _ = writeln!(text, "{:>8}.{:03} {seen:?}", at_us / 1_000, at_us % 1_000);
+    }
+    text
 }
 
 struct Lived {

@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Run the plan of this file once: plans of the simulation, as far as real processes go.
     #[arg(long)]
     pub(crate) plan: Option<PathBuf>,
+    /// Keep plan, history, journals and logs of rounds without a failure, too.
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -46,6 +49,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
     command.args(["--minutes", &options.minutes.to_string()]);
     if let Some(plan) = &options.plan {
         command.arg("--plan").arg(plan);
+    }
+    if options.keep {
+        command.arg("--keep");
     }
     let outcome = step("chaos", &mut command);
     outcome.and(servers.down())

@@ -15,11 +15,13 @@ pub(super) fn plan(seed: u64) -> Plan {
     let stream = |concern: u64| Draw::stream(seed, 100 + concern);
     let world = world(&mut stream(1));
     let mut draw = stream(2);
-    let tasks = (0..draw.small(4, 8)).map(|n| task(&mut draw, n, &world));
+    let tasks = (0..draw.small(8, 14)).map(|n| task(&mut draw, n, &world));
     let mut tasks: Vec<_> = tasks.collect();
     for node in tasks.iter_mut().flat_map(|task| &mut task.graph.nodes) {
         // Only a supervisor that kills its process ends such a handler.
         node.script.blocks = false;
+        // Faults that are made at times meet only work that takes some.
+        node.script.batch_ms += *draw.pick(&[0, 30, 100, 100, 250, 500]);
     }
     let span = stream(3).between(8_000, 15_000);
     let mut plan = Plan {
@@ -34,9 +36,8 @@ pub(super) fn plan(seed: u64) -> Plan {
     actions(&mut stream(4), &mut plan, span);
     let mut draw = stream(6);
     for action in &mut plan.actions {
-        if !matches!(action.when, When::At { .. }) {
-            action.when = moment(&mut draw, span);
-        }
+        // Work comes in as long as things go wrong.
+        action.when = moment(&mut draw, span);
     }
     faults(&mut stream(5), &mut plan, span);
     plan
