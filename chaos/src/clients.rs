@@ -45,7 +45,10 @@ pub(crate) fn start(
     let mut running = JoinSet::new();
     for action in plan.actions.clone() {
         let When::At { ms } = action.when else {
-            return Err(format!("{:?} is not a time; real processes know no other", action.when));
+            return Err(format!(
+                "{:?} is not a time; real processes know no other",
+                action.when
+            ));
         };
         let shared = shared.clone();
         running.spawn(async move {
@@ -74,9 +77,12 @@ impl Shared {
                 }
                 Ok(())
             }
-            ActionKind::SubmitOther { task } => self.once_there(client, task, Ask::SubmitOther).await,
+            ActionKind::SubmitOther { task } => {
+                self.once_there(client, task, Ask::SubmitOther).await
+            }
             ActionKind::Cancel { task, grace_ms } => {
-                self.once_there(client, task, Ask::Cancel { grace_ms }).await
+                self.once_there(client, task, Ask::Cancel { grace_ms })
+                    .await
             }
         }
     }
@@ -84,7 +90,9 @@ impl Shared {
     /// Asks once the submission is acknowledged.
     async fn once_there(&self, client: u32, task: u32, ask: Ask) -> Result<(), String> {
         let answer = self.answers.get(&task);
-        let mut answer = answer.ok_or_else(|| format!("the plan has no task {task}"))?.subscribe();
+        let mut answer = answer
+            .ok_or_else(|| format!("the plan has no task {task}"))?
+            .subscribe();
         let there = answer.wait_for(Option::is_some).await;
         let there = there.map_err(|e| e.to_string())?.unwrap_or(false);
         if there {

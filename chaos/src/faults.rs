@@ -1,6 +1,8 @@
 //! The plan's faults, made on real processes, servers and connections.
 
-use flowkit_sim::plan::{Fault, Lost, Plan, Server, When};
+use flowkit_sim::plan::{Fault, Leaving, Lost, Plan, Server, When};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::hosts::Host;
@@ -42,6 +44,10 @@ pub(crate) struct Faults<'a> {
     lasting: Vec<(Instant, usize)>,
     doing: Vec<Doing>,
     pub(crate) made: usize,
+    /// Faults that met something, by name.
+    met: BTreeMap<&'static str, u64>,
+    /// What the proxies had done when the run began.
+    before: [u64; 4],
 }
 
 /// When a fault is due, in milliseconds; or why it cannot be made.
@@ -64,7 +70,9 @@ pub(crate) fn due_ms(fault: &Fault) -> Result<u64, String> {
     };
     match when {
         When::At { ms } => Ok(*ms),
-        other => Err(format!("{other:?} is not a time; real processes know no other")),
+        other => Err(format!(
+            "{other:?} is not a time; real processes know no other"
+        )),
     }
 }
 
@@ -91,11 +99,32 @@ impl<'a> Faults<'a> {
             lasting: Vec::new(),
             doing: Vec::new(),
             made: 0,
+            met: BTreeMap::new(),
+            before: done(proxies),
         })
     }
 
+    /// What faults met, by name.
+    pub(crate) fn met(&self) -> BTreeMap<&'static str, u64> {
+        let names = [
+            "pieces lost",
+            "pieces held",
+            "pieces slowed",
+            "connections cut",
+        ];
+        let mut met = self.met.clone();
+        for ((name, after), before) in names.iter().zip(done(self.proxies)).zip(self.before) {
+            met.insert(name, after - before);
+        }
+        met
+    }
+
     /// Makes what is due and ends what has lasted.
-    pub(crate) fn tend(&mut self, hosts: &mut Vec<Host>, timeline: &Timeline) -> Result<(), String> {
+    pub(crate) fn tend(
+        &mut self,
+        hosts: &mut Vec<Host>,
+        timeline: &Timeline,
+    ) -> Result<(), String> {
         let now = Instant::now();
         let lasted = self.lasting.len();
         self.lasting.retain(|(until, _)| *until > now);
@@ -113,35 +142,36 @@ impl<'a> Faults<'a> {
         Ok(())
     }
 
-    fn make(&mut self, index: usize, hosts: &mut Vec<Host>, timeline: &Timeline) -> Result<(), String> {
+    fn make(
+        &mut self,
+        index: usize,
+        hosts: &mut Vec<Host>,
+        timeline: &Timeline,
+    ) -> Result<(), String> {
         let ms = Duration::from_millis;
         let fault = &self.plan.faults[index];
         let host_of = |hosts: &mut Vec<Host>, host: u32| {
             let index = host as usize;
             (index < hosts.len()).then_some(index)
         };
-        match *fault {
+        let (name, met) = match *fault {
             Fault::Crash { host, down_ms, .. } => {
-                if let Some(host) = host_of(hosts, host) {
-                    hosts[host].crash(timeline, ms(down_ms));
-                }
+                let met = host_of(hosts, host).map(|h| hosts[h].crash(timeline, ms(down_ms)));
+                ("kill -9", met)
             }
             Fault::Stall { host, for_ms, .. } => {
-                if let Some(host) = host_of(hosts, host) {
-                    hosts[host].stall(timeline, ms(for_ms));
-                }
+                let met = host_of(hosts, host).map(|h| hosts[h].stall(timeline, ms(for_ms)));
+                ("frozen", met)
             }
             Fault::Shutdown { host, down_ms, .. } => {
-                if let Some(host) = host_of(hosts, host) {
-                    hosts[host].shutdown(ms(down_ms));
-                }
+                let met = host_of(hosts, host).map(|h| hosts[h].shutdown(ms(down_ms)));
+                ("stopped", met)
             }
             Fault::Gone { host, .. } => {
-                if let Some(host) = host_of(hosts, host) {
-                    hosts[host].gone(timeline);
-                }
+                let met = host_of(hosts, host).map(|h| hosts[h].gone(timeline));
+                ("gone for good", met)
             }
-            Fault::Twin { host, .. } => self.twin(host, hosts),
+            Fault::Twin { host, .. } => ("twin", Some(self.twin(host, hosts))),
             Fault::Partition {
                 host, for_ms, from, ..
             } => {
@@ -153,10 +183,13 @@ impl<'a> Faults<'a> {
                     self.lasting.push((Instant::now() + ms(for_ms), index));
                     self.set_gates();
                 }
+                // What it met is counted by the proxies.
+                ("partition", None)
             }
             Fault::Slow { for_ms, .. } => {
                 self.lasting.push((Instant::now() + ms(for_ms), index));
                 self.set_gates();
+                ("slow server", None)
             }
             Fault::Away {
                 server,
@@ -164,8 +197,16 @@ impl<'a> Faults<'a> {
                 how,
                 ..
             } => {
-                // One thing at a time is done to a server.
                 self.doing.push(self.servers.away(server, how, for_ms));
+                let name = match (server, how) {
+                    (Server::Store, Leaving::Frozen) => "MongoDB frozen",
+                    (Server::Store, Leaving::Stopped) => "MongoDB stopped",
+                    (Server::Store, Leaving::Killed) => "MongoDB kill -9",
+                    (Server::Broker, Leaving::Frozen) => "Kafka frozen",
+                    (Server::Broker, Leaving::Stopped) => "Kafka stopped",
+                    (Server::Broker, Leaving::Killed) => "Kafka kill -9",
+                };
+                (name, Some(true))
             }
             Fault::Poison { shard, .. } => {
                 let (kafka, name) = (self.servers.kafka.clone(), self.name.to_owned());
@@ -174,31 +215,37 @@ impl<'a> Faults<'a> {
                 let task = task.map_or("none", |task| &task.id).to_owned();
                 let poison = move || streams::poison(&kafka, &name, shard, &task);
                 self.doing.push(std::thread::spawn(poison));
+                ("poison", Some(true))
             }
             Fault::WallStep { .. }
             | Fault::StoreClock { .. }
             | Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. } => return due_ms(fault).map(|_| ()),
+        };
+        if met == Some(true) {
+            *self.met.entry(name).or_default() += 1;
         }
         Ok(())
     }
 
     /// Another process under the id of a worker that runs.
-    fn twin(&self, of: u32, hosts: &mut Vec<Host>) {
+    fn twin(&self, of: u32, hosts: &mut Vec<Host>) -> bool {
         let Some(worker) = hosts
             .get(of as usize)
             .filter(|host| host.is_running())
             .and_then(Host::worker_index)
         else {
-            return;
+            return false;
         };
         let index = hosts.len();
-        if let Some(proxies) = self.proxies.get(index) {
-            let number = u32::try_from(index).unwrap_or(u32::MAX);
-            let (kafka, mongo) = addresses(proxies);
-            hosts.push(Host::worker(number, worker, kafka, mongo));
-        }
+        let Some(proxies) = self.proxies.get(index) else {
+            return false;
+        };
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let (kafka, mongo) = addresses(proxies);
+        hosts.push(Host::worker(number, worker, kafka, mongo));
+        true
     }
 
     /// Sets every gate as the partitions of now want it.
@@ -259,6 +306,19 @@ impl<'a> Faults<'a> {
         }
         Ok(true)
     }
+}
+
+/// What all proxies have done so far: pieces lost, held and slowed, connections cut.
+fn done(proxies: &[Proxies]) -> [u64; 4] {
+    let mut sum = [0; 4];
+    for proxy in proxies.iter().flat_map(|host| [&host.kafka, &host.mongo]) {
+        let done = proxy.done();
+        let counters = [&done.lost, &done.held, &done.slowed, &done.cut];
+        for (sum, counter) in sum.iter_mut().zip(counters) {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+    }
+    sum
 }
 
 /// What a host's process is told.

@@ -80,7 +80,12 @@ impl Scripted {
     }
 
     /// Works for a time, or until it is told to end, if it listens.
-    async fn work(&self, cx: &RunContext, node: &NodePlan, time: Duration) -> Result<(), HandlerError> {
+    async fn work(
+        &self,
+        cx: &RunContext,
+        node: &NodePlan,
+        time: Duration,
+    ) -> Result<(), HandlerError> {
         if node.script.ignores_cancel {
             tokio::time::sleep(time).await;
             return Ok(());
@@ -135,9 +140,8 @@ impl Scripted {
         node: &NodePlan,
         batch: &Batch<Value>,
     ) -> Result<BatchResult<Value>, HandlerError> {
-        let uid = flowkit_core::id::BatchUid::new(&batch.uid).map_err(|e| {
-            HandlerError::permanent("bad_uid", format_args!("{}: {e}", batch.uid))
-        })?;
+        let uid = flowkit_core::id::BatchUid::new(&batch.uid)
+            .map_err(|e| HandlerError::permanent("bad_uid", format_args!("{}: {e}", batch.uid)))?;
         let step = Step::Process {
             uid: uid.clone(),
             checkpoint: batch.checkpoint.clone(),
@@ -217,9 +221,8 @@ impl Handler for Scripted {
         let first = script::resumes_at(checkpoint.as_ref());
         let last = script::source_len(&node, cx.info().epoch.0);
         let says_last = node.script.says_last;
-        let batch = move |index: u32| {
-            Batch::new(script::source_uid(&node, index), json!({ "i": index }))
-        };
+        let batch =
+            move |index: u32| Batch::new(script::source_uid(&node, index), json!({ "i": index }));
         if says_last {
             return Ok(BatchStream::iter((first..last).map(batch)));
         }

@@ -103,7 +103,9 @@ impl Host {
             generation,
             ..self.place()
         });
-        places.map(|place| (place, journal(folder, place))).collect()
+        places
+            .map(|place| (place, journal(folder, place)))
+            .collect()
     }
 
     fn saw(&self, timeline: &Timeline, at_us: u64, what: Life) {
@@ -111,11 +113,20 @@ impl Host {
         timeline.note_at(at_us, Seen::Process { place, what });
     }
 
-    fn start(&mut self, deployment: &Deployment, plan: &Plan, timeline: &Timeline) -> Result<(), String> {
+    fn start(
+        &mut self,
+        deployment: &Deployment,
+        plan: &Plan,
+        timeline: &Timeline,
+    ) -> Result<(), String> {
         self.started += 1;
         let log = deployment.folder.join(format!("host-{}.log", self.index));
         let failed = |e: std::io::Error| format!("{}: {e}", log.display());
-        let file = File::options().create(true).append(true).open(&log).map_err(failed)?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(failed)?;
         let errors = file.try_clone().map_err(failed)?;
         let mut command = match self.kind {
             Kind::Coordinator => self.coordinator_command(deployment, plan),
@@ -135,7 +146,12 @@ impl Host {
         let mut command = Command::new(&deployment.flowkit);
         command.arg("coordinator");
         command.args(["--kafka", &self.kafka, "--mongo", &self.mongo]);
-        command.args(["--database", &deployment.name, "--topic-prefix", &deployment.name]);
+        command.args([
+            "--database",
+            &deployment.name,
+            "--topic-prefix",
+            &deployment.name,
+        ]);
         for (key, ms) in [
             ("FLOWKIT_LEASE_TTL_SEC", world.lease_ttl_ms),
             ("FLOWKIT_SHARD_LEASE_TTL_SEC", world.shard_lease_ttl_ms),
@@ -152,23 +168,29 @@ impl Host {
         command.args(["worker", "--worker", &worker.to_string()]);
         command.args(["--kafka", &self.kafka, "--mongo", &self.mongo]);
         command.args(["--name", &deployment.name]);
-        command.arg("--plan").arg(deployment.folder.join("plan.json"));
-        command.arg("--journal").arg(journal(&deployment.folder, self.place()));
+        command
+            .arg("--plan")
+            .arg(deployment.folder.join("plan.json"));
+        command
+            .arg("--journal")
+            .arg(journal(&deployment.folder, self.place()));
         Ok(command)
     }
 
     /// `kill -9`, and up again later.
-    pub(crate) fn crash(&mut self, timeline: &Timeline, down: Duration) {
-        if self.kill(timeline) {
+    pub(crate) fn crash(&mut self, timeline: &Timeline, down: Duration) -> bool {
+        let killed = self.kill(timeline);
+        if killed {
             self.start_at = Some(Instant::now() + down);
         }
+        killed
     }
 
     /// `kill -9`, for good.
-    pub(crate) fn gone(&mut self, timeline: &Timeline) {
-        self.kill(timeline);
+    pub(crate) fn gone(&mut self, timeline: &Timeline) -> bool {
         self.start_at = None;
         self.retired = true;
+        self.kill(timeline)
     }
 
     fn kill(&mut self, timeline: &Timeline) -> bool {
@@ -184,16 +206,17 @@ impl Host {
     }
 
     /// SIGSTOP; SIGCONT later.
-    pub(crate) fn stall(&mut self, timeline: &Timeline, time: Duration) {
+    pub(crate) fn stall(&mut self, timeline: &Timeline, time: Duration) -> bool {
         let until = Instant::now() + time;
         if self.child.is_none() || self.stalled_until.is_some_and(|other| other >= until) {
-            return;
+            return false;
         }
         let at_us = now_us();
         self.signal("-STOP");
         if self.stalled_until.replace(until).is_none() {
             self.saw(timeline, at_us, Life::Stalled);
         }
+        true
     }
 
     fn resume(&mut self, timeline: &Timeline) {
@@ -204,11 +227,13 @@ impl Host {
     }
 
     /// SIGTERM, and up again later.
-    pub(crate) fn shutdown(&mut self, down: Duration) {
-        if self.child.is_some() && self.stopping.is_none() {
+    pub(crate) fn shutdown(&mut self, down: Duration) -> bool {
+        let stops = self.child.is_some() && self.stopping.is_none();
+        if stops {
             self.signal("-TERM");
             self.stopping = Some((Instant::now() + STOP_PATIENCE, down));
         }
+        stops
     }
 
     fn signal(&self, which: &str) {
@@ -310,7 +335,10 @@ pub(crate) fn log_ends(folder: &Path) -> String {
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "log")) {
+    for path in paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+    {
         let log = fs::read(path).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();

@@ -19,6 +19,7 @@ mod worker;
 
 use clap::{Args, Parser, Subcommand};
 use flowkit_sim::plan::{Logical, Plan};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -130,6 +131,7 @@ struct Sum {
     rounds: u64,
     failed: Vec<u64>,
     faults: usize,
+    met: BTreeMap<&'static str, u64>,
     bends: usize,
     grants: u64,
     batches: u64,
@@ -169,12 +171,18 @@ impl Sum {
             println!("  the sources do not fit together: {misfit}");
         }
         println!("  plan, history, journals and logs: {}", folder.display());
-        println!("  again: cargo xtask chaos --seed {} --minutes 0", plan.seed);
+        println!(
+            "  again: cargo xtask chaos --seed {} --minutes 0",
+            plan.seed
+        );
         Ok(())
     }
 
     fn add(&mut self, report: &Report) {
         self.faults += report.faults;
+        for (name, times) in &report.met {
+            *self.met.entry(name).or_default() += times;
+        }
         self.bends += report.bends;
         self.grants += report.count(Logical::Granted);
         self.batches += report.count(Logical::Accepted);
@@ -184,6 +192,14 @@ impl Sum {
     }
 
     fn verdict(&self) -> Result<(), String> {
+        let met = self
+            .met
+            .iter()
+            .map(|(name, times)| format!("{name} {times}"));
+        println!(
+            "faults that met something: {}",
+            met.collect::<Vec<_>>().join(", ")
+        );
         println!(
             "chaos: {} rounds, {} failed; {} faults made, {} grants, {} batches accepted; settled \
              {} ms after healing at the latest; two handlers of one node overlapped {} ms at most; \

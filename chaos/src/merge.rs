@@ -64,6 +64,9 @@ pub(crate) fn history(sources: Sources, start_us: u64) -> (Vec<(u64, Seen)>, Vec
     (history.collect(), merged.misfits)
 }
 
+/// A node's token, and the number of writes after which it stood.
+type Held = (usize, Option<Token>);
+
 #[derive(Debug, Default)]
 struct Merged {
     items: Vec<Item>,
@@ -72,8 +75,8 @@ struct Merged {
     appended: BTreeMap<ShardId, Vec<(Offset, u64)>>,
     /// When each write happened.
     written_at: Vec<u64>,
-    /// Tokens of each node, each with the number of writes after which it stood.
-    tokens: BTreeMap<(TaskId, NodeId), Vec<(usize, Option<Token>)>>,
+    /// Tokens of each node, in order.
+    tokens: BTreeMap<(TaskId, NodeId), Vec<Held>>,
 }
 
 impl Merged {
@@ -97,7 +100,10 @@ impl Merged {
                 };
                 let offset = *offset;
                 if let Stream::Shard(shard) = stream {
-                    self.appended.entry(*shard).or_default().push((offset, last));
+                    self.appended
+                        .entry(*shard)
+                        .or_default()
+                        .push((offset, last));
                 }
                 self.add(last, 0, offset.0, seen);
             }
@@ -267,5 +273,133 @@ impl Merged {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowkit_core::id::Incarnation;
+    use flowkit_core::message::{Body, Envelope, Sender, SenderRole};
+
+    const SHARD: ShardId = ShardId(0);
+
+    fn message(offset: u64, at: u64) -> (u64, Seen) {
+        let sender = Sender {
+            role: SenderRole::Worker,
+            id: Arc::from("w"),
+            incarnation: Incarnation(1),
+        };
+        let envelope = Arc::new(Envelope::new(sender, 0, Body::SlotFree));
+        let appended = Seen::Appended {
+            stream: Stream::Shard(SHARD),
+            offset: Offset(offset),
+            envelope,
+        };
+        (at, appended)
+    }
+
+    fn commit(at_ms: u64, seq: u64, next: u64) -> Written {
+        let what = Write::Commit {
+            shard: SHARD,
+            epoch: 1,
+            seq,
+            next: Offset(next),
+            records: Vec::new(),
+        };
+        Written { at_ms, what }
+    }
+
+    fn names(history: &[(u64, Seen)]) -> Vec<String> {
+        let name = |seen: &Seen| match seen {
+            Seen::Appended { offset, .. } => format!("message {offset}"),
+            Seen::Committed { seq, .. } => format!("commit {seq}"),
+            Seen::GrantsRead { .. } => "read".to_owned(),
+            other => format!("{other:?}"),
+        };
+        history.iter().map(|(_, seen)| name(seen)).collect()
+    }
+
+    fn sources(streams: Vec<Vec<(u64, Seen)>>, writes: Vec<Written>, lines: Vec<Line>) -> Sources {
+        let told = Told {
+            place: Place {
+                host: 2,
+                generation: 0,
+                machine: 0,
+            },
+            worker: WorkerId::new("w").expect("id"),
+            lines,
+        };
+        Sources {
+            streams,
+            writes,
+            journals: vec![told],
+            outside: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_commit_comes_after_the_messages_that_it_folds_whatever_its_coarse_clock_says() {
+        let streams = vec![vec![
+            message(0, 10_000),
+            message(1, 19_000),
+            message(2, 30_000),
+        ]];
+        // By their own times both commits would come first.
+        let writes = vec![commit(5, 1, 2), commit(4, 2, 2)];
+        let (history, misfits) = history(sources(streams, writes, Vec::new()), 0);
+        let expected = [
+            "message 0",
+            "message 1",
+            "commit 1",
+            "commit 2",
+            "message 2",
+        ];
+        assert_eq!(names(&history), expected);
+        assert!(misfits.is_empty(), "{misfits:?}");
+    }
+
+    #[test]
+    fn a_read_of_grants_that_never_stood_so_does_not_fit() {
+        let node = (TaskId::new("t").expect("id"), NodeId::new("n").expect("id"));
+        let read = |tokens| Line {
+            at_us: 2_000,
+            what: Entry::Grants {
+                asked_us: 1_000,
+                nodes: vec![node.clone()],
+                tokens,
+            },
+        };
+        let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![read(vec![None])]), 0);
+        assert_eq!((names(&seen), misfits.len()), (vec!["read".to_owned()], 0));
+        let never = read(vec![Some(Token(3))]);
+        let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![never]), 0);
+        assert_eq!((seen.len(), misfits.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_worker_that_no_process_registered_does_not_fit() {
+        let what = Write::Registered {
+            worker: WorkerId::new("w").expect("id"),
+            incarnation: Incarnation(1),
+            nonce: 7,
+        };
+        let written = || {
+            vec![Written {
+                at_ms: 1,
+                what: what.clone(),
+            }]
+        };
+        let line = Line {
+            at_us: 1,
+            what: Entry::Registering {
+                worker: WorkerId::new("w").expect("id"),
+                nonce: 7,
+            },
+        };
+        let (seen, misfits) = history(sources(Vec::new(), written(), vec![line]), 0);
+        assert_eq!((seen.len(), misfits.len()), (1, 0));
+        let (seen, misfits) = history(sources(Vec::new(), written(), Vec::new()), 0);
+        assert_eq!((seen.len(), misfits.len()), (0, 1));
     }
 }

@@ -51,7 +51,11 @@ impl Oplog {
     pub(crate) async fn open(mongo: &str, database: &str) -> Result<Self, String> {
         let client = Client::with_uri_str(mongo).await.map_err(failed)?;
         let log = client.database("local").collection::<Document>("oplog.rs");
-        let newest = log.find_one(doc! {}).sort(doc! { "$natural": -1 }).await.map_err(failed)?;
+        let newest = log
+            .find_one(doc! {})
+            .sort(doc! { "$natural": -1 })
+            .await
+            .map_err(failed)?;
         let newest = newest.ok_or("MongoDB's log is empty: is it a replica set?")?;
         let from = newest.get_timestamp("ts").map_err(|e| e.to_string())?;
         Ok(Self {
@@ -63,8 +67,14 @@ impl Oplog {
 
     /// Everything written since, in order.
     pub(crate) async fn writes(&self) -> Result<Vec<Written>, String> {
-        let log = self.client.database("local").collection::<Document>("oplog.rs");
-        let mut entries = log.find(doc! { "ts": { "$gt": self.from } }).await.map_err(failed)?;
+        let log = self
+            .client
+            .database("local")
+            .collection::<Document>("oplog.rs");
+        let mut entries = log
+            .find(doc! { "ts": { "$gt": self.from } })
+            .await
+            .map_err(failed)?;
         let mut reader = Reader {
             prefix: format!("{}.", self.database),
             shards: BTreeMap::new(),
@@ -80,7 +90,10 @@ impl Oplog {
     pub(crate) async fn tables(&self) -> Result<Tables, String> {
         let mut records = Vec::new();
         for collection in ["tasks", "nodes", "artifacts"] {
-            let all = self.client.database(&self.database).collection::<Document>(collection);
+            let all = self
+                .client
+                .database(&self.database)
+                .collection::<Document>(collection);
             let mut all = all.find(doc! {}).await.map_err(failed)?;
             while let Some(document) = all.try_next().await.map_err(failed)? {
                 let body = document.get_str("body").map_err(|e| e.to_string())?;
@@ -92,7 +105,11 @@ impl Oplog {
 
     /// Drops the database.
     pub(crate) async fn drop(&self) -> Result<(), String> {
-        self.client.database(&self.database).drop().await.map_err(failed)
+        self.client
+            .database(&self.database)
+            .drop()
+            .await
+            .map_err(failed)
     }
 }
 
@@ -155,12 +172,15 @@ struct Reader {
 
 impl Reader {
     fn entry(&mut self, entry: &Document) -> Result<(), String> {
-        let at_ms = entry.get_datetime("wall").map_or(0, |wall| wall.timestamp_millis());
+        let at_ms = entry
+            .get_datetime("wall")
+            .map_or(0, |wall| wall.timestamp_millis());
         let at_ms = u64::try_from(at_ms).unwrap_or(0);
-        let operations: Vec<&Document> = match entry.get_document("o").map(|o| o.get_array("applyOps")) {
-            Ok(Ok(operations)) => operations.iter().filter_map(Bson::as_document).collect(),
-            _ => vec![entry],
-        };
+        let operations: Vec<&Document> =
+            match entry.get_document("o").map(|o| o.get_array("applyOps")) {
+                Ok(Ok(operations)) => operations.iter().filter_map(Bson::as_document).collect(),
+                _ => vec![entry],
+            };
         let mut records = Vec::new();
         let mut committed = None;
         let mut ours = false;
@@ -186,7 +206,11 @@ impl Reader {
                 _ => {}
             }
         }
-        if ours && entry.get_document("o").is_ok_and(|o| o.contains_key("partialTxn")) {
+        if ours
+            && entry
+                .get_document("o")
+                .is_ok_and(|o| o.contains_key("partialTxn"))
+        {
             return Err("a transaction is spread over several entries of the log".to_owned());
         }
         if let Some((shard, record)) = committed {
@@ -199,7 +223,9 @@ impl Reader {
             };
             self.written.push(Written { at_ms, what });
         } else if !records.is_empty() {
-            return Err(format!("records were written without their shard's record: {records:?}"));
+            return Err(format!(
+                "records were written without their shard's record: {records:?}"
+            ));
         }
         Ok(())
     }
@@ -210,10 +236,17 @@ impl Reader {
         operation: &Document,
         fields: &BTreeMap<String, Bson>,
     ) -> Result<Option<(ShardId, Shard)>, String> {
-        let id = id_of(operation).and_then(Bson::as_i64).ok_or("a shard without a number")?;
+        let id = id_of(operation)
+            .and_then(Bson::as_i64)
+            .ok_or("a shard without a number")?;
         let id = u32::try_from(id).map_err(|e| e.to_string())?;
         let shard = self.shards.entry(id).or_default();
-        let number = |name: &str| fields.get(name).and_then(Bson::as_i64).map(i64::cast_unsigned);
+        let number = |name: &str| {
+            fields
+                .get(name)
+                .and_then(Bson::as_i64)
+                .map(i64::cast_unsigned)
+        };
         shard.epoch = number("epoch").unwrap_or(shard.epoch);
         shard.next = number("next").unwrap_or(shard.next);
         // A takeover writes no number, the first one a 0.
@@ -230,8 +263,15 @@ impl Reader {
         operation: &Document,
         fields: &BTreeMap<String, Bson>,
     ) -> Result<(), String> {
-        let number = |name: &str| fields.get(name).and_then(Bson::as_i64).map(i64::cast_unsigned);
-        let id = id_of(operation).and_then(Bson::as_str).ok_or("a worker without an id")?;
+        let number = |name: &str| {
+            fields
+                .get(name)
+                .and_then(Bson::as_i64)
+                .map(i64::cast_unsigned)
+        };
+        let id = id_of(operation)
+            .and_then(Bson::as_str)
+            .ok_or("a worker without an id")?;
         if let (Some(incarnation), Some(nonce)) = (number("incarnation"), number("nonce")) {
             let what = Write::Registered {
                 worker: WorkerId::new(id).map_err(|e| e.to_string())?,

@@ -1,6 +1,7 @@
 //! A TCP proxy between one process and one server, with a gate in each direction.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -30,11 +31,25 @@ pub(crate) struct Gate {
     pub(crate) cuts: u64,
 }
 
+/// What a proxy did to connections, so that nobody believes in a fault that met nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// Pieces that vanished.
+    pub(crate) lost: AtomicU64,
+    /// Pieces that came late, since they were held.
+    pub(crate) held: AtomicU64,
+    /// Pieces that took longer.
+    pub(crate) slowed: AtomicU64,
+    /// Connections that were cut.
+    pub(crate) cut: AtomicU64,
+}
+
 /// A proxy that runs; it ends with its runtime.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     gate: watch::Sender<Gate>,
     port: u16,
+    done: Arc<Done>,
 }
 
 impl Proxy {
@@ -43,21 +58,27 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
         let (gate, seen) = watch::channel(Gate::default());
+        let done = Arc::new(Done::default());
+        let count = done.clone();
         tokio::spawn(async move {
             // Fails for one connection at most (it was gone at once, or no number was left for it).
             loop {
                 if let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(pass(client, to, seen.clone()));
+                    tokio::spawn(pass(client, to, seen.clone(), count.clone()));
                 } else {
                     tokio::task::yield_now().await;
                 }
             }
         });
-        Ok(Self { gate, port })
+        Ok(Self { gate, port, done })
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn done(&self) -> &Done {
+        &self.done
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Gate)) {
@@ -66,15 +87,17 @@ impl Proxy {
 }
 
 /// One connection, until either side ends it or it is cut.
-async fn pass(client: TcpStream, to: u16, gate: watch::Receiver<Gate>) {
+async fn pass(client: TcpStream, to: u16, gate: watch::Receiver<Gate>, done: Arc<Done>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
         return; // dropped: the client sees a closed connection
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let requests = pump(from_client, to_server, gate.clone(), |gate| gate.requests);
-    let replies = pump(from_server, to_client, gate, |gate| gate.replies);
+    let requests = pump(from_client, to_server, gate.clone(), &done, |gate| {
+        gate.requests
+    });
+    let replies = pump(from_server, to_client, gate, &done, |gate| gate.replies);
     tokio::select! {
         () = requests => {}
         () = replies => {}
@@ -85,6 +108,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut gate: watch::Receiver<Gate>,
+    done: &Done,
     way: impl Fn(&Gate) -> Way,
 ) {
     let began = *gate.borrow_and_update();
@@ -95,6 +119,9 @@ async fn pump(
             read = from.read(&mut buffer) => read,
             changed = gate.changed() => {
                 let now = *gate.borrow_and_update();
+                if now.cuts != began.cuts {
+                    add(&done.cut);
+                }
                 // A stream with a hole in it is of no use any more.
                 if changed.is_err() || now.cuts != began.cuts || (torn && way(&now) != Way::Lost) {
                     return;
@@ -106,28 +133,40 @@ async fn pump(
         let slow_ms = gate.borrow().slow_ms;
         if slow_ms > 0 {
             tokio::time::sleep(Duration::from_millis(up_to(slow_ms))).await;
+            add(&done.slowed);
         }
+        let mut held = false;
         let passed = loop {
             let now = *gate.borrow_and_update();
             if now.cuts != began.cuts {
+                add(&done.cut);
                 return;
             }
             match way(&now) {
                 Way::Open => break !torn,
                 Way::Lost => break false,
                 Way::Held => {
+                    held = true;
                     if gate.changed().await.is_err() {
                         return;
                     }
                 }
             }
         };
+        if held {
+            add(&done.held);
+        }
         if !passed {
             torn = true;
+            add(&done.lost);
         } else if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Spread evenly up to a limit; nothing rests on it being random.
@@ -196,7 +235,9 @@ mod tests {
         assert!(early.is_err(), "{early:?}");
         proxy.set(|gate| gate.requests = Way::Open);
         assert!(matches!(client.read(&mut byte).await, Ok(0) | Err(_)));
-        let mut next = TcpStream::connect(("127.0.0.1", proxy.port())).await.expect("connected");
+        let mut next = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .expect("connected");
         assert_eq!(said(&mut next, b"3").await.expect("echo"), b"3");
     }
 

@@ -6,8 +6,8 @@ use flowkit_core::message::{Body, CancelReason};
 use flowkit_core::port::{
     PortError, Store, StoreReply, StoreRequest, Transport, TransportReply, TransportRequest,
 };
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::journal::{Entry, Journal, RunKey, now_us};
 
@@ -66,7 +66,9 @@ impl<T: Transport> Transport for Recorded<T> {
         let reply = self.port.call(request).await;
         if let Ok(TransportReply::Entries { entries, .. }) = &reply {
             let own = Some(Incarnation(self.incarnation.load(Ordering::Relaxed)));
-            let messages = entries.iter().filter_map(|entry| entry.message.as_ref().ok());
+            let messages = entries
+                .iter()
+                .filter_map(|entry| entry.message.as_ref().ok());
             for message in messages {
                 let to_me = message.to.as_deref() == Some(self.worker.as_str())
                     && message.to_incarnation == own;

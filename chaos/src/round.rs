@@ -4,6 +4,7 @@ use flowkit_core::id::{ShardId, WorkerId};
 use flowkit_core::port::Stream;
 use flowkit_sim::judge::{Judge, Judgement, Seen};
 use flowkit_sim::plan::{Logical, Plan};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) judgement: Judgement,
     pub(crate) misfits: Vec<String>,
     pub(crate) faults: usize,
+    /// What they met, by name.
+    pub(crate) met: BTreeMap<&'static str, u64>,
     pub(crate) events: usize,
     /// Ways in which the history was bent to see that the judge is awake.
     pub(crate) bends: usize,
@@ -106,7 +109,9 @@ impl Site {
         let lived = live.live(library).await;
         live.end().await?;
         let lived = lived?;
-        let sources = self.gather(plan, &deployment, &live.hosts, &oplog, &live.timeline).await?;
+        let sources = self
+            .gather(plan, &deployment, &live.hosts, &oplog, &live.timeline)
+            .await?;
         let (history, mut misfits) = merge::history(sources, start_us);
         let tables = oplog.tables().await?;
         let events = history.len();
@@ -127,7 +132,7 @@ impl Site {
             }
         }
         let judgement = judged(history);
-        if judgement.counts.get(&Logical::Committed).is_none() {
+        if !judgement.counts.contains_key(&Logical::Committed) {
             misfits.push("nothing was ever committed".to_owned());
         }
         oplog.drop().await?;
@@ -135,6 +140,7 @@ impl Site {
             judgement,
             misfits,
             faults: lived.faults,
+            met: lived.met,
             events,
             bends,
             settled_ms: lived.settled_ms,
@@ -146,7 +152,9 @@ impl Site {
         let wanted = coordinators as usize + workers;
         if self.proxies.len() < wanted {
             let there = self.proxies.len();
-            return Err(format!("the plan has {wanted} processes; there are proxies for {there}"));
+            return Err(format!(
+                "the plan has {wanted} processes; there are proxies for {there}"
+            ));
         }
         let hosts = (0..).zip(&self.proxies).take(wanted);
         let hosts = hosts.map(|(index, proxies)| {
@@ -171,9 +179,14 @@ impl Site {
         let inboxes = (0..plan.world.inboxes).map(Stream::Inbox);
         let all: Vec<Stream> = shards.chain(inboxes).collect();
         let (kafka, name) = (self.servers.kafka.clone(), deployment.name.clone());
-        let read = move || all.iter().map(|stream| streams::read(&kafka, &name, *stream)).collect();
-        let streams: Result<Vec<_>, String> =
-            tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
+        let read = move || {
+            all.iter()
+                .map(|stream| streams::read(&kafka, &name, *stream))
+                .collect()
+        };
+        let streams: Result<Vec<_>, String> = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|e| e.to_string())?;
         let mut journals = Vec::new();
         for host in hosts {
             let Some(worker) = host.worker_index() else {
@@ -209,6 +222,7 @@ fn shown(history: &tamper::History) -> String {
 
 struct Lived {
     faults: usize,
+    met: BTreeMap<&'static str, u64>,
     settled_ms: Option<u64>,
 }
 
@@ -240,6 +254,7 @@ impl Live<'_> {
             }
             self.tick(&mut asking).await?;
         }
+        let met = faults.met();
         for host in &mut self.hosts {
             host.heal(&self.timeline);
         }
@@ -253,6 +268,7 @@ impl Live<'_> {
         let settled_ms = u64::try_from(healed.elapsed().as_millis()).ok();
         Ok(Lived {
             faults: made,
+            met,
             settled_ms: settled_ms.filter(|_| settled),
         })
     }

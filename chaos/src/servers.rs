@@ -30,7 +30,8 @@ impl Servers {
             let file = folder.join(name).join("port");
             let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
             let text = text.trim();
-            text.parse::<u16>().map_err(|e| format!("{}: {text}: {e}", file.display()))
+            text.parse::<u16>()
+                .map_err(|e| format!("{}: {text}: {e}", file.display()))
         };
         Ok(Self {
             kafka: format!("127.0.0.1:{}", port("kafka")?),
@@ -42,7 +43,10 @@ impl Servers {
 
     /// MongoDB itself.
     pub(crate) fn mongo(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/?directConnection=true", self.mongo_port)
+        format!(
+            "mongodb://127.0.0.1:{}/?directConnection=true",
+            self.mongo_port
+        )
     }
 
     /// Kafka's further listeners: where each is, and the port that its clients are told.

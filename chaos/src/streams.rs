@@ -1,7 +1,9 @@
 //! What stands in Kafka's topics: every message, where and since when.
 
 use flowkit_core::id::{BatchUid, DedupId, Incarnation, NodeId, Offset, ShardId, TaskId, Token};
-use flowkit_core::message::{BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone};
+use flowkit_core::message::{
+    BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
+};
 use flowkit_core::port::Stream;
 use flowkit_sim::judge::Seen;
 use rdkafka::config::ClientConfig;
@@ -34,10 +36,14 @@ pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Vec<(u64, 
         .create()
         .map_err(failed)?;
     let (topic, partition) = place(name, stream);
-    let (low, high) = consumer.fetch_watermarks(&topic, partition, PATIENCE).map_err(failed)?;
+    let (low, high) = consumer
+        .fetch_watermarks(&topic, partition, PATIENCE)
+        .map_err(failed)?;
     let mut assigned = TopicPartitionList::new();
     let begin = Position::Offset(low);
-    assigned.add_partition_offset(&topic, partition, begin).map_err(failed)?;
+    assigned
+        .add_partition_offset(&topic, partition, begin)
+        .map_err(failed)?;
     consumer.assign(&assigned).map_err(failed)?;
     let (mut seen, mut next, began) = (Vec::new(), low, Instant::now());
     while next < high {
@@ -93,7 +99,11 @@ pub(crate) fn poison(kafka: &str, name: &str, shard: u32, task: &str) -> Result<
             cursor: None,
         }),
     ];
-    let mut entries = vec![b"not a message".to_vec(), Vec::new(), b"{\"v\":99}".to_vec()];
+    let mut entries = vec![
+        b"not a message".to_vec(),
+        Vec::new(),
+        b"{\"v\":99}".to_vec(),
+    ];
     for (nonce, body) in (1..).zip(bodies) {
         let mut envelope = Envelope::new(sender.clone(), 0, body);
         envelope.task_id = TaskId::new(task).ok();
@@ -104,7 +114,9 @@ pub(crate) fn poison(kafka: &str, name: &str, shard: u32, task: &str) -> Result<
         entries.push(envelope.encode().map_err(|e| e.to_string())?);
     }
     for entry in &entries {
-        let record = BaseRecord::<(), [u8]>::to(&topic).partition(partition).payload(entry);
+        let record = BaseRecord::<(), [u8]>::to(&topic)
+            .partition(partition)
+            .payload(entry);
         producer.send(record).map_err(|(e, _)| failed(e))?;
     }
     producer.flush(PATIENCE).map_err(failed)

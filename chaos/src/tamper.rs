@@ -7,10 +7,13 @@ use flowkit_sim::judge::{Seen, Step};
 /// A history, by time.
 pub(crate) type History = Vec<(u64, Seen)>;
 
+/// Bends a history, if there is something in it to bend.
+type Bend = fn(&mut History) -> Option<()>;
+
 /// How the history was bent, and what came of it. A run in which nothing of the kind happened
 /// cannot be bent that way.
 pub(crate) fn bent(history: &History) -> Vec<(&'static str, History)> {
-    let ways: [(&'static str, fn(&mut History) -> Option<()>); 5] = [
+    let ways: [(&'static str, Bend); 5] = [
         ("a batch accepted twice", accepted_twice),
         ("a token that began twice", began_twice),
         ("a commit that was lost", commit_lost),

@@ -3,7 +3,9 @@
 use clap::Args;
 use flowkit_core::id::WorkerId;
 use flowkit_core::port::Store;
-use flowkit_runtime::{Engine, EngineSettings, Worker, WorkerError, WorkerSettings, shutdown_signal};
+use flowkit_runtime::{
+    Engine, EngineSettings, Worker, WorkerError, WorkerSettings, shutdown_signal,
+};
 use flowkit_sim::plan::Plan;
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_transport_kafka::{KafkaSettings, KafkaTransport};
@@ -106,11 +108,8 @@ async fn build(options: &Options) -> Result<Worker, String> {
         journal: journal.clone(),
         incarnation,
     };
-    let engine = Engine::with_settings(
-        Arc::new(store),
-        Arc::new(transport),
-        engine_settings(&plan),
-    );
+    let engine =
+        Engine::with_settings(Arc::new(store), Arc::new(transport), engine_settings(&plan));
     let worker_id = plan.world.workers[options.worker].id.clone();
     let handler = Arc::new(Scripted {
         plan: Arc::new(plan),

@@ -13,8 +13,8 @@ use flowkit_core::port::{Record, Stream};
 use flowkit_memory::Tables;
 
 use crate::checkers::Finish;
-pub use crate::history::{Ask, Life, Place, Run, Step};
 use crate::history::What;
+pub use crate::history::{Ask, Life, Place, Run, Step};
 use crate::ledger::Fact;
 use crate::plan::{Logical, Plan};
 use crate::world::{CommitSeen, Observer};

@@ -5,9 +5,9 @@
 //! data; checkers judge its history by the promises of the README. [`judge`] takes the history of
 //! real processes to the same checkers.
 
+pub mod judge;
 #[cfg(feature = "planted-bugs")]
 pub mod mutants;
-pub mod judge;
 pub mod plan;
 pub mod script;
 pub mod tier0;

@@ -29,6 +29,16 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
 }
 
+/// Runs fresh seeds for a time.
+pub(crate) fn run_for(minutes: f64) -> Outcome {
+    run(&Options {
+        minutes,
+        seed: None,
+        plan: None,
+        keep: false,
+    })
+}
+
 pub(crate) fn run(options: &Options) -> Outcome {
     let build = ["build", "-p", "flowkit", "--features", "fleet"];
     step("the command with its adapters", cargo().args(build))?;

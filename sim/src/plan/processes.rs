@@ -1,7 +1,7 @@
 //! Plans for real processes over real servers: two coordinators and four workers, with faults that
 //! can be made from outside.
 
-use super::swarm::{Draw, actions, how_many};
+use super::swarm::{Draw, actions};
 use super::workload::task;
 use super::{Fault, Leaving, Lost, Plan, Rates, Server, When, WorkerPlan, World};
 
@@ -84,10 +84,19 @@ fn moment(draw: &mut Draw, span: u64) -> When {
     }
 }
 
+/// How many faults of one family a plan has: a run takes half a minute, so mostly some.
+fn some(draw: &mut Draw) -> u32 {
+    match draw.small(0, 9) {
+        0..=2 => 0,
+        3..=7 => draw.small(1, 2),
+        _ => draw.small(3, 5),
+    }
+}
+
 fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
     let hosts = COORDINATORS + WORKERS;
     let lease = plan.world.lease_ttl_ms;
-    for _ in 0..how_many(draw) {
+    for _ in 0..some(draw) {
         plan.faults.push(Fault::Crash {
             host: draw.small(0, hosts - 1),
             when: moment(draw, span),
@@ -95,14 +104,14 @@ fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
             new_id: false,
         });
     }
-    for _ in 0..how_many(draw) {
+    for _ in 0..some(draw) {
         plan.faults.push(Fault::Stall {
             host: draw.small(0, hosts - 1),
             when: moment(draw, span),
             for_ms: draw.wide(50, 3 * lease),
         });
     }
-    for _ in 0..how_many(draw).min(2) {
+    for _ in 0..some(draw).min(2) {
         plan.faults.push(Fault::Shutdown {
             host: draw.small(0, hosts - 1),
             when: moment(draw, span),
@@ -110,7 +119,7 @@ fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
             down_ms: draw.wide(0, 3_000),
         });
     }
-    for _ in 0..how_many(draw) {
+    for _ in 0..some(draw) {
         let host = draw.small(0, hosts - 1);
         let when = moment(draw, span);
         // Every third one cuts connections, and no more.

@@ -6,8 +6,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::workload::task;
 use super::{
-    Action, ActionKind, Clock, Fault, Leaving, Logical, Lost, Plan, Rates, Server, TroubleKind, When,
-    WorkerPlan, World,
+    Action, ActionKind, Clock, Fault, Leaving, Logical, Lost, Plan, Rates, Server, TroubleKind,
+    When, WorkerPlan, World,
 };
 
 /// Draws for one concern; concerns do not disturb each other.
@@ -231,7 +231,7 @@ pub(super) fn actions(draw: &mut Draw, plan: &mut Plan, span: u64) {
 }
 
 /// How many faults of one family a plan has: none, a few, or a hail.
-pub(super) fn how_many(draw: &mut Draw) -> u32 {
+fn how_many(draw: &mut Draw) -> u32 {
     match draw.small(0, 9) {
         0..=4 => 0,
         5..=7 => draw.small(1, 2),

@@ -11,7 +11,6 @@ mod observer;
 mod processes;
 mod servers;
 
-
 use std::collections::BTreeMap;
 
 use flowkit_core::coordinator;

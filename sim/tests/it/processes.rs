@@ -26,7 +26,15 @@ fn every_kind_of_fault_that_can_be_made_from_outside_is_drawn() {
     kinds.sort();
     kinds.dedup();
     let all = [
-        "Away", "Crash", "Gone", "Partition", "Poison", "Shutdown", "Slow", "Stall", "Twin",
+        "Away",
+        "Crash",
+        "Gone",
+        "Partition",
+        "Poison",
+        "Shutdown",
+        "Slow",
+        "Stall",
+        "Twin",
     ];
     assert_eq!(kinds, all);
 }

@@ -164,12 +164,7 @@ impl Set {
         Self::new(&downloads, folder, false, listeners)
     }
 
-    fn new(
-        downloads: &Path,
-        folder: PathBuf,
-        variables: bool,
-        listeners: u16,
-    ) -> Outcome<Self> {
+    fn new(downloads: &Path, folder: PathBuf, variables: bool, listeners: u16) -> Outcome<Self> {
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let services: [Box<dyn Service>; 2] = [
             Box::new(kafka::Kafka::new(downloads, &folder, listeners)),
