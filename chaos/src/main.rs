@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Part::Worker(options) => return worker::run(&options),
         Part::Run(options) => tokio::runtime::Runtime::new()
             .map_err(|e| e.to_string())
-            .and_then(|runtime| runtime.block_on(run(options))),
+            .and_then(|runtime| runtime.block_on(unless_interrupted(run(options)))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +85,15 @@ fn main() -> ExitCode {
             eprintln!("error: {why}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Ctrl-C ends the run, and with it every process of it, frozen ones too.
+async fn unless_interrupted(run: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::select! {
+        outcome = run => outcome,
+        _ = tokio::signal::ctrl_c() => Err("interrupted; the servers stay up: `cargo xtask services \
+            down --folder target/chaos/services` stops them".to_owned()),
     }
 }
 
@@ -183,6 +192,8 @@ impl Sum {
         for (name, times) in &report.met {
             *self.met.entry(name).or_default() += times;
         }
+        let takeovers = report.count(Logical::Takeover);
+        *self.met.entry("takeovers").or_default() += takeovers;
         self.bends += report.bends;
         self.grants += report.count(Logical::Granted);
         self.batches += report.count(Logical::Accepted);

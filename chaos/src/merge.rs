@@ -139,6 +139,7 @@ impl Merged {
                         records,
                     }
                 }
+                Write::EpochRaised { shard, epoch } => Seen::EpochRaised { shard, epoch },
                 Write::Registered {
                     worker,
                     incarnation,

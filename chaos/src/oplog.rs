@@ -27,6 +27,10 @@ pub(crate) enum Write {
         next: Offset,
         records: Vec<Record>,
     },
+    EpochRaised {
+        shard: ShardId,
+        epoch: u64,
+    },
     Registered {
         worker: WorkerId,
         incarnation: Incarnation,
@@ -201,7 +205,7 @@ impl Reader {
                         records.push(record(collection, body)?);
                     }
                 }
-                "shards" => committed = self.shard(operation, &fields)?.or(committed),
+                "shards" => committed = self.shard(at_ms, operation, &fields)?.or(committed),
                 "workers" => self.registered(at_ms, operation, &fields)?,
                 _ => {}
             }
@@ -233,6 +237,7 @@ impl Reader {
     /// The shard's record, if this was a commit.
     fn shard(
         &mut self,
+        at_ms: u64,
         operation: &Document,
         fields: &BTreeMap<String, Bson>,
     ) -> Result<Option<(ShardId, Shard)>, String> {
@@ -251,6 +256,11 @@ impl Reader {
         shard.next = number("next").unwrap_or(shard.next);
         // A takeover writes no number, the first one a 0.
         let Some(seq @ 1..) = number("commit_seq") else {
+            let what = Write::EpochRaised {
+                shard: ShardId(id),
+                epoch: shard.epoch,
+            };
+            self.written.push(Written { at_ms, what });
             return Ok(None);
         };
         shard.seq = seq;

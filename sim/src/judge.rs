@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flowkit_core::id::{Incarnation, NodeId, Offset, TaskId, Token, WorkerId};
+use flowkit_core::id::{Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId};
 use flowkit_core::message::{Envelope, Reply};
 use flowkit_core::port::{Record, Stream};
 use flowkit_memory::Tables;
@@ -41,6 +41,13 @@ pub enum Seen {
         next: Offset,
         /// What it wrote.
         records: Vec<Record>,
+    },
+    /// A shard was taken over.
+    EpochRaised {
+        /// The shard.
+        shard: ShardId,
+        /// Its new epoch.
+        epoch: u64,
     },
     /// A worker's record was written.
     Registered {
@@ -174,6 +181,11 @@ impl<'p> Judge<'p> {
                 self.observer.committed(at_us, commit, false);
                 return;
             }
+            Seen::EpochRaised { shard, epoch } => What::EpochRaised {
+                host: 0,
+                shard,
+                epoch,
+            },
             Seen::Registered {
                 place,
                 worker,
