@@ -1,10 +1,10 @@
-//! The property test finds stores that are wrong in one thing each, and nothing in a right one.
+//! The comparison finds stores that are wrong in one thing each, and nothing in a right one.
 
 use async_trait::async_trait;
 use flowkit_core::id::{NodeId, TaskId};
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use flowkit_memory::{MemoryStore, StoreModel, monotonic_clock};
-use flowkit_tests::store::random::find_difference;
+use flowkit_tests::fidelity::{Budget, store};
 use flowkit_tests::{StoreBackend, StoreCaps, StoreInstance};
 use std::sync::Arc;
 
@@ -110,7 +110,13 @@ async fn open(wrong: Wrong, model: StoreModel) -> StoreInstance {
 }
 
 fn is_found(wrong: Wrong, model: fn() -> StoreModel) -> bool {
-    find_difference(256, async || open(wrong, model()).await).is_some()
+    let budget = Budget {
+        operations: 8_000,
+        seed: 0,
+        at_once: 2,
+    };
+    let shape = store::Shape::IN_PROCESS;
+    store::compare(budget, shape, async || open(wrong, model()).await).is_err()
 }
 
 #[test]
