@@ -5,6 +5,7 @@ mod kafka_topics;
 mod mongo_instance;
 
 use flowkit_tests::fidelity::{Budget, conclude, store, transport};
+use std::time::Duration;
 
 /// Sequences under way at once. A server's time goes into waiting for its disk.
 const AT_ONCE: usize = 6;
@@ -21,6 +22,6 @@ fn the_model_of_the_broker_is_true_to_kafka() {
     let budget = Budget::of_environment(AT_ONCE);
     let (shards, inboxes) = transport::DEPLOYMENT;
     let open = async || kafka_instance::open(shards, inboxes).await;
-    let outcome = transport::compare(budget, open);
+    let outcome = transport::compare(budget, Duration::from_secs(20), open);
     conclude("Kafka", budget, &outcome);
 }

@@ -11,6 +11,7 @@ use flowkit_tests::fidelity::{Budget, Compared, Difference, transport};
 use flowkit_tests::{TransportBackend, TransportCaps, TransportInstance};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What is wrong with a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +129,9 @@ fn compare(wrong: Wrong, forgets: bool) -> Result<Compared, Difference> {
         operations: 3_000,
         seed: 0,
         at_once: 2,
+        shrink_ms: 1_000,
     };
-    transport::compare(budget, async || {
+    transport::compare(budget, Duration::from_millis(300), async || {
         let (shards, inboxes) = transport::DEPLOYMENT;
         let mut model = BrokerModel::of_deployment(shards, inboxes);
         model.keep_forgotten(!forgets);

@@ -21,15 +21,14 @@ use steps::{Foreign, INBOXES, Message, SHARDS, STREAMS, Step};
 
 /// Most steps of a sequence: opening a broker's topics costs as much as a hundred requests.
 const STEPS_MAX: usize = 200;
-/// A wait that no step sees the end of.
-const LONG_MS: u64 = 30_000;
 /// How long a read that is to be dropped is let wait.
 const DROP_AFTER: Duration = Duration::from_millis(2);
 
 /// Shards and inboxes that an instance must have: no more, no fewer.
 pub const DEPLOYMENT: (u32, u32) = (SHARDS, INBOXES);
 
-/// Runs sequences on the model of the broker and on the transport, each on fresh streams.
+/// Runs sequences on the model of the broker and on the transport, each on fresh streams. A message
+/// that a read waits for must come within `patience`.
 ///
 /// # Errors
 /// The first difference, as short as it could be made.
@@ -38,16 +37,19 @@ pub const DEPLOYMENT: (u32, u32) = (SHARDS, INBOXES);
 /// If the instance cannot be used at all.
 pub fn compare(
     budget: Budget,
+    patience: Duration,
     open: impl AsyncFn() -> TransportInstance + Sync,
 ) -> Result<Compared, Difference> {
     explore(budget, || vec(steps::step(), 1..STEPS_MAX), |steps| {
-        crate::run(async { Pair::new(open().await).run(steps).await })
+        crate::run(async { Pair::new(open().await, patience).run(steps).await })
     })
 }
 
 struct Pair {
     transport: TransportInstance,
     model: BrokerModel,
+    /// A wait that no step sees the end of.
+    patience_ms: u64,
     /// Where the last read of a stream ended.
     next: BTreeMap<Stream, Offset>,
     /// Answers compared.
@@ -57,12 +59,13 @@ struct Pair {
 type Outcomes = Vec<(TransportRequest, Result<TransportReply, PortError>)>;
 
 impl Pair {
-    fn new(transport: TransportInstance) -> Self {
+    fn new(transport: TransportInstance, patience: Duration) -> Self {
         let mut model = BrokerModel::of_deployment(SHARDS, INBOXES);
         model.keep_forgotten(!transport.caps.forgets);
         Self {
             transport,
             model,
+            patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
             next: BTreeMap::new(),
             compared: 0,
         }
@@ -255,7 +258,7 @@ impl Pair {
             stream,
             from: end,
             limit: 9,
-            wait_ms: if matches!(message, Message::Above(_)) { 5 } else { LONG_MS },
+            wait_ms: if matches!(message, Message::Above(_)) { 5 } else { self.patience_ms },
         };
         let waiting = tokio::spawn(async move { transport.call(wait).await });
         // Sometimes it waits already when the message comes.
@@ -276,7 +279,7 @@ impl Pair {
             stream,
             from: end,
             limit: 9,
-            wait_ms: LONG_MS,
+            wait_ms: self.patience_ms,
         };
         self.compared += 1;
         match tokio::time::timeout(DROP_AFTER, self.transport.call(read)).await {
