@@ -135,7 +135,10 @@ async fn set_up(database: &Database) -> Result<(), OpenError> {
             index("uid", doc! { "node": 1, "uid": 1 }, true),
         ),
     ] {
-        let name = model.options.as_ref().and_then(|options| options.name.clone());
+        let name = model
+            .options
+            .as_ref()
+            .and_then(|options| options.name.clone());
         let made = database
             .collection::<Document>(collection)
             .create_index(model)
@@ -168,6 +171,24 @@ fn set_up_failed(database: &str, error: &mongodb::error::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_without_rights_is_told_apart_from_other_refusals() {
+        let answer = |code: i32| {
+            let command = doc! { "code": code, "codeName": "Some", "errmsg": "not authorized" };
+            let command =
+                mongodb::bson::deserialize_from_document(command).expect("a server's answer");
+            set_up_failed("jobs", &Driver::Command(command).into())
+        };
+        let error = answer(13);
+        assert!(matches!(error, OpenError::Unauthorized { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("readWrite") && text.contains("jobs"),
+            "{text}"
+        );
+        assert!(matches!(answer(85), OpenError::SetUp(_)));
+    }
 
     #[test]
     fn a_standalone_and_an_old_server_are_refused_with_the_cure() {

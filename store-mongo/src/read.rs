@@ -392,7 +392,13 @@ impl Mongo {
 }
 
 fn staged_key(record: &ArtifactRecord) -> String {
-    let ArtifactRecord { task_id, node_id, batch_uid, token, .. } = record;
+    let ArtifactRecord {
+        task_id,
+        node_id,
+        batch_uid,
+        token,
+        ..
+    } = record;
     keys::staged(task_id, node_id, batch_uid, *token)
 }
 

@@ -50,7 +50,11 @@ impl Planted {
     }
 
     async fn bounds(&self, stream: Stream) -> Result<(Offset, Offset), PortError> {
-        match self.broker.call(TransportRequest::Bounds { stream }).await? {
+        match self
+            .broker
+            .call(TransportRequest::Bounds { stream })
+            .await?
+        {
             TransportReply::Bounds { start, end } => Ok((start, end)),
             other => panic!("not bounds: {other:?}"),
         }
@@ -68,7 +72,13 @@ impl Transport for Planted {
             (TransportRequest::Append { .. }, Wrong::Doubles) if self.is_fifth() => {
                 self.broker.call(request.clone()).await?;
             }
-            (TransportRequest::Append { stream: Stream::Inbox(inbox), .. }, Wrong::Mixes) => {
+            (
+                TransportRequest::Append {
+                    stream: Stream::Inbox(inbox),
+                    ..
+                },
+                Wrong::Mixes,
+            ) => {
                 *inbox ^= 1;
             }
             (TransportRequest::Append { envelope, .. }, Wrong::Rewrites) => {
@@ -77,7 +87,12 @@ impl Transport for Planted {
             (TransportRequest::Read { stream, from, .. }, Wrong::HidesAnotherLog) => {
                 *from = (*from).min(self.bounds(*stream).await?.1);
             }
-            (TransportRequest::Read { from, wait_ms: 0, .. }, Wrong::IsLate) => {
+            (
+                TransportRequest::Read {
+                    from, wait_ms: 0, ..
+                },
+                Wrong::IsLate,
+            ) => {
                 let (entries, next) = (vec![], *from);
                 return Ok(TransportReply::Entries { entries, next });
             }

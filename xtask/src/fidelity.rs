@@ -41,7 +41,10 @@ fn compare(options: &Options, addresses: &Addresses) -> Outcome<String> {
     let mut child = cargo()
         .args(TEST)
         .envs(addresses.iter().cloned())
-        .env("FLOWKIT_FIDELITY_OPERATIONS", options.operations.to_string())
+        .env(
+            "FLOWKIT_FIDELITY_OPERATIONS",
+            options.operations.to_string(),
+        )
         .env("FLOWKIT_FIDELITY_SEED", &seed)
         .stdout(Stdio::piped())
         .spawn()
@@ -75,10 +78,12 @@ fn compared(line: &str) -> Option<(String, String)> {
 fn summary(mut parts: Vec<(String, String)>, seed: &str) -> Outcome<String> {
     parts.sort();
     match &parts[..] {
-        [(kafka, appended), (mongo, stored)] if kafka == "Kafka" && mongo == "MongoDB" => Ok(format!(
-            "fidelity: {stored} operations compared on MongoDB, {appended} on Kafka (seed {seed}): \
+        [(kafka, appended), (mongo, stored)] if kafka == "Kafka" && mongo == "MongoDB" => {
+            Ok(format!(
+                "fidelity: {stored} operations compared on MongoDB, {appended} on Kafka (seed {seed}): \
              no difference"
-        )),
+            ))
+        }
         other => Err(format!("not both servers were compared, but {other:?}")),
     }
 }

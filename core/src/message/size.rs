@@ -64,7 +64,11 @@ fn start(start: &TaskStart) -> usize {
         + adapter.map_or(0, |adapter| text(&adapter.name) + adapter.args.len())
         + value(&start.checkpoint)
         + cursor(&start.cursor)
-        + start.totals.keys().map(|name| text(name) + ENTRY_BYTES).sum::<usize>()
+        + start
+            .totals
+            .keys()
+            .map(|name| text(name) + ENTRY_BYTES)
+            .sum::<usize>()
         + start.vars.len()
         + start.sources.len() * ENTRY_BYTES
 }

@@ -7,9 +7,7 @@ mod tests;
 
 use flowkit_core::id::Offset;
 use flowkit_core::message::DecodeError;
-use flowkit_core::port::{
-    Entry, ErrorKind, PortError, Stream, TransportReply, TransportRequest,
-};
+use flowkit_core::port::{Entry, ErrorKind, PortError, Stream, TransportReply, TransportRequest};
 use std::collections::BTreeMap;
 
 use log::Log;
@@ -167,11 +165,13 @@ impl BrokerModel {
     /// Whether a request can be carried out at all.
     fn check(&self, request: &TransportRequest) -> Result<(), PortError> {
         let stream = stream_of(request);
-        let is_there = self.deployment.is_none_or(|(shards, inboxes)| match stream {
-            Stream::Shard(shard) => shard.0 < shards,
-            Stream::Inbox(inbox) => inbox < inboxes,
-            Stream::Announcements => true,
-        });
+        let is_there = self
+            .deployment
+            .is_none_or(|(shards, inboxes)| match stream {
+                Stream::Shard(shard) => shard.0 < shards,
+                Stream::Inbox(inbox) => inbox < inboxes,
+                Stream::Announcements => true,
+            });
         if !is_there {
             let detail = format!("{stream:?} is not of this deployment");
             return Err(PortError::new(ErrorKind::Invalid, "stream", detail));

@@ -1,9 +1,7 @@
 //! Generated sequences of operations, each under a seed of its own, several at once.
 
 use proptest::strategy::Strategy;
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -100,7 +98,9 @@ pub(super) fn explore<S: Strategy>(
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || {
         while operations.load(Ordering::Relaxed) < budget.operations && lock().is_none() {
-            let seed = budget.seed.wrapping_add(begun.fetch_add(1, Ordering::Relaxed));
+            let seed = budget
+                .seed
+                .wrapping_add(begun.fetch_add(1, Ordering::Relaxed));
             match one(seed, budget.shrink_ms, &sequences(), &compare) {
                 Ok(count) => {
                     operations.fetch_add(count, Ordering::Relaxed);
@@ -156,9 +156,7 @@ fn one<S: Strategy>(
     });
     match outcome {
         Ok(_) => Ok(operations.get()),
-        Err(TestError::Fail(reason, steps)) => {
-            Err(differs(format!("{reason}\nafter {steps:#?}")))
-        }
+        Err(TestError::Fail(reason, steps)) => Err(differs(format!("{reason}\nafter {steps:#?}"))),
         Err(TestError::Abort(reason)) => Err(differs(format!("given up: {reason}"))),
     }
 }
@@ -215,9 +213,11 @@ mod tests {
 
     #[test]
     fn enough_is_compared_and_counted() {
-        let compared = explore(budget(), || vec(0..100_u8, 1..20), |steps| {
-            Ok(steps.len() as u64)
-        });
+        let compared = explore(
+            budget(),
+            || vec(0..100_u8, 1..20),
+            |steps| Ok(steps.len() as u64),
+        );
         let compared = compared.expect("nothing differs");
         assert!(compared.operations >= 1_000 && compared.sequences > 50);
     }
@@ -230,8 +230,15 @@ mod tests {
             None => Ok(steps.len() as u64),
         };
         let found = explore(budget(), sequences, compare).expect_err("some are above 90");
-        assert!(found.text.contains("91 differs\nafter [\n    91,\n]"), "{found}");
-        assert!(found.to_string().contains(&format!("--seed {} ", found.seed)));
+        assert!(
+            found.text.contains("91 differs\nafter [\n    91,\n]"),
+            "{found}"
+        );
+        assert!(
+            found
+                .to_string()
+                .contains(&format!("--seed {} ", found.seed))
+        );
         let again = Budget {
             seed: found.seed,
             operations: 1,

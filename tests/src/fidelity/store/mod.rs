@@ -278,7 +278,9 @@ impl Pair {
         };
         let rotten = self.store.make_unreadable(&task_id, node_id.as_ref()).await;
         if rotten != is_there {
-            return Err(format!("a record is there: store {rotten}, model {is_there}"));
+            return Err(format!(
+                "a record is there: store {rotten}, model {is_there}"
+            ));
         }
         self.model.inject(StoreFault::Poison { task_id, node_id });
         Ok(true)

@@ -4,9 +4,7 @@ mod steps;
 
 use flowkit_core::id::Offset;
 use flowkit_core::message::Envelope;
-use flowkit_core::port::{
-    Entry, ErrorKind, PortError, Stream, TransportReply, TransportRequest,
-};
+use flowkit_core::port::{Entry, ErrorKind, PortError, Stream, TransportReply, TransportRequest};
 use flowkit_memory::{BrokerModel, Outcome};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -40,9 +38,11 @@ pub fn compare(
     patience: Duration,
     open: impl AsyncFn() -> TransportInstance + Sync,
 ) -> Result<Compared, Difference> {
-    explore(budget, || vec(steps::step(), 1..STEPS_MAX), |steps| {
-        crate::run(async { Pair::new(open().await, patience).run(steps).await })
-    })
+    explore(
+        budget,
+        || vec(steps::step(), 1..STEPS_MAX),
+        |steps| crate::run(async { Pair::new(open().await, patience).run(steps).await }),
+    )
 }
 
 struct Pair {
@@ -111,7 +111,10 @@ impl Pair {
             }
             Step::Awaited(stream, message) => self.awaited(*stream, message).await,
             Step::Dropped(stream) => self.dropped(*stream).await,
-            Step::Bounds(stream) => self.both(TransportRequest::Bounds { stream: *stream }).await,
+            Step::Bounds(stream) => {
+                self.both(TransportRequest::Bounds { stream: *stream })
+                    .await
+            }
             Step::Forget(stream, from) => {
                 let before = from.offset(self.bounds(*stream));
                 let stream = *stream;
@@ -173,8 +176,7 @@ impl Pair {
             let request = append(*stream, message);
             let transport = self.transport.transport();
             let asked = request.clone();
-            let mut call: BoxFuture<'_, _> =
-                async move { transport.call(asked).await }.boxed();
+            let mut call: BoxFuture<'_, _> = async move { transport.call(asked).await }.boxed();
             // A fast broker answers before the poll ends.
             calls.push(match (&mut call).now_or_never() {
                 Some(answer) => std::future::ready(answer).boxed(),
@@ -258,7 +260,11 @@ impl Pair {
             stream,
             from: end,
             limit: 9,
-            wait_ms: if matches!(message, Message::Above(_)) { 5 } else { self.patience_ms },
+            wait_ms: if matches!(message, Message::Above(_)) {
+                5
+            } else {
+                self.patience_ms
+            },
         };
         let waiting = tokio::spawn(async move { transport.call(wait).await });
         // Sometimes it waits already when the message comes.
