@@ -20,7 +20,7 @@ pub enum OpenError {
     Unreachable(String),
     /// The server knows no such user, or another password.
     #[error(
-        "MongoDB refuses the user of the URI: {0}; check user, password and authSource (the database \
+        "MongoDB lets nobody in by this URI: {0}; check user, password and authSource (the database \
          that knows the user)"
     )]
     Credentials(String),

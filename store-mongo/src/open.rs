@@ -159,12 +159,18 @@ async fn set_up(database: &Database) -> Result<(), OpenError> {
 }
 
 fn set_up_failed(database: &str, error: &mongodb::error::Error) -> OpenError {
-    match is_unauthorized(code_of(error)) {
-        true => OpenError::Unauthorized {
-            database: database.to_owned(),
-            reason: text(error),
-        },
-        false => OpenError::SetUp(text(error)),
+    let text = text(error);
+    if !is_unauthorized(code_of(error)) {
+        return OpenError::SetUp(text);
+    }
+    if text.contains("requires authentication") {
+        return OpenError::Credentials("it wants a user, and the URI names none".to_owned());
+    }
+    // What follows is the whole command, with what belongs to the session.
+    let reason = text.split(" { ").next().unwrap_or_default();
+    OpenError::Unauthorized {
+        database: database.to_owned(),
+        reason: reason.to_owned(),
     }
 }
 
@@ -172,22 +178,28 @@ fn set_up_failed(database: &str, error: &mongodb::error::Error) -> OpenError {
 mod tests {
     use super::*;
 
+    /// The texts are those of a server with `--auth`.
     #[test]
     fn a_user_without_rights_is_told_apart_from_other_refusals() {
-        let answer = |code: i32| {
-            let command = doc! { "code": code, "codeName": "Some", "errmsg": "not authorized" };
-            let command =
-                mongodb::bson::deserialize_from_document(command).expect("a server's answer");
-            set_up_failed("jobs", &Driver::Command(command).into())
+        let answer = |code: i32, text: &str| {
+            let command = doc! { "code": code, "codeName": "Some", "errmsg": text };
+            let command = mongodb::bson::deserialize_from_document(command);
+            let command = Driver::Command(command.expect("a server's answer"));
+            set_up_failed("jobs", &command.into())
         };
-        let error = answer(13);
+        let reader = "not authorized on jobs to execute command { create: \"meta\", lsid: 7 }";
+        let error = answer(13, reader);
         assert!(matches!(error, OpenError::Unauthorized { .. }), "{error}");
         let text = error.to_string();
         assert!(
             text.contains("readWrite") && text.contains("jobs"),
             "{text}"
         );
-        assert!(matches!(answer(85), OpenError::SetUp(_)));
+        assert!(!text.contains("lsid"), "{text}");
+        let nobody = answer(13, "command create requires authentication");
+        assert!(matches!(nobody, OpenError::Credentials(_)), "{nobody}");
+        assert!(nobody.to_string().contains("names none"), "{nobody}");
+        assert!(matches!(answer(85, "other"), OpenError::SetUp(_)));
     }
 
     #[test]
