@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod check;
+mod fidelity;
 mod licences;
 mod mutants;
 mod purity;
@@ -36,6 +37,8 @@ enum Job {
     Licences,
     /// Measure the engine on the embedded store; writes `target/bench/embedded.json`.
     Bench(bench::Options),
+    /// Compare the models with the real servers: the same generated operations on both.
+    Fidelity(fidelity::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
     /// A real Apache Kafka and a real MongoDB for tests: up, down, status, kill or restart.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Job::Tidy => tidy::run(),
         Job::Licences => licences::run(),
         Job::Bench(options) => bench::run(&options),
+        Job::Fidelity(options) => fidelity::run(&options),
         Job::Mutants(options) => mutants::run(&options),
         Job::Services(options) => services::run(&options),
         Job::Chaos(options) => chaos::run(&options),

@@ -126,7 +126,11 @@ impl<'p> World<'p> {
             } else {
                 StoreModel::durable()
             },
-            broker: BrokerModel::new(),
+            broker: if world.embedded {
+                BrokerModel::new()
+            } else {
+                BrokerModel::of_deployment(world.shards, world.inboxes)
+            },
             parked: BTreeMap::new(),
             counter: 0,
             clients: (0..world.clients).map(Client::new).collect(),
