@@ -42,7 +42,7 @@ pub(crate) struct Faults<'a> {
     to_come: Vec<(u64, usize)>,
     /// Partitions and slow servers, until when.
     lasting: Vec<(Instant, usize)>,
-    doing: Vec<Doing>,
+    doing: Vec<(&'static str, Doing)>,
     pub(crate) made: usize,
     /// Faults that met something, by name.
     met: BTreeMap<&'static str, u64>,
@@ -197,7 +197,6 @@ impl<'a> Faults<'a> {
                 how,
                 ..
             } => {
-                self.doing.push(self.servers.away(server, how, for_ms));
                 let name = match (server, how) {
                     (Server::Store, Leaving::Frozen) => "MongoDB frozen",
                     (Server::Store, Leaving::Stopped) => "MongoDB stopped",
@@ -206,7 +205,10 @@ impl<'a> Faults<'a> {
                     (Server::Broker, Leaving::Stopped) => "Kafka stopped",
                     (Server::Broker, Leaving::Killed) => "Kafka kill -9",
                 };
-                (name, Some(true))
+                self.doing
+                    .push((name, self.servers.away(server, how, for_ms)));
+                // Counted when it is over.
+                (name, None)
             }
             Fault::Poison { shard, .. } => {
                 let (kafka, name) = (self.servers.kafka.clone(), self.name.to_owned());
@@ -214,8 +216,8 @@ impl<'a> Faults<'a> {
                 let task = self.plan.tasks.first();
                 let task = task.map_or("none", |task| &task.id).to_owned();
                 let poison = move || streams::poison(&kafka, &name, shard, &task);
-                self.doing.push(std::thread::spawn(poison));
-                ("poison", Some(true))
+                self.doing.push(("poison", std::thread::spawn(poison)));
+                ("poison", None)
             }
             Fault::WallStep { .. }
             | Fault::StoreClock { .. }
@@ -244,7 +246,15 @@ impl<'a> Faults<'a> {
         };
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let (kafka, mongo) = addresses(proxies);
-        hosts.push(Host::worker(number, worker, kafka, mongo));
+        let mut twin = Host::worker(number, worker, kafka, mongo);
+        twin.meets_twin();
+        for host in hosts
+            .iter_mut()
+            .filter(|host| host.worker_index() == Some(worker))
+        {
+            host.meets_twin();
+        }
+        hosts.push(twin);
         true
     }
 
@@ -298,11 +308,16 @@ impl<'a> Faults<'a> {
         self.to_come.clear();
         self.lasting.clear();
         self.set_gates();
-        if self.doing.iter().any(|doing| !doing.is_finished()) {
+        if self.doing.iter().any(|(_, doing)| !doing.is_finished()) {
             return Ok(false);
         }
-        for doing in self.doing.drain(..) {
-            doing.join().map_err(|_| "a fault panicked".to_owned())??;
+        for (name, doing) in self.doing.drain(..) {
+            match doing.join().map_err(|_| format!("{name}: it panicked"))? {
+                Ok(()) => *self.met.entry(name).or_default() += 1,
+                // The broker was away just then: nothing was poisoned.
+                Err(_) if name == "poison" => {}
+                Err(why) => return Err(format!("{name}: {why}")),
+            }
         }
         Ok(true)
     }

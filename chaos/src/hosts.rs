@@ -3,6 +3,7 @@
 use flowkit_sim::judge::{Life, Place, Seen};
 use flowkit_sim::plan::Plan;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,10 +13,12 @@ use crate::seconds;
 use crate::timeline::Timeline;
 use crate::worker::{NOT_STARTED, SUPERSEDED};
 
+const SIGTERM: i32 = 15;
 /// A process that could not start is started again after this long.
 const START_AGAIN: Duration = Duration::from_millis(300);
-/// Beyond its grace a process that was asked to stop is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(25);
+/// A process that was asked to stop and has not ended by then hangs. It may wait for servers that are
+/// away, one after the other.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every process of a run is told.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Host {
     /// It was asked to stop: when it is killed at the latest, and how long it stays away.
     stopping: Option<(Instant, Duration)>,
     retired: bool,
+    /// Another process runs, or ran, under the same name.
+    has_twin: bool,
 }
 
 impl Host {
@@ -73,11 +78,22 @@ impl Host {
             start_at: Some(Instant::now()),
             stopping: None,
             retired: false,
+            has_twin: false,
         }
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Another process gets the same name.
+    pub(crate) fn meets_twin(&mut self) {
+        self.has_twin = true;
+    }
+
+    /// It should run, and does not.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.child.is_none() && !self.retired && !self.has_twin
     }
 
     /// The worker of the plan that it runs.
@@ -197,6 +213,11 @@ impl Host {
         let Some(mut child) = self.child.take() else {
             return false;
         };
+        // What has ended already is not to be taken for killed.
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            self.child = Some(child);
+            return false;
+        }
         // Fails only if it has ended by itself, which is as good.
         let _ = (child.kill(), child.wait());
         self.saw(timeline, now_us(), Life::Crashed);
@@ -265,7 +286,7 @@ impl Host {
         if self.stopping.is_some_and(|(until, _)| until <= now) && self.stalled_until.is_none() {
             return Err(format!("host {} did not stop when asked", self.index));
         }
-        if self.child.is_none() && self.start_at.is_some_and(|at| at <= now) {
+        if self.child.is_none() && !self.retired && self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
             self.start(deployment, plan, timeline)?;
         }
@@ -287,9 +308,9 @@ impl Host {
                 self.start_at = Some(Instant::now() + down);
             }
             // Another process has its name.
-            Some(code) if code == i32::from(SUPERSEDED) => {}
+            Some(code) if code == i32::from(SUPERSEDED) && self.has_twin => {}
             // It had not come so far as to listen to signals.
-            None if stopping.is_some() => {
+            None if stopping.is_some() && status.signal() == Some(SIGTERM) => {
                 self.start_at = stopping.map(|(_, down)| Instant::now() + down);
             }
             _ => return Err(format!("host {} ended by itself: {status}", self.index)),
@@ -302,8 +323,8 @@ impl Host {
         self.resume(timeline);
         if self.child.is_none() && !self.retired {
             self.start_at = Some(Instant::now());
-        } else if let Some((_, down)) = &mut self.stopping {
-            *down = Duration::ZERO;
+        } else if let Some((until, down)) = &mut self.stopping {
+            (*until, *down) = (Instant::now() + STOP_PATIENCE, Duration::ZERO);
         }
     }
 

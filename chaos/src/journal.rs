@@ -2,6 +2,7 @@
 
 use flowkit_core::id::{Epoch, NodeId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
+use flowkit_core::port::GrantView;
 use flowkit_sim::judge::Step;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -36,7 +37,7 @@ pub(crate) enum Entry {
     Grants {
         asked_us: u64,
         nodes: Vec<(TaskId, NodeId)>,
-        tokens: Vec<Option<Token>>,
+        grants: Vec<Option<GrantView>>,
     },
     /// It has read that a token of its is fenced.
     Fenced { run: RunKey },

@@ -116,7 +116,14 @@ async fn run(options: RunOptions) -> Result<(), String> {
         ..Sum::default()
     };
     if let Some(path) = &options.plan {
-        let plan = Arc::new(read_plan(path)?);
+        let plan = read_plan(path)?.fit_processes().map_err(|wrong| {
+            let wrong = wrong.join("\n  - ");
+            format!(
+                "{}: not a plan for real processes:\n  - {wrong}",
+                path.display()
+            )
+        })?;
+        let plan = Arc::new(plan);
         sum.round(&site, &plan, &options.out).await?;
         return sum.verdict();
     }
@@ -141,7 +148,7 @@ struct Sum {
     failed: Vec<u64>,
     faults: usize,
     met: BTreeMap<&'static str, u64>,
-    bends: usize,
+    found_out: usize,
     grants: u64,
     batches: u64,
     overlap_ms: u64,
@@ -158,6 +165,7 @@ impl Sum {
             Err(why) => {
                 self.failed.push(plan.seed);
                 println!("seed {}: FAILED: {why}", plan.seed);
+                println!("  plan, journals and logs: {}", folder.display());
                 println!("{}", hosts::log_ends(&folder));
                 return Ok(());
             }
@@ -180,10 +188,8 @@ impl Sum {
             println!("  the sources do not fit together: {misfit}");
         }
         println!("  plan, history, journals and logs: {}", folder.display());
-        println!(
-            "  again: cargo xtask chaos --seed {} --minutes 0",
-            plan.seed
-        );
+        let plan = folder.join("plan.json");
+        println!("  again: cargo xtask chaos --plan {}", plan.display());
         Ok(())
     }
 
@@ -194,7 +200,7 @@ impl Sum {
         }
         let takeovers = report.count(Logical::Takeover);
         *self.met.entry("takeovers").or_default() += takeovers;
-        self.bends += report.bends;
+        self.found_out += report.found_out;
         self.grants += report.count(Logical::Granted);
         self.batches += report.count(Logical::Accepted);
         let overlap_ms = report.judgement.overlap_us / 1_000;
@@ -214,7 +220,7 @@ impl Sum {
         println!(
             "chaos: {} rounds, {} failed; {} faults made, {} grants, {} batches accepted; settled \
              {} ms after healing at the latest; two handlers of one node overlapped {} ms at most; \
-             {} bent histories were all found out",
+             {} bent histories were found out",
             self.rounds,
             self.failed.len(),
             self.faults,
@@ -222,12 +228,12 @@ impl Sum {
             self.batches,
             self.slowest_ms,
             self.overlap_ms,
-            self.bends
+            self.found_out
         );
         if self.failed.is_empty() {
             return Ok(());
         }
-        Err(format!("promises were broken with seeds {:?}", self.failed))
+        Err(format!("rounds failed with seeds {:?}", self.failed))
     }
 }
 

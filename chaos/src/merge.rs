@@ -6,17 +6,18 @@
 //! latest such bound, and what must come before an event that a process noted does come before it.
 
 use flowkit_core::id::{NodeId, Offset, ShardId, TaskId, Token, WorkerId};
-use flowkit_core::port::{Record, Stream};
+use flowkit_core::port::{GrantView, Record, Stream};
+use flowkit_core::record::TaskState;
 use flowkit_sim::judge::{Place, Run, Seen, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::journal::{Entry, Line, RunKey};
 use crate::oplog::{Write, Written};
 
 /// How long a write may be invisible to a read of another process: the server shows what a majority
-/// has written to disk.
-const VISIBLE_US: u64 = 1_000_000;
+/// has written to disk, and may be frozen in between.
+const VISIBLE_US: u64 = 10_000_000;
 
 /// What one process wrote down.
 #[derive(Debug)]
@@ -29,12 +30,17 @@ pub(crate) struct Told {
 /// What was gathered of one run; all times in microseconds since the Unix epoch.
 #[derive(Debug)]
 pub(crate) struct Sources {
+    /// Entries that are no messages.
+    pub(crate) foreign: usize,
     /// Messages of each stream, in order.
     pub(crate) streams: Vec<Vec<(u64, Seen)>>,
     pub(crate) writes: Vec<Written>,
     pub(crate) journals: Vec<Told>,
     pub(crate) outside: Vec<(u64, Seen)>,
 }
+
+/// The nodes of a read of grants, and what it returned for each.
+type Read = (Vec<(TaskId, NodeId)>, Vec<Option<GrantView>>);
 
 /// An event with its place in the history.
 #[derive(Debug)]
@@ -57,6 +63,10 @@ pub(crate) fn history(sources: Sources, start_us: u64) -> (Vec<(u64, Seen)>, Vec
     for (order, (at, seen)) in (0..).zip(sources.outside) {
         merged.add(at, 2, order, seen);
     }
+    for run in merged.accepted.difference(&merged.began) {
+        let what = format!("a batch of {run:?} was accepted, and no process began it");
+        merged.misfits.push(what);
+    }
     let mut items = merged.items;
     items.sort_by_key(|item| (item.at, item.rank, item.order));
     let history = items.into_iter();
@@ -64,8 +74,8 @@ pub(crate) fn history(sources: Sources, start_us: u64) -> (Vec<(u64, Seen)>, Vec
     (history.collect(), merged.misfits)
 }
 
-/// A node's token, and the number of writes after which it stood.
-type Held = (usize, Option<Token>);
+/// A grant as reads show it, and the number of writes after which it stood.
+type Stood = (usize, Option<GrantView>);
 
 #[derive(Debug, Default)]
 struct Merged {
@@ -75,8 +85,15 @@ struct Merged {
     appended: BTreeMap<ShardId, Vec<(Offset, u64)>>,
     /// When each write happened.
     written_at: Vec<u64>,
-    /// Tokens of each node, in order.
-    tokens: BTreeMap<(TaskId, NodeId), Vec<Held>>,
+    /// Grants of each node, in order.
+    grants: BTreeMap<(TaskId, NodeId), Vec<Stood>>,
+    /// Nodes of each task: their newest token, and whether they were told to end.
+    nodes: BTreeMap<TaskId, BTreeMap<NodeId, (Option<Token>, bool)>>,
+    /// Tasks whose runs are to end.
+    ending: BTreeSet<TaskId>,
+    /// Nodes and tokens that accepted a batch, and those that began.
+    accepted: BTreeSet<RunKey>,
+    began: BTreeSet<RunKey>,
 }
 
 impl Merged {
@@ -131,8 +148,9 @@ impl Merged {
                     records,
                 } => {
                     last = last.max(self.folded_at(shard, next));
-                    self.grants(n + 1, &records);
+                    self.commit(n + 1, &records);
                     Seen::Committed {
+                        shard,
                         epoch,
                         seq,
                         next,
@@ -170,38 +188,96 @@ impl Merged {
         below.checked_sub(1).map_or(0, |last| messages[last].1)
     }
 
-    fn grants(&mut self, after: usize, records: &[Record]) {
+    /// Grants as they stand after a commit.
+    fn commit(&mut self, after: usize, records: &[Record]) {
+        let mut touched = BTreeSet::new();
         for record in records {
-            if let Record::Node(node) = record {
-                let token = node.grant.as_ref().map(|_| node.lease_no);
-                let key = (node.task_id.clone(), node.node_id.clone());
-                self.tokens.entry(key).or_default().push((after, token));
+            match record {
+                Record::Task(task) => {
+                    let ends = task.state == TaskState::Cancelling || task.state.is_terminal();
+                    if ends && self.ending.insert(task.task_id.clone()) {
+                        let nodes = self.nodes.get(&task.task_id).into_iter().flatten();
+                        let all = nodes.map(|(node, _)| (task.task_id.clone(), node.clone()));
+                        touched.extend(all);
+                    }
+                }
+                Record::Node(node) => {
+                    let grant = node.grant.as_ref();
+                    let token = grant.map(|_| node.lease_no);
+                    let told = grant.is_some_and(|grant| grant.cancel.is_some());
+                    let nodes = self.nodes.entry(node.task_id.clone()).or_default();
+                    nodes.insert(node.node_id.clone(), (token, told));
+                    touched.insert((node.task_id.clone(), node.node_id.clone()));
+                }
+                Record::Artifact(artifact) => {
+                    self.accepted.insert(RunKey {
+                        task: artifact.task_id.clone(),
+                        node: artifact.node_id.clone(),
+                        token: artifact.token,
+                    });
+                }
             }
+        }
+        for (task, node) in touched {
+            let stands = self.nodes.get(&task).and_then(|nodes| nodes.get(&node));
+            let grant = stands.map(|(token, told)| GrantView {
+                token: *token,
+                cancelled: *told || self.ending.contains(&task),
+            });
+            self.grants
+                .entry((task, node))
+                .or_default()
+                .push((after, grant));
         }
     }
 
-    /// The token of a node after so many writes.
-    fn token(&self, node: &(TaskId, NodeId), writes: usize) -> Option<Token> {
-        let tokens = self.tokens.get(node)?;
-        let before = tokens.partition_point(|(after, _)| *after <= writes);
-        tokens[before.checked_sub(1)?].1
+    /// The grant of a node after so many writes.
+    fn grant(&self, node: &(TaskId, NodeId), writes: usize) -> Option<&GrantView> {
+        let grants = self.grants.get(node)?;
+        let before = grants.partition_point(|(after, _)| *after <= writes);
+        grants[before.checked_sub(1)?].1.as_ref()
     }
 
-    /// After how many writes a read saw what it saw: the first time that fits.
+    /// After how many writes a read saw a grant. The latest moment at which that stood while the
+    /// read was under way; an earlier one only if there is none.
     fn read_after(
         &self,
         asked: u64,
         answered: u64,
-        nodes: &[(TaskId, NodeId)],
-        tokens: &[Option<Token>],
+        node: &(TaskId, NodeId),
+        grant: Option<&GrantView>,
     ) -> Option<usize> {
-        let first = asked.saturating_sub(VISIBLE_US);
-        let first = self.written_at.partition_point(|at| *at < first);
+        let at = |time: u64| self.written_at.partition_point(|at| *at < time);
         let last = self.written_at.partition_point(|at| *at <= answered);
-        (first..=last).find(|writes| {
-            let mut pairs = nodes.iter().zip(tokens);
-            pairs.all(|(node, token)| self.token(node, *writes) == *token)
+        let first = at(asked.saturating_sub(VISIBLE_US));
+        let mut candidates = (first..=last).rev();
+        candidates.find(|writes| {
+            let stood = self.grant(node, *writes);
+            let token = |grant: Option<&GrantView>| grant.and_then(|grant| grant.token);
+            // Without a token nothing can begin, whatever else it says.
+            stood == grant || (token(stood).is_none() && token(grant).is_none())
         })
+    }
+
+    fn grants_read(&mut self, place: Place, asked: u64, answered: u64, read: Read) {
+        // A read of several documents sees each of them at a moment of its own.
+        for (node, grant) in read.0.into_iter().zip(read.1) {
+            let Some(writes) = self.read_after(asked, answered, &node, grant.as_ref()) else {
+                self.misfits.push(format!(
+                    "{place:?} read a grant that never stood so between {asked} and {answered}: \
+                     {node:?} {grant:?}"
+                ));
+                continue;
+            };
+            let begin = writes.checked_sub(1).map_or(0, |n| self.written_at[n]);
+            let end = self.written_at.get(writes).copied().unwrap_or(u64::MAX);
+            let at = asked.max(begin).min(end);
+            let seen = Seen::GrantsRead {
+                place,
+                nodes: vec![node],
+            };
+            self.add(at, 1, 2 * writes as u64 + 1, seen);
+        }
     }
 
     fn journal(&mut self, told: Told) {
@@ -232,6 +308,7 @@ impl Merged {
                         checkpoint,
                         accepted,
                     });
+                    self.began.insert(key.clone());
                     if runs.insert(key, run.clone()).is_some() {
                         let what = format!("{place:?} began a token twice: {run:?}");
                         self.misfits.push(what);
@@ -240,9 +317,15 @@ impl Merged {
                     self.add(at, 2, order, Seen::Handler { run, step });
                 }
                 Entry::Step { run, step } => {
-                    // A run that was ended before its handler was called is only closed.
-                    if let Some(run) = runs.get(&run).cloned() {
-                        self.add(at, 2, order, Seen::Handler { run, step });
+                    // A run that was ended before its handler was called is only ended.
+                    let ends = matches!(step, Step::Closed | Step::Abort | Step::Cancel { .. });
+                    match runs.get(&run).cloned() {
+                        Some(run) => self.add(at, 2, order, Seen::Handler { run, step }),
+                        None if ends => {}
+                        None => {
+                            let what = format!("{place:?}: {step:?} of {run:?}, which never began");
+                            self.misfits.push(what);
+                        }
                     }
                 }
                 Entry::Fenced { run } => {
@@ -258,20 +341,8 @@ impl Merged {
                 Entry::Grants {
                     asked_us,
                     nodes,
-                    tokens,
-                } => match self.read_after(asked_us, at, &nodes, &tokens) {
-                    Some(writes) => {
-                        let begin = writes.checked_sub(1).map_or(0, |n| self.written_at[n]);
-                        let end = self.written_at.get(writes).copied().unwrap_or(u64::MAX);
-                        let at = asked_us.max(begin).min(end);
-                        let order = 2 * writes as u64 + 1;
-                        self.add(at, 1, order, Seen::GrantsRead { place, nodes });
-                    }
-                    None => self.misfits.push(format!(
-                        "{place:?} read grants that never stood so between {asked_us} and {at}: \
-                         {nodes:?} {tokens:?}"
-                    )),
-                },
+                    grants,
+                } => self.grants_read(place, asked_us, at, (nodes, grants)),
             }
         }
     }
@@ -332,6 +403,7 @@ mod tests {
             lines,
         };
         Sources {
+            foreign: 0,
             streams,
             writes,
             journals: vec![told],
@@ -363,17 +435,21 @@ mod tests {
     #[test]
     fn a_read_of_grants_that_never_stood_so_does_not_fit() {
         let node = (TaskId::new("t").expect("id"), NodeId::new("n").expect("id"));
-        let read = |tokens| Line {
+        let read = |grants| Line {
             at_us: 2_000,
             what: Entry::Grants {
                 asked_us: 1_000,
                 nodes: vec![node.clone()],
-                tokens,
+                grants,
             },
         };
         let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![read(vec![None])]), 0);
         assert_eq!((names(&seen), misfits.len()), (vec!["read".to_owned()], 0));
-        let never = read(vec![Some(Token(3))]);
+        let grant = GrantView {
+            token: Some(Token(3)),
+            cancelled: false,
+        };
+        let never = read(vec![Some(grant)]);
         let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![never]), 0);
         assert_eq!((seen.len(), misfits.len()), (0, 1));
     }

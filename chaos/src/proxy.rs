@@ -66,7 +66,7 @@ impl Proxy {
                 if let Ok((client, _)) = listener.accept().await {
                     tokio::spawn(pass(client, to, seen.clone(), count.clone()));
                 } else {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         });

@@ -46,12 +46,10 @@ impl<S: Store> Store for Recorded<S> {
                 self.incarnation.store(incarnation.0, Ordering::Relaxed);
             }
             Ok(StoreReply::Grants { grants, .. }) if !nodes.is_empty() => {
-                let tokens = grants.iter();
-                let tokens = tokens.map(|grant| grant.as_ref().and_then(|grant| grant.token));
                 self.journal.note(Entry::Grants {
                     asked_us,
                     nodes,
-                    tokens: tokens.collect(),
+                    grants: grants.clone(),
                 });
             }
             _ => {}

@@ -43,8 +43,8 @@ pub(crate) struct Report {
     /// What they met, by name.
     pub(crate) met: BTreeMap<&'static str, u64>,
     pub(crate) events: usize,
-    /// Ways in which the history was bent to see that the judge is awake.
-    pub(crate) bends: usize,
+    /// Bent histories that the judge found out: it is awake.
+    pub(crate) found_out: usize,
     /// From healing to the last answer; `None` if that never came.
     pub(crate) settled_ms: Option<u64>,
 }
@@ -99,20 +99,31 @@ impl Site {
             library.push(engine.client());
         }
         let mut live = Live {
-            site: self,
             plan,
             deployment: &deployment,
             hosts: self.hosts(plan)?,
             timeline: Timeline::default(),
         };
         let start_us = now_us();
-        let lived = live.live(library).await;
-        live.end().await?;
+        let mut faults = Faults::new(plan, &self.servers, &self.proxies, name, Instant::now())?;
+        let lived = live.live(library, &mut faults).await;
+        // Whatever happened: the next round finds open ways and servers that answer.
+        let began = Instant::now();
+        while !faults.heal()? && began.elapsed() < PATIENCE {
+            tokio::time::sleep(TICK).await;
+        }
+        let ended = live.end().await;
         let lived = lived?;
+        ended?;
         let sources = self
             .gather(plan, &deployment, &live.hosts, &oplog, &live.timeline)
             .await?;
+        let foreign = sources.foreign;
         let (history, mut misfits) = merge::history(sources, start_us);
+        let poisoned = lived.met.get("poison").copied().unwrap_or(0);
+        if foreign > 0 && poisoned == 0 {
+            misfits.push(format!("{foreign} entries of the topics are no messages"));
+        }
         let tables = oplog.tables().await?;
         let events = history.len();
         fs::write(folder.join("history.txt"), shown(&history)).map_err(failed)?;
@@ -125,15 +136,24 @@ impl Site {
             judge.finish(end_us, lived.settled_ms.is_some(), &tables)
         };
         let bent = tamper::bent(&history);
-        let bends = bent.len();
-        for (name, history) in bent {
-            if judged(history).broken.is_empty() {
-                misfits.push(format!("the judge is asleep: it passes {name}"));
+        let judgement = judged(history);
+        // What is broken already proves nothing about a bend.
+        let mut found_out = 0;
+        if judgement.broken.is_empty() {
+            for (bend, history) in bent {
+                let broken = judged(history).broken;
+                if broken.iter().any(|broken| broken.promise == bend.promise) {
+                    found_out += 1;
+                } else {
+                    misfits.push(format!("the judge is asleep: it passes {}", bend.name));
+                }
             }
         }
-        let judgement = judged(history);
         if !judgement.counts.contains_key(&Logical::Committed) {
             misfits.push("nothing was ever committed".to_owned());
+        }
+        if found_out == 0 && judgement.broken.is_empty() {
+            misfits.push("so little happened that nothing is proved".to_owned());
         }
         oplog.drop().await?;
         Ok(Report {
@@ -142,7 +162,7 @@ impl Site {
             faults: lived.faults,
             met: lived.met,
             events,
-            bends,
+            found_out,
             settled_ms: lived.settled_ms,
         })
     }
@@ -201,8 +221,15 @@ impl Site {
                 });
             }
         }
+        let mut streams_read = Vec::new();
+        let mut foreign = 0;
+        for read in streams? {
+            foreign += read.foreign;
+            streams_read.push(read.messages);
+        }
         Ok(Sources {
-            streams: streams?,
+            foreign,
+            streams: streams_read,
             writes: oplog.writes().await?,
             journals,
             outside: timeline.take(),
@@ -228,7 +255,6 @@ struct Lived {
 
 /// A plan at work.
 struct Live<'a> {
-    site: &'a Site,
     plan: &'a Arc<Plan>,
     deployment: &'a Deployment,
     hosts: Vec<Host>,
@@ -236,11 +262,12 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
-    async fn live(&mut self, library: Vec<flowkit_runtime::Client>) -> Result<Lived, String> {
+    async fn live(
+        &mut self,
+        library: Vec<flowkit_runtime::Client>,
+        faults: &mut Faults<'_>,
+    ) -> Result<Lived, String> {
         let (start, begin) = (Instant::now(), tokio::time::Instant::now());
-        let site = self.site;
-        let name = self.deployment.name.clone();
-        let mut faults = Faults::new(self.plan, &site.servers, &site.proxies, &name, start)?;
         let mut asking = clients::start(self.plan, library, &self.timeline, begin)?;
         let heal_at = start + Duration::from_millis(self.plan.heal_ms);
         while Instant::now() < heal_at {
@@ -266,6 +293,15 @@ impl Live<'_> {
         }
         let settled = asking.is_empty();
         let settled_ms = u64::try_from(healed.elapsed().as_millis()).ok();
+        // A process that can never start would be missed by nobody while others do the work.
+        while let Some(missing) = self.hosts.iter().position(Host::is_missing) {
+            if healed.elapsed() > bound.max(PATIENCE) {
+                return Err(format!(
+                    "host {missing} does not run; nothing keeps it from it"
+                ));
+            }
+            self.tick(&mut asking).await?;
+        }
         Ok(Lived {
             faults: made,
             met,

@@ -26,8 +26,17 @@ fn place(name: &str, stream: Stream) -> (String, i32) {
     }
 }
 
-/// Reads a stream from its beginning to its present end. Times are those of the broker.
-pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Vec<(u64, Seen)>, String> {
+/// A stream from its beginning to its present end.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// Its messages, with the broker's times.
+    pub(crate) messages: Vec<(u64, Seen)>,
+    /// Entries that are no messages of ours.
+    pub(crate) foreign: usize,
+}
+
+/// Reads a stream.
+pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Read, String> {
     let failed = |e: rdkafka::error::KafkaError| format!("{stream:?} cannot be read: {e}");
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", kafka)
@@ -45,7 +54,7 @@ pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Vec<(u64, 
         .add_partition_offset(&topic, partition, begin)
         .map_err(failed)?;
     consumer.assign(&assigned).map_err(failed)?;
-    let (mut seen, mut next, began) = (Vec::new(), low, Instant::now());
+    let (mut read, mut next, began) = (Read::default(), low, Instant::now());
     while next < high {
         if began.elapsed() > PATIENCE {
             return Err(format!("{stream:?}: {next} of {high} messages came"));
@@ -57,7 +66,6 @@ pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Vec<(u64, 
         next = message.offset() + 1;
         let at_ms = message.timestamp().to_millis().unwrap_or(0);
         let bytes = message.payload().unwrap_or_default();
-        // What is no message of ours is nobody's word.
         if let Ok(envelope) = Envelope::decode(bytes) {
             let at_us = u64::try_from(at_ms).unwrap_or(0) * 1_000;
             let appended = Seen::Appended {
@@ -65,10 +73,12 @@ pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Vec<(u64, 
                 offset: Offset(u64::try_from(message.offset()).unwrap_or(0)),
                 envelope: Arc::new(envelope),
             };
-            seen.push((at_us, appended));
+            read.messages.push((at_us, appended));
+        } else {
+            read.foreign += 1;
         }
     }
-    Ok(seen)
+    Ok(read)
 }
 
 /// Appends entries that no coordinator should trip over.

@@ -2,7 +2,7 @@
 
 use flowkit_core::port::Record;
 use flowkit_core::record::TaskState;
-use flowkit_sim::judge::{Seen, Step};
+use flowkit_sim::judge::{Ask, Seen, Step};
 
 /// A history, by time.
 pub(crate) type History = Vec<(u64, Seen)>;
@@ -10,19 +10,58 @@ pub(crate) type History = Vec<(u64, Seen)>;
 /// Bends a history, if there is something in it to bend.
 type Bend = fn(&mut History) -> Option<()>;
 
-/// How the history was bent, and what came of it. A run in which nothing of the kind happened
-/// cannot be bent that way.
-pub(crate) fn bent(history: &History) -> Vec<(&'static str, History)> {
-    let ways: [(&'static str, Bend); 5] = [
-        ("a batch accepted twice", accepted_twice),
-        ("a token that began twice", began_twice),
-        ("a commit that was lost", commit_lost),
-        ("a terminal state that changed", ended_twice),
-        ("a run without a grant read", unchecked),
-    ];
-    let bent = ways.into_iter().filter_map(|(name, bend)| {
+/// A way to bend a history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    /// The promise that it breaks.
+    pub(crate) promise: &'static str,
+    bend: Bend,
+}
+
+const WAYS: [Way; 7] = [
+    Way {
+        name: "a batch accepted twice",
+        promise: "effect_once",
+        bend: accepted_twice,
+    },
+    Way {
+        name: "a token that began twice",
+        promise: "single_owner",
+        bend: began_twice,
+    },
+    Way {
+        name: "a commit that was lost",
+        promise: "single_owner",
+        bend: commit_lost,
+    },
+    Way {
+        name: "a commit of an owner that was replaced",
+        promise: "single_owner",
+        bend: old_epoch,
+    },
+    Way {
+        name: "a terminal state that changed",
+        promise: "cancel_final",
+        bend: ended_twice,
+    },
+    Way {
+        name: "a run without a read of its grant",
+        promise: "cancel_final",
+        bend: unchecked,
+    },
+    Way {
+        name: "a task that was acknowledged and not stored",
+        promise: "no_lost_task",
+        bend: never_stored,
+    },
+];
+
+/// The history bent in every way for which there is something to bend.
+pub(crate) fn bent(history: &History) -> Vec<(Way, History)> {
+    let bent = WAYS.into_iter().filter_map(|way| {
         let mut history = history.clone();
-        bend(&mut history).map(|()| (name, history))
+        (way.bend)(&mut history).map(|()| (way, history))
     });
     bent.collect()
 }
@@ -59,7 +98,7 @@ fn began_twice(history: &mut History) -> Option<()> {
     Some(())
 }
 
-/// One that accepted a batch or ended a node.
+/// The first one that accepted a batch: others of its shard follow.
 fn commit_lost(history: &mut History) -> Option<()> {
     let lost = history.iter_mut().position(|(_, seen)| {
         records(seen).is_some_and(|records| {
@@ -97,4 +136,25 @@ fn unchecked(history: &mut History) -> Option<()> {
         matches!(seen, Seen::Handler { step: s, .. } if *s == step)
     });
     (begun && history.len() < before).then_some(())
+}
+
+fn old_epoch(history: &mut History) -> Option<()> {
+    history.iter_mut().rev().find_map(|(_, seen)| match seen {
+        Seen::Committed { epoch, .. } => {
+            *epoch -= 1;
+            Some(())
+        }
+        _ => None,
+    })
+}
+
+/// The answer comes before anything was written.
+fn never_stored(history: &mut History) -> Option<()> {
+    let answered = history.iter().position(|(_, seen)| {
+        let submitted = |ask: &Ask, ok: bool| *ask == Ask::Submit && ok;
+        matches!(seen, Seen::Answered { ask, reply, .. } if submitted(ask, reply.ok))
+    })?;
+    let (_, answer) = history.remove(answered);
+    history.insert(0, (0, answer));
+    Some(())
 }

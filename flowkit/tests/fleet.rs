@@ -251,7 +251,10 @@ fn every_command_of_the_deployment_guide_works() {
     let folder = program.parent().expect("a folder");
     let path = std::env::var("PATH").expect("text");
     // What goes on in the background ends with the script.
-    let script = format!("set -e\ntrap 'kill $(jobs -p); wait' EXIT\n{script}");
+    let script = format!(
+        "set -e\ntrap 'kill $(jobs -p); wait' EXIT\n{script}\n\
+         echo \"background: $(jobs -pr | wc -l)\"\n"
+    );
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(deployment.folder.path())
@@ -271,7 +274,9 @@ fn every_command_of_the_deployment_guide_works() {
         "{}\n{said}\n{errors}",
         output.status
     );
-    for part in ["finished", "ocr-1", "hello"] {
+    let background = script.matches(" &\n").count();
+    let alive = format!("background: {background}");
+    for part in ["finished", "ocr-1", "hello", &alive] {
         assert!(said.contains(part), "{part}: {said}\n{errors}");
     }
 }

@@ -12,7 +12,7 @@ use flowkit_core::message::{Envelope, Reply};
 use flowkit_core::port::{Record, Stream};
 use flowkit_memory::Tables;
 
-use crate::checkers::Finish;
+use crate::checkers::{Broken, Finish};
 use crate::history::What;
 pub use crate::history::{Ask, Life, Place, Run, Step};
 use crate::ledger::Fact;
@@ -33,6 +33,8 @@ pub enum Seen {
     },
     /// A commit was applied.
     Committed {
+        /// Its shard.
+        shard: ShardId,
         /// Shard epoch of its owner.
         epoch: u64,
         /// Its number.
@@ -141,6 +143,18 @@ pub struct Judgement {
 pub struct Judge<'p> {
     observer: Observer<'p>,
     runs: BTreeMap<(Place, u64), Rc<Run>>,
+    shards: BTreeMap<ShardId, Owned>,
+}
+
+/// The promise that is broken by two owners of one shard.
+const OWNER: &str = "single_owner";
+
+/// A shard as its commits have left it.
+#[derive(Debug, Default)]
+struct Owned {
+    epoch: u64,
+    seq: u64,
+    next: Offset,
 }
 
 impl<'p> Judge<'p> {
@@ -150,6 +164,7 @@ impl<'p> Judge<'p> {
         Self {
             observer: Observer::new(plan, false),
             runs: BTreeMap::new(),
+            shards: BTreeMap::new(),
         }
     }
 
@@ -166,11 +181,13 @@ impl<'p> Judge<'p> {
                 envelope,
             },
             Seen::Committed {
+                shard,
                 epoch,
                 seq,
                 next,
                 records,
             } => {
+                self.in_turn(at_us, shard, epoch, seq, next);
                 let commit = CommitSeen {
                     host: 0,
                     epoch,
@@ -181,11 +198,19 @@ impl<'p> Judge<'p> {
                 self.observer.committed(at_us, commit, false);
                 return;
             }
-            Seen::EpochRaised { shard, epoch } => What::EpochRaised {
-                host: 0,
-                shard,
-                epoch,
-            },
+            Seen::EpochRaised { shard, epoch } => {
+                let owned = self.shards.entry(shard).or_default();
+                if epoch <= owned.epoch {
+                    let what = format!("shard {shard}: epoch {epoch} after {}", owned.epoch);
+                    self.observer.broken.push(Broken::new(OWNER, at_us, what));
+                }
+                owned.epoch = epoch;
+                What::EpochRaised {
+                    host: 0,
+                    shard,
+                    epoch,
+                }
+            }
             Seen::Registered {
                 place,
                 worker,
@@ -236,6 +261,21 @@ impl<'p> Judge<'p> {
             Seen::Healed => What::Healed,
         };
         self.observer.note(at_us, what);
+    }
+
+    /// Commits of a shard come from its newest owner, one by one.
+    fn in_turn(&mut self, at_us: u64, shard: ShardId, epoch: u64, seq: u64, next: Offset) {
+        let owned = self.shards.entry(shard).or_default();
+        let fits = epoch == owned.epoch && seq == owned.seq + 1 && next >= owned.next;
+        if !fits {
+            let what = format!(
+                "shard {shard}: commit {seq} up to {next} under epoch {epoch}, after commit {} up \
+                 to {} under epoch {}",
+                owned.seq, owned.next, owned.epoch
+            );
+            self.observer.broken.push(Broken::new(OWNER, at_us, what));
+        }
+        (owned.seq, owned.next) = (seq, next);
     }
 
     fn step(&mut self, at_us: u64, run: &Arc<Run>, step: Step) {

@@ -45,6 +45,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let build = ["build", "-p", "flowkit-chaos"];
     step("the harness", cargo().args(build))?;
     let folder = target_folder()?.join("chaos");
+    // One run at a time: the next one's servers would replace this one's.
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let lock = folder.join("lock");
+    let lock = std::fs::File::create(&lock).map_err(|e| format!("{}: {e}", lock.display()))?;
+    if lock.try_lock().is_err() {
+        println!("waiting for another `cargo xtask chaos`");
+        lock.lock().map_err(|e| format!("cannot wait: {e}"))?;
+    }
     // Servers of their own: they are killed.
     let servers = Apart::up(&folder.join("services"), LISTENERS)?;
     let programs = target_folder()?.join("debug");

@@ -47,7 +47,17 @@ fn plan_of(what: &PlanArgs) -> Result<Plan, Failure> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::input(format!("cannot read the plan {shown}: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| Failure::input(format!("{shown} is no plan: {e}")))
+    let plan: Plan = serde_json::from_str(&text)
+        .map_err(|e| Failure::input(format!("{shown} is no plan: {e}")))?;
+    let wrong = plan.faults_of_form();
+    if wrong.is_empty() {
+        return Ok(plan);
+    }
+    Err(Failure::input(format!(
+        "{shown}: {} faults in the plan:\n  - {}",
+        wrong.len(),
+        wrong.join("\n  - ")
+    )))
 }
 
 fn seeds_of(count: Option<u64>, minutes: Option<f64>, from: u64, json: bool) -> Outcome {
@@ -88,7 +98,8 @@ fn all_cores(seeds: Range<u64>, time: Option<Duration>) -> Total {
     let shared = Shared {
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
-        until: time.map(|time| Instant::now() + time),
+        // A time beyond the clock's end is none.
+        until: time.and_then(|time| Instant::now().checked_add(time)),
         enough: AtomicBool::new(false),
         view: Mutex::new(View::new(count_of(&seeds))),
         total: Mutex::new(Total::new(seeds.start, cores)),
@@ -119,9 +130,6 @@ impl Shared {
     fn work(&self) {
         let options = Options::default();
         while !self.enough.load(Ordering::Relaxed) {
-            if self.until.is_some_and(|until| Instant::now() >= until) {
-                return;
-            }
             let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
             if start >= self.end {
                 return;
@@ -134,6 +142,11 @@ impl Shared {
                 self.enough.store(true, Ordering::Relaxed);
             }
             lock(&self.view).show(&total);
+            drop(total);
+            // After the first chunk: a run of no seeds would prove nothing.
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
         }
     }
 }

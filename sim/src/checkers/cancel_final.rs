@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, Token};
 use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
@@ -18,8 +18,8 @@ const SLACK_US: u64 = 50_000;
 pub(super) struct CancelFinal {
     /// When the commit that cancels a task was applied.
     cancelled: BTreeMap<TaskId, u64>,
-    /// First read of a node's grant by a process since the node's newest grant.
-    checks: BTreeMap<(Place, TaskId, NodeId), Vec<u64>>,
+    /// When a process read a grant, by the token that stood then.
+    checks: BTreeMap<(Place, TaskId, NodeId, Token), Vec<u64>>,
     /// Runs that were told to end, and their last moment.
     told: BTreeMap<(Place, u64), u64>,
     /// Hosts that were frozen, and until when their deadlines wait.
@@ -56,7 +56,11 @@ impl Judge for CancelFinal {
             }
             What::GrantsRead { place, nodes } => {
                 for (task, node) in nodes.iter() {
-                    let key = (*place, task.clone(), node.clone());
+                    // What is read of another grant says nothing about this one.
+                    let Some(fact) = view.ledger.fact(task, node) else {
+                        continue;
+                    };
+                    let key = (*place, task.clone(), node.clone(), fact.token);
                     self.checks.entry(key).or_default().push(at);
                 }
             }
@@ -76,7 +80,7 @@ impl Judge for CancelFinal {
                 let key = (run.place, run.run_id);
                 match step {
                     Step::Begin => {
-                        let checks = (run.place, run.task.clone(), run.node.clone());
+                        let checks = (run.place, run.task.clone(), run.node.clone(), run.token);
                         let checks = self.checks.get(&checks).map_or(&[][..], Vec::as_slice);
                         if checks.is_empty() {
                             let what = format!(

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use flowkit_core::id::{NodeId, TaskId, WorkerId};
-use flowkit_core::record::NodeState;
+use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
 use crate::history::{Change, Life, Place, Step, What};
@@ -154,7 +154,12 @@ impl Capacity {
     /// With one shard the owner knows every grant: never more than the worker takes.
     fn granted(&self, view: &mut View<'_>, worker: &WorkerId) {
         let (capacity, _) = self.worker(worker.as_str());
-        let nodes = view.ledger.tasks.values().flat_map(|t| t.nodes.values());
+        // A task that was set aside keeps its node records as they were; its runs are told to end.
+        let tasks = view.ledger.tasks.values().filter(|task| {
+            let state = task.fact.as_ref().map(|fact| fact.state);
+            state != Some(TaskState::Quarantined)
+        });
+        let nodes = tasks.flat_map(|t| t.nodes.values());
         let facts = nodes.filter_map(|node| node.fact.as_ref());
         let held = facts
             .filter(|fact| fact.holder.as_ref().is_some_and(|(id, _)| id == worker))

@@ -29,6 +29,8 @@ pub(super) struct Tokens {
     fenced: BTreeMap<(Place, Key), u64>,
     /// When a frozen host went on.
     resumed: BTreeMap<u32, u64>,
+    /// Runs whose one late step after that has been seen.
+    late: BTreeSet<(Place, Key, u64)>,
     /// When a process died last.
     died_at: Option<u64>,
 }
@@ -262,15 +264,18 @@ impl Tokens {
         }
     }
 
-    fn goes_on(&self, view: &mut View<'_>, run: &Run, did: &str) {
+    fn goes_on(&mut self, view: &mut View<'_>, run: &Run, did: &str) {
         let key = (run.task.clone(), run.node.clone(), run.token);
         let (world, at) = (&view.plan.world, view.event.at);
         // Between what a process knew when it said "go on" and the handler doing so it may have
         // been frozen, or others had the processor.
         let slack = world.slack_us();
-        let resumed = self.resumed.get(&run.place.host);
-        if slack > 0 && resumed.is_some_and(|resumed| at <= resumed + slack) {
-            return;
+        let resumed = self.resumed.get(&run.place.host).copied();
+        if slack > 0
+            && let Some(resumed) = resumed.filter(|resumed| at <= resumed + slack)
+            && self.late.insert((run.place, key.clone(), resumed))
+        {
+            return; // The one that was on its way.
         }
         let told = self.fenced.get(&(run.place, key.clone()));
         if told.is_some_and(|told| at >= told + slack) {

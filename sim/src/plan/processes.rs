@@ -7,13 +7,16 @@ use super::{Fault, Leaving, Lost, Plan, Rates, Server, When, WorkerPlan, World};
 
 const COORDINATORS: u32 = 2;
 const WORKERS: u32 = 4;
+/// Time that a worker has when it is asked to stop: a setting of the process.
+const GRACE_MS: u64 = 2_000;
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
     // Apart from the draws of `from_seed`.
     let stream = |concern: u64| Draw::stream(seed, 100 + concern);
-    let world = world(&mut stream(1));
+    let mut world = world(&mut stream(1));
+    fixed(&mut world);
     let mut draw = stream(2);
     let tasks = (0..draw.small(8, 14)).map(|n| task(&mut draw, n, &world));
     let mut tasks: Vec<_> = tasks.collect();
@@ -68,14 +71,17 @@ fn world(draw: &mut Draw) -> World {
         hb_interval_ms: lease_ttl_ms / draw.between(3, 5),
         announce_interval_ms: draw.between(1_000, 3_000),
         shard_lease_ttl_ms: draw.between(1_500, 3_000),
-        // What the drivers have, and no setting changes.
-        accept_timeout_ms: 5_000,
-        call_timeout_ms: 10_000,
         cancel_grace_ms: draw.between(200, 3_000),
         db_cancel_poll_ms: *draw.pick(&[100, 500, 500, 2_000]),
-        slack_ms: 1_000,
         ..World::default()
     }
+}
+
+/// What the drivers have and no setting changes, and how late a busy machine may be.
+pub(super) fn fixed(world: &mut World) {
+    world.accept_timeout_ms = 5_000;
+    world.call_timeout_ms = 10_000;
+    world.slack_ms = 1_000;
 }
 
 fn moment(draw: &mut Draw, span: u64) -> When {
@@ -115,7 +121,7 @@ fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
         plan.faults.push(Fault::Shutdown {
             host: draw.small(0, hosts - 1),
             when: moment(draw, span),
-            grace_ms: draw.wide(0, 2_000),
+            grace_ms: GRACE_MS,
             down_ms: draw.wide(0, 3_000),
         });
     }

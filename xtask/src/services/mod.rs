@@ -79,7 +79,16 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let Command::Status = options.command {
         return set.status();
     }
-    let _alone = set.alone()?;
+    let _alone = match options.command {
+        // Each server has its own life.
+        Command::Kill { server }
+        | Command::Restart { server }
+        | Command::Stop { server }
+        | Command::Start { server }
+        | Command::Freeze { server }
+        | Command::Thaw { server } => set.alone_with(set.service(server).process().name())?,
+        Command::Up | Command::Down | Command::Status => set.alone()?,
+    };
     match options.command {
         Command::Up => set.up().map(|up| print!("{}", lines(&up.addresses))),
         Command::Down => set.down(&[KAFKA, MONGO]),
@@ -187,7 +196,11 @@ impl Set {
 
     /// Two commands at once would start two servers in one folder.
     fn alone(&self) -> Outcome<File> {
-        let path = self.folder.join("lock");
+        self.alone_with("servers")
+    }
+
+    fn alone_with(&self, what: &str) -> Outcome<File> {
+        let path = self.folder.join(format!("lock-{what}"));
         let failed = |e: std::io::Error| format!("{}: {e}", path.display());
         let file = File::create(&path).map_err(failed)?;
         if file.try_lock().is_err() {

@@ -149,11 +149,17 @@ impl Process {
 
     /// It keeps its connections and answers nobody.
     pub(crate) fn freeze(&self) -> Outcome {
-        self.pid().map_or(Ok(()), |pid| signal("-STOP", pid))
+        let pid = self
+            .pid()
+            .ok_or_else(|| format!("{} does not run", self.name))?;
+        signal("-STOP", pid)
     }
 
     pub(crate) fn thaw(&self) -> Outcome {
-        self.pid().map_or(Ok(()), |pid| signal("-CONT", pid))
+        let pid = self
+            .pid()
+            .ok_or_else(|| format!("{} does not run", self.name))?;
+        signal("-CONT", pid)
     }
 
     fn wait_for_end(&self, patience: Duration) -> Outcome {

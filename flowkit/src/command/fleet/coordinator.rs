@@ -11,7 +11,7 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     engine
         .start_with(settings.coordinator)
         .await
-        .map_err(Failure::engine)?;
+        .map_err(Failure::input)?;
     eprintln!("coordinator: started; Ctrl-C stops it in order");
     interrupt.raised().await;
     engine.stop().await;

@@ -77,9 +77,10 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Engine, Failure> {
     engine.shards = fleet.shards;
     engine.inboxes = fleet.inboxes;
     let store: Arc<dyn flowkit_core::port::Store> = Arc::new(store);
+    // Like all before the start: whoever supervises the process starts it again.
     let deployment = Engine::deployment_of(&*store, &engine)
         .await
-        .map_err(Failure::engine)?;
+        .map_err(Failure::input)?;
     let mut kafka = KafkaSettings::new(&fleet.kafka_bootstrap)
         .topic_prefix(&fleet.topic_prefix)
         .shards(deployment.shards)
