@@ -33,7 +33,7 @@ enum Job {
     Tidy,
     /// Licences, banned crates and sources of every dependency, as `deny.toml` says.
     Licences,
-    /// Measure the engine on the embedded store; writes `target/bench/embedded.json`.
+    /// Measure the engine; writes `target/bench/embedded.json`, with `--fleet` `fleet.json`.
     Bench(bench::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
