@@ -31,6 +31,7 @@ mod read;
 mod records;
 mod settings;
 mod side;
+mod statements;
 mod store;
 
 pub use error::OpenError;

@@ -51,8 +51,11 @@ impl Report {
     pub(crate) fn load(&mut self, load: &Nodes) {
         self.figure("noop_nodes_per_s", load.nodes_per_s);
         self.at_least("no-op nodes per second", load.nodes_per_s, 5_000.0, "");
+        // The machine is shared by all of them, and time per node is what each of them costs.
         for (part, cores) in &load.cores {
             self.figure(&format!("cores_{part}"), *cores);
+            let us = 1_000_000.0 * cores / load.nodes_per_s;
+            self.figure(&format!("cpu_us_per_node_{part}"), us);
         }
         let census = &load.census;
         self.figure("messages_per_node", census.messages_per_node());
@@ -83,6 +86,9 @@ impl Report {
         self.figure("ceiling_nodes_per_s", ceiling.nodes_per_s);
         self.figure("ceiling_kafka_nodes_per_s", ceiling.kafka_nodes_per_s);
         self.figure("ceiling_mongodb_nodes_per_s", ceiling.mongo_nodes_per_s);
+        for (part, us) in &ceiling.cpu_us_per_node {
+            self.figure(&format!("ceiling_cpu_us_per_node_{part}"), *us);
+        }
         let share = 100.0 * load.nodes_per_s / ceiling.nodes_per_s;
         self.figure("percent_of_ceiling", share);
         self.at_least("of the servers' ceiling", share, 50.0, " %");

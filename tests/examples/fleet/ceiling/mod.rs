@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::Outcome;
 use crate::census::Census;
+use crate::cpu::Cpu;
 use crate::deployment::Deployment;
 
 /// Nodes per second, if nothing but the servers and their clients had to work.
@@ -18,6 +19,7 @@ pub(crate) struct Ceiling {
     /// When each was through, the other one beside it or done before.
     pub(crate) kafka_nodes_per_s: f64,
     pub(crate) mongo_nodes_per_s: f64,
+    pub(crate) cpu_us_per_node: Vec<(&'static str, f64)>,
 }
 
 pub(crate) async fn measure(
@@ -29,12 +31,18 @@ pub(crate) async fn measure(
     drop(deployment.engine().await?);
     let kafka = kafka::Run::prepare(deployment, census, nodes).await?;
     let mongo = mongo::Run::prepare(deployment, census, nodes).await?;
-    let started = Instant::now();
+    let mut cpu = Cpu::default();
+    cpu.watch_server("kafka", &deployment.servers.kafka);
+    cpu.watch_server("mongodb", &deployment.servers.mongo);
+    let (mark, started) = (cpu.mark(), Instant::now());
     let rate = || nodes as f64 / started.elapsed().as_secs_f64();
     let kafka = async { Outcome::Ok(kafka.run().await.map(|()| rate())?) };
     let mongo = async { Outcome::Ok(mongo.run().await.map(|()| rate())?) };
     let (kafka_nodes_per_s, mongo_nodes_per_s) = tokio::try_join!(kafka, mongo)?;
+    let us = 1_000_000.0 * started.elapsed().as_secs_f64() / nodes as f64;
+    let cores = cpu.cores_since(&mark).into_iter();
     Ok(Ceiling {
+        cpu_us_per_node: cores.map(|(part, cores)| (part, cores * us)).collect(),
         nodes_per_s: kafka_nodes_per_s.min(mongo_nodes_per_s),
         kafka_nodes_per_s,
         mongo_nodes_per_s,
