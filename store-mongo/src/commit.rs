@@ -93,8 +93,20 @@ async fn attempt(
     prepared: &Prepared<'_>,
     may_insert: bool,
 ) -> Result<(), Refused> {
-    let mut session = mongo.client.start_session().await?;
-    if let Err(refused) = write(mongo, &mut session, commit, prepared, may_insert).await {
+    let seat = mongo.sessions.of(commit.shard, commit.epoch);
+    let (mut own, mut another);
+    let session: &mut ClientSession = match &seat {
+        Some(seat) => {
+            // A copy of this commit may be under way still.
+            own = seat.lock().await;
+            &mut own
+        }
+        None => {
+            another = mongo.client.start_session().await?;
+            &mut another
+        }
+    };
+    if let Err(refused) = write(mongo, session, commit, prepared, may_insert).await {
         // A transaction that is not aborted holds its locks until the server ends it.
         let _ = session.abort_transaction().await;
         return Err(refused);

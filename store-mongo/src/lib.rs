@@ -29,6 +29,7 @@ mod keys;
 mod open;
 mod read;
 mod records;
+mod sessions;
 mod settings;
 mod side;
 mod statements;

@@ -16,9 +16,9 @@ pub(crate) struct Options {
     /// Shards of the deployment that is measured with `--fleet`.
     #[arg(long, default_value_t = 1, requires = "fleet")]
     shards: u32,
-    /// Only the throughput and its ceiling, with `--fleet`.
+    /// Only one part of `--fleet`: `load`, `batches`, `latency` or `takeover`.
     #[arg(long, requires = "fleet")]
-    only_load: bool,
+    only: Option<String>,
     /// Folder for the data files; measure on the disk that matters to you.
     #[arg(long)]
     data: Option<std::path::PathBuf>,
@@ -69,8 +69,8 @@ fn fleet(options: &Options, addresses: &Addresses) -> Outcome {
     if options.quick {
         command.arg("--quick");
     }
-    if options.only_load {
-        command.arg("--only-load");
+    if let Some(part) = &options.only {
+        command.args(["--only", part]);
     }
     step("bench", &mut command)
 }

@@ -46,8 +46,8 @@ pub(crate) struct Writes {
     pub(crate) bytes: f64,
     /// Whole documents that were inserted.
     pub(crate) inserted: Vec<Document>,
-    /// Fields that updates set.
-    pub(crate) set: Vec<Document>,
+    /// Changes: whole documents, or fields to `$set`.
+    pub(crate) changed: Vec<Document>,
 }
 
 impl Census {
@@ -150,7 +150,7 @@ async fn writes(database: &Database) -> Outcome<Vec<Writes>> {
                 (op.get_document("o")?.clone(), &mut writes.inserted)
             } else {
                 writes.updates += 1.0;
-                (set_by(op.get_document("o")?), &mut writes.set)
+                (change_of(op.get_document("o")?), &mut writes.changed)
             };
             writes.bytes += fields.to_vec()?.len() as f64;
             if examples.len() < EXAMPLES_MAX {
@@ -171,8 +171,9 @@ async fn writes(database: &Database) -> Outcome<Vec<Writes>> {
     Ok(writes.into_iter().map(mean).collect())
 }
 
-/// The fields that an update set: `{$v: 2, diff: {u: …, i: …}}`, or a whole document.
-fn set_by(change: &Document) -> Document {
+/// What an update command says for a change: the oplog has `{$v: 2, diff: {u: …, i: …}}` or the whole
+/// document.
+fn change_of(change: &Document) -> Document {
     let Ok(diff) = change.get_document("diff") else {
         let mut whole = change.clone();
         whole.remove("_id");
@@ -182,5 +183,5 @@ fn set_by(change: &Document) -> Document {
     for part in ["u", "i"] {
         fields.extend(diff.get_document(part).cloned().unwrap_or_default());
     }
-    fields
+    doc! { "$set": fields }
 }

@@ -77,15 +77,22 @@ fn main() -> Outcome {
     let shards = value_of("--shards").map_or(Ok(1), |shards| shards.parse())?;
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let size = if quick { QUICK } else { FULL };
+    // For tuning.
+    let only = value_of("--only").map(|name| Part::named(&name));
+    let only = only.transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    // For tuning: nothing but this load, and its ceiling.
-    let only_load = arguments.iter().any(|argument| argument == "--only-load");
-    let report = match only_load {
-        true => runtime.block_on(throughput(&servers, shards, size))?,
-        false => runtime.block_on(measure(&servers, shards, size))?,
-    };
+    let mut report = Report::new(shards);
+    let measured = runtime.block_on(async {
+        for part in Part::ALL {
+            if only.is_none_or(|only| only == part) {
+                part.measure(&servers, shards, size, &mut report).await?;
+            }
+        }
+        Outcome::Ok(())
+    });
+    measured?;
     print!("{}", report.table());
     if let Some(out) = value_of("--out").map(PathBuf::from) {
         if let Some(parent) = out.parent() {
@@ -101,66 +108,98 @@ fn say(what: &str) {
     eprintln!("measuring {what} …");
 }
 
-/// Nodes per second, and the ceiling right after it.
-async fn throughput(servers: &Servers, shards: u32, size: Size) -> Outcome<Report> {
-    let mut report = Report::new(shards);
-    say("nodes per second, 1,000 tasks in flight");
-    let load = deployment::with(servers, shards, &[], async |deployment| {
-        load::nodes(deployment, IN_FLIGHT, size.seconds).await
-    })
-    .await?;
-    report.load(&load);
-    say("the servers alone with the same messages and transactions");
-    let ceiling = deployment::with(servers, shards, &[], async |deployment| {
-        ceiling::measure(deployment, &load.census, load.nodes).await
-    })
-    .await?;
-    report.ceiling(&load, &ceiling);
-    Ok(report)
+/// What is measured, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Nodes per second, and the ceiling right after it.
+    Load,
+    Batches,
+    Latency,
+    Takeover,
 }
 
-async fn measure(servers: &Servers, shards: u32, size: Size) -> Outcome<Report> {
-    let mut report = throughput(servers, shards, size).await?;
-    say("batches per second");
-    let batches = deployment::with(servers, shards, &[], async |deployment| {
-        load::batches(deployment, size.batches).await
-    })
-    .await?;
-    report.figure("batches_per_s", batches);
+impl Part {
+    const ALL: [Self; 4] = [Self::Load, Self::Batches, Self::Latency, Self::Takeover];
 
-    say("one node, and a chain of three");
-    let latency = deployment::with(servers, shards, &[], async |deployment| {
-        latency::measure(deployment, size.repeats).await
-    })
-    .await?;
-    report.latency(&latency);
+    fn named(name: &str) -> Result<Self, String> {
+        let is_it = |part: &Self| format!("{part:?}").eq_ignore_ascii_case(name);
+        let part = Self::ALL.into_iter().find(is_it);
+        part.ok_or_else(|| format!("--only {name}: there are {:?}", Self::ALL))
+    }
 
+    async fn measure(
+        self,
+        servers: &Servers,
+        shards: u32,
+        size: Size,
+        report: &mut Report,
+    ) -> Outcome {
+        match self {
+            Self::Load => {
+                say("nodes per second, 1,000 tasks in flight");
+                let load = deployment::with(servers, shards, &[], async |deployment| {
+                    load::nodes(deployment, IN_FLIGHT, size.seconds).await
+                })
+                .await?;
+                report.load(&load);
+                say("the servers alone with the same messages and transactions");
+                let ceiling = deployment::with(servers, shards, &[], async |deployment| {
+                    ceiling::measure(deployment, &load.census, load.nodes).await
+                })
+                .await?;
+                report.ceiling(&load, &ceiling);
+            }
+            Self::Batches => {
+                say("batches per second");
+                let batches = deployment::with(servers, shards, &[], async |deployment| {
+                    load::batches(deployment, size.batches).await
+                })
+                .await?;
+                report.figure("batches_per_s", batches);
+            }
+            Self::Latency => {
+                say("one node, and a chain of three");
+                let latency = deployment::with(servers, shards, &[], async |deployment| {
+                    latency::measure(deployment, size.repeats).await
+                })
+                .await?;
+                report.latency(&latency);
+            }
+            Self::Takeover => takeovers(servers, size, report).await?,
+        }
+        Ok(())
+    }
+}
+
+async fn takeovers(servers: &Servers, size: Size, report: &mut Report) -> Outcome {
     let leases = [
         ("FLOWKIT_LEASE_TTL_SEC", LEASE_TTL_SEC.to_string()),
         ("FLOWKIT_HB_INTERVAL_SEC", "1".to_owned()),
     ];
     for restart in [false, true] {
         let what = if restart { "restarts" } else { "stays dead" };
-        say(&format!("the takeover of a worker's nodes: kill -9, it {what}"));
-        let mut worst = Vec::new();
+        say(&format!(
+            "the takeover of a worker's nodes: kill -9, it {what}"
+        ));
+        let mut all = Vec::new();
         for _ in 0..size.takeovers {
             let times = deployment::with(servers, 1, &leases, async |deployment| {
                 takeover::worker(deployment, restart).await
             });
-            worst.extend(times.await?);
+            all.extend(times.await?);
         }
-        report.worker(restart, &mut worst);
+        report.worker(restart, &mut all);
     }
     say("the takeover of a shard: kill -9 of its owner, 10,000 tasks in flight");
-    let mut takeovers = Vec::new();
+    let mut all = Vec::new();
     for _ in 0..size.takeovers {
         let takeover = deployment::with(servers, 1, &[], async |deployment| {
             takeover::coordinator(deployment, IN_FLIGHT_AT_DEATH).await
         });
-        takeovers.push(takeover.await?);
+        all.push(takeover.await?);
     }
-    report.coordinator(&takeovers);
-    Ok(report)
+    report.coordinator(&all);
+    Ok(())
 }
 
 /// The value below which this share of the measurements lies.

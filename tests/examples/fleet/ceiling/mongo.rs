@@ -30,7 +30,7 @@ struct Rows {
     inserts: Share,
     updates: Share,
     inserted: Vec<Document>,
-    set: Vec<Document>,
+    changed: Vec<Document>,
     /// Documents so far, and updates.
     count: u64,
     updated: u64,
@@ -43,7 +43,7 @@ impl Rows {
             inserts: Share::of(writes.inserts),
             updates: Share::of(writes.updates),
             inserted: writes.inserted.clone(),
-            set: writes.set.clone(),
+            changed: writes.changed.clone(),
             count: 0,
             updated: 0,
         }
@@ -71,14 +71,17 @@ impl Rows {
     }
 
     fn changes(&mut self, shard: u32) -> Vec<Document> {
-        let count = if self.set.is_empty() { 0 } else { self.updates.next() };
+        let count = if self.changed.is_empty() { 0 } else { self.updates.next() };
         let newest = NEWEST.min(self.count);
         let oldest = self.count - newest;
         let change = |_| {
-            let fields = &self.set[self.updated as usize % self.set.len()];
+            let mut change = self.changed[self.updated as usize % self.changed.len()].clone();
             let id = Self::id(shard, oldest + self.updated % newest.max(1));
             self.updated += 1;
-            doc! { "q": { "_id": id }, "u": { "$set": fields.clone() } }
+            if change.contains_key("task") {
+                change.insert("task", id.as_str());
+            }
+            doc! { "q": { "_id": id }, "u": change }
         };
         (0..count).map(change).collect()
     }
