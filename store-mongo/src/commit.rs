@@ -3,8 +3,12 @@
 use flowkit_core::port::{Commit, ErrorKind, PortError, StoreReply};
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, DateTime, Document, RawArrayBuf, RawBson, RawDocumentBuf, cstr, rawdoc};
-use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::error::{
+    Error, ErrorKind as Driver, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
+    WriteFailure,
+};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::error::{DUPLICATE_KEY, Effect, code_of, is_refusal, port_error, text};
 use crate::keys;
@@ -12,6 +16,10 @@ use crate::statements::{Prepared, Statements};
 use crate::store::Mongo;
 
 const OP: &str = "commit";
+/// Until what a cut-short commit wrote is seen by majority reads.
+const PAUSE: Duration = Duration::from_millis(10);
+/// `NoSuchTransaction`, `Interrupted`.
+const ENDED: [i32; 2] = [251, 11_601];
 /// A transaction that meets another one is tried so often.
 const TRIES_MAX: u32 = 8;
 /// Statements of one command: far below the server's limit, and so is their size: the records of a
@@ -67,7 +75,10 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
             Refused::Moved => match classify(mongo, commit).await? {
                 Some(reply) => Ok(reply),
                 // It fits now: whoever was in between was fenced off, or a copy of the last one.
-                None if tries < TRIES_MAX => continue,
+                None if tries < TRIES_MAX => {
+                    tokio::time::sleep(PAUSE * (tries - 1)).await;
+                    continue;
+                }
                 None => {
                     let detail = "others write the shard record all the time";
                     Err(PortError::new(ErrorKind::Retry, OP, detail))
@@ -79,6 +90,13 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
             }
             // Somebody else writes the shard record at this moment: a copy, or the next owner.
             Refused::Driver(error) if is_conflict(&error) && tries < TRIES_MAX => continue,
+            // The next owner ended our session. The same commit again tells what has happened.
+            Refused::Driver(error) | Refused::InDoubt(error)
+                if is_ended(&error) && tries < TRIES_MAX =>
+            {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             Refused::Driver(error) => Err(port_error(OP, Effect::None, &error)),
             Refused::Write { code, message } => Err(refusal(code, &message)),
             Refused::InDoubt(error) => Err(PortError::new(ErrorKind::Unknown, OP, text(&error))),
@@ -116,6 +134,16 @@ async fn attempt(
         Err(error) if is_conflict(&error) => Err(Refused::Driver(error)),
         Err(error) => Err(Refused::InDoubt(error)),
     }
+}
+
+/// The server was told to end this session's transaction.
+fn is_ended(error: &Error) -> bool {
+    let code = match &*error.kind {
+        // Committed, but the wait for the other members was cut short.
+        Driver::Write(WriteFailure::WriteConcernError(unsure)) => Some(unsure.code),
+        _ => code_of(error),
+    };
+    code.is_some_and(|code| ENDED.contains(&code))
 }
 
 /// The transaction was surely not committed, and may be tried again at once.
