@@ -222,3 +222,56 @@ fn servers_that_are_not_there_are_named_with_the_cure() {
         assert!(!errors.contains("panicked"), "{errors}");
     }
 }
+
+/// The blocks of a page that are marked as `sh`, as one script.
+fn script_of(page: &str) -> String {
+    let mut script = String::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside => {
+                script.push_str(line);
+                script.push('\n');
+            }
+            _ => {}
+        }
+    }
+    script
+}
+
+#[test]
+fn every_command_of_the_deployment_guide_works() {
+    let script = script_of(include_str!("../../docs/guide/deployment.md"));
+    let commands = script.lines().filter(|line| line.starts_with("flowkit "));
+    assert!(commands.count() >= 10, "{script}");
+    let deployment = Deployment::new("guide", 2);
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_flowkit"));
+    let folder = program.parent().expect("a folder");
+    let path = std::env::var("PATH").expect("text");
+    // What goes on in the background ends with the script.
+    let script = format!("set -e\ntrap 'kill $(jobs -p); wait' EXIT\n{script}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(deployment.folder.path())
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("FLOWKIT_DATABASE", &deployment.name)
+        .env("FLOWKIT_TOPIC_PREFIX", &deployment.name)
+        .env("FLOWKIT_SHARDS", "2")
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash runs");
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "{}\n{said}\n{errors}",
+        output.status
+    );
+    for part in ["finished", "ocr-1", "hello"] {
+        assert!(said.contains(part), "{part}: {said}\n{errors}");
+    }
+}

@@ -6,7 +6,7 @@ use flowkit_core::record::NodeState;
 
 use crate::checkers::{Standing, holds, standing};
 use crate::plan::{Fault, GraphPlan, Link, NodePlan, Plan, TroubleKind};
-use crate::world::{source_len, source_uid};
+use crate::script::{source_len, source_uid};
 
 /// What a task must come to.
 #[derive(Clone, Debug, PartialEq)]

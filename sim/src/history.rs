@@ -10,6 +10,7 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{CancelReason, Envelope, Reply};
 use flowkit_core::port::{ErrorKind, Stream};
 use flowkit_core::record::{NodeState, TaskState};
+use serde::{Deserialize, Serialize};
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -22,10 +23,13 @@ pub(crate) struct Event {
 
 /// A process: the n-th start on a host, and which machine of it (embedded: several).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) host: u32,
-    pub(crate) generation: u32,
-    pub(crate) machine: u32,
+pub struct Place {
+    /// Its host.
+    pub host: u32,
+    /// How many starts of that host there were before.
+    pub generation: u32,
+    /// Which machine of the process.
+    pub machine: u32,
 }
 
 /// What happened.
@@ -101,78 +105,114 @@ pub(crate) enum What {
 
 /// What happens to processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
+pub enum Life {
+    /// It was started.
     Started,
+    /// It died without a word.
     Crashed,
+    /// It ended by itself.
     Stopped,
+    /// It was frozen.
     Stalled,
+    /// It goes on.
     Resumed,
 }
 
 /// A client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ask {
+pub enum Ask {
+    /// To take a task on.
     Submit,
-    /// Another graph under the id of the task.
+    /// To take another graph on under the id of the task.
     SubmitOther,
+    /// To cancel a task.
     Cancel {
+        /// Time for its handlers to end; the deployment's if absent.
         grace_ms: Option<u64>,
     },
+    /// To say when it is settled.
     Wait,
 }
 
 /// One run of a node in a worker process.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) place: Place,
-    pub(crate) worker: WorkerId,
-    pub(crate) run_id: u64,
-    pub(crate) task: TaskId,
-    pub(crate) node: NodeId,
-    pub(crate) token: Token,
-    pub(crate) epoch: Epoch,
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The process.
+    pub place: Place,
+    /// The worker that it is.
+    pub worker: WorkerId,
+    /// Number of the run in its process.
+    pub run_id: u64,
+    /// The task.
+    pub task: TaskId,
+    /// The node.
+    pub node: NodeId,
+    /// The token that it runs under.
+    pub token: Token,
+    /// The attempt.
+    pub epoch: Epoch,
     /// The checkpoint that the source resumes at.
-    pub(crate) checkpoint: Option<Json>,
+    pub checkpoint: Option<Json>,
     /// Batches accepted before, as the handler was told.
-    pub(crate) accepted: u64,
+    pub accepted: u64,
 }
 
-/// Steps of a run.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
+/// Steps of a run, as its handler sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    /// It begins.
     Begin,
+    /// It begins a batch.
     Process {
+        /// The batch.
         uid: BatchUid,
+        /// What an earlier attempt saved of this batch.
         checkpoint: Option<Json>,
     },
     /// The handler wants to keep a checkpoint of the batch in work.
     Checkpoint {
+        /// The batch.
         uid: BatchUid,
+        /// The checkpoint.
         value: Json,
     },
     /// It is told that the checkpoint is safe (or not).
     CheckpointSaved {
+        /// The batch.
         uid: BatchUid,
+        /// The checkpoint.
         value: Json,
+        /// It is safe.
         ok: bool,
     },
+    /// It has done a batch.
     Processed {
+        /// The batch.
         uid: BatchUid,
     },
+    /// It says that it failed.
     Failed {
+        /// For good.
         permanent: bool,
+        /// Because it was told to end.
         cancelled: bool,
     },
+    /// It begins to finalize.
     Finalize,
+    /// It has finalized.
     Finalized,
+    /// It is told to end.
     Cancel {
+        /// Why.
         reason: CancelReason,
         /// How long it has, by its own clock.
         grace_ms: u64,
     },
+    /// It was ended.
     Abort,
+    /// Nothing of it is left.
     Closed,
-    /// The process died.
+    /// Its process died.
     Lost,
 }
 

@@ -2,11 +2,14 @@
 //!
 //! **Tier 0** runs the coordinator and worker machines and the store and broker models on one heap
 //! of events: no runtime, no clock, no thread inside a run. A run is a [`plan::Plan`], which is
-//! data; checkers judge its history by the promises of the README.
+//! data; checkers judge its history by the promises of the README. [`judge`] takes the history of
+//! real processes to the same checkers.
 
+pub mod judge;
 #[cfg(feature = "planted-bugs")]
 pub mod mutants;
 pub mod plan;
+pub mod script;
 pub mod tier0;
 
 mod checkers;

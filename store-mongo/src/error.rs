@@ -18,6 +18,36 @@ pub enum OpenError {
     /// No server answers.
     #[error("MongoDB cannot be reached: {0}; is it running, and is the URI right?")]
     Unreachable(String),
+    /// The server knows no such user, or another password.
+    #[error(
+        "MongoDB lets nobody in by this URI: {0}; check user, password and authSource (the database \
+         that knows the user)"
+    )]
+    Credentials(String),
+    /// The user may not do what is needed.
+    #[error(
+        "the user of the URI may not use the database {database}: {reason}; give it the role \
+         readWrite there"
+    )]
+    Unauthorized {
+        /// The database.
+        database: String,
+        /// What the server says.
+        reason: String,
+    },
+    /// An index under the name of one of ours, or on its fields, is another one.
+    #[error(
+        "the index {index} of {collection} is not as FlowKit needs it: {reason}; drop it, and FlowKit \
+         makes its own at the next start"
+    )]
+    Index {
+        /// The collection.
+        collection: String,
+        /// The name of our index.
+        index: String,
+        /// What the server says.
+        reason: String,
+    },
     /// A server that is alone has no transactions.
     #[error(
         "MongoDB is a standalone server; FlowKit needs transactions: make it a replica set (one \
@@ -38,6 +68,27 @@ pub enum OpenError {
     /// The collections or indexes cannot be made, or differ from what is needed.
     #[error("the database cannot be set up: {0}")]
     SetUp(String),
+}
+
+/// An index differs in its options, or in its keys.
+const INDEX_DIFFERS: [i32; 2] = [85, 86];
+/// The user may not do it; it has not said who it is.
+const UNAUTHORIZED: i32 = 13;
+/// Wrong user or password.
+const AUTHENTICATION_FAILED: i32 = 18;
+
+/// Whether the server did not let the user in.
+pub(crate) fn is_login(error: &Error) -> bool {
+    matches!(&*error.kind, Driver::Authentication { .. })
+        || code_of(error) == Some(AUTHENTICATION_FAILED)
+}
+
+pub(crate) fn is_unauthorized(code: Option<i32>) -> bool {
+    code == Some(UNAUTHORIZED)
+}
+
+pub(crate) fn is_other_index(code: Option<i32>) -> bool {
+    code.is_some_and(|code| INDEX_DIFFERS.contains(&code))
 }
 
 /// What an operation does if it is carried out although no answer arrives.

@@ -9,7 +9,7 @@ use mongodb::options::{
 use mongodb::{Client, Database, IndexModel};
 
 use crate::MongoSettings;
-use crate::error::{OpenError, code_of, text};
+use crate::error::{OpenError, code_of, is_login, is_other_index, is_unauthorized, text};
 
 /// Version of this layout of collections.
 const LAYOUT: i64 = 1;
@@ -59,7 +59,10 @@ pub(crate) async fn connect(settings: &MongoSettings) -> Result<(Client, Databas
         .database("admin")
         .run_command(doc! { "hello": 1 })
         .await;
-    let hello = hello.map_err(|error| OpenError::Unreachable(text(&error)))?;
+    let hello = hello.map_err(|error| match is_login(&error) {
+        true => OpenError::Credentials(text(&error)),
+        false => OpenError::Unreachable(text(&error)),
+    })?;
     check(&hello)?;
     let database = client.database(&settings.database);
     set_up(&database).await?;
@@ -80,7 +83,7 @@ fn check(hello: &Document) -> Result<(), OpenError> {
 }
 
 async fn set_up(database: &Database) -> Result<(), OpenError> {
-    let failed = |error: &mongodb::error::Error| OpenError::SetUp(text(error));
+    let failed = |error: &mongodb::error::Error| set_up_failed(database.name(), error);
     for name in COLLECTIONS {
         match database.create_collection(name).await {
             Err(error) if code_of(&error) != Some(NAMESPACE_EXISTS) => return Err(failed(&error)),
@@ -132,20 +135,72 @@ async fn set_up(database: &Database) -> Result<(), OpenError> {
             index("uid", doc! { "node": 1, "uid": 1 }, true),
         ),
     ] {
-        database
+        let name = model
+            .options
+            .as_ref()
+            .and_then(|options| options.name.clone());
+        let made = database
             .collection::<Document>(collection)
             .create_index(model)
-            .await
-            .map_err(|error| {
-                OpenError::SetUp(format!("index on {collection}: {}", text(&error)))
-            })?;
+            .await;
+        match made {
+            Err(error) if is_other_index(code_of(&error)) => {
+                return Err(OpenError::Index {
+                    collection: collection.to_owned(),
+                    index: name.unwrap_or_default(),
+                    reason: text(&error),
+                });
+            }
+            Err(error) => return Err(failed(&error)),
+            Ok(_) => {}
+        }
     }
     Ok(())
+}
+
+fn set_up_failed(database: &str, error: &mongodb::error::Error) -> OpenError {
+    let text = text(error);
+    if !is_unauthorized(code_of(error)) {
+        return OpenError::SetUp(text);
+    }
+    if text.contains("requires authentication") {
+        return OpenError::Credentials("it wants a user, and the URI names none".to_owned());
+    }
+    // What follows is the whole command, with what belongs to the session.
+    let reason = text.split(" { ").next().unwrap_or_default();
+    OpenError::Unauthorized {
+        database: database.to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The texts are those of a server with `--auth`.
+    #[test]
+    fn a_user_without_rights_is_told_apart_from_other_refusals() {
+        let answer = |code: i32, text: &str| {
+            let command = doc! { "code": code, "codeName": "Some", "errmsg": text };
+            let command = mongodb::bson::deserialize_from_document(command);
+            let command = Driver::Command(command.expect("a server's answer"));
+            set_up_failed("jobs", &command.into())
+        };
+        let reader = "not authorized on jobs to execute command { create: \"meta\", lsid: 7 }";
+        let error = answer(13, reader);
+        assert!(matches!(error, OpenError::Unauthorized { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("readWrite") && text.contains("jobs"),
+            "{text}"
+        );
+        assert!(!text.contains("lsid"), "{text}");
+        let nobody = answer(13, "command create requires authentication");
+        assert!(matches!(nobody, OpenError::Credentials(_)), "{nobody}");
+        assert!(nobody.to_string().contains("names none"), "{nobody}");
+        assert!(matches!(answer(85, "other"), OpenError::SetUp(_)));
+    }
 
     #[test]
     fn a_standalone_and_an_old_server_are_refused_with_the_cure() {

@@ -36,10 +36,14 @@ fn limit_of(limit: u32) -> i64 {
     i64::from(limit.max(1))
 }
 
-fn is_readable(document: &Document) -> bool {
-    document
-        .get_i32("v")
-        .is_ok_and(|v| v == i32::from(RECORD_VERSION))
+/// Whether a record's version is known and its body is an object, as far as a look at its start
+/// tells, which the server takes: a task's graph is too large to be fetched for this.
+fn is_whole() -> Document {
+    doc! { "$and": [
+        { "$eq": ["$v", i32::from(RECORD_VERSION)] },
+        { "$gte": ["$body", "{"] },
+        { "$lt": ["$body", "|"] },
+    ] }
 }
 
 impl Mongo {
@@ -213,17 +217,19 @@ impl Mongo {
             .map(|(task, node)| keys::node(task, node))
             .collect();
         let filter = doc! { "_id": { "$in": &ids } };
-        let fields = doc! { "token": 1, "told": 1, "v": 1 };
+        let fields = doc! { "token": 1, "told": 1, "v": 1, "body": 1 };
         let found = by_id(self.find_fields(OP, "nodes", filter, 0, fields).await?);
         let tasks: Vec<&str> = nodes.iter().map(|(task, _)| task.as_str()).collect();
         let filter = doc! { "_id": { "$in": tasks } };
-        let fields = doc! { "ending": 1, "v": 1 };
+        let fields = doc! { "ending": 1, "whole": is_whole() };
         let tasks = by_id(self.find_fields(OP, "tasks", filter, 0, fields).await?);
         let mine = self.find_one(OP, "workers", worker.as_str()).await?;
         let grant = |id: &String, task: &TaskId| {
             let node = found.get(id)?;
             let task = tasks.get(task.as_str());
-            if !is_readable(node) || task.is_some_and(|task| !is_readable(task)) {
+            let is_rotten = records::decode::<NodeRecord>(node).is_err()
+                || task.is_some_and(|task| !task.get_bool("whole").unwrap_or(false));
+            if is_rotten {
                 // One rotten record must not fail the read of all the others: the run is told to end.
                 return Some(GrantView {
                     token: None,
@@ -289,44 +295,51 @@ impl Mongo {
         let found = collection.find(Self::range(task, node, after));
         let found = found.sort(doc! { "_id": 1 }).limit(limit_of(limit)).await;
         let mut found = found.map_err(reads(OP))?;
-        let mut artifacts = Vec::new();
+        let mut records: Vec<ArtifactRecord> = Vec::new();
         let mut bytes = 0;
         while let Some(document) = found.try_next().await.map_err(reads(OP))? {
-            let mut record: ArtifactRecord =
+            let record: ArtifactRecord =
                 records::decode(&document).map_err(|reason| corrupt(reason.to_string()))?;
-            let body = match &record.artifact {
-                Some(Artifact::Staged(_)) => Some(self.staged(OP, &record).await?),
-                Some(Artifact::Inline(body)) => Some(body.clone()),
-                None => None,
-            };
-            bytes += body.as_ref().map_or(0, Json::len)
-                + record.metrics.values().map(Json::len).sum::<usize>();
-            if bytes > REPLY_BYTES_MAX && !artifacts.is_empty() {
+            bytes = bytes_of(&record).saturating_add(bytes);
+            if bytes > REPLY_BYTES_MAX && !records.is_empty() {
                 break;
             }
-            record.artifact = body.map(Artifact::Inline);
-            artifacts.push(record);
+            records.push(record);
         }
-        Ok(StoreReply::Artifacts(artifacts))
+        let mut bodies = self.staged_bodies(OP, &records).await?;
+        for record in &mut records {
+            let Some(Artifact::Staged(_)) = record.artifact else {
+                continue;
+            };
+            let Some(body) = bodies.remove(&staged_key(record)) else {
+                let number = record.number;
+                let detail = format!("no staged body for artifact {number} of {task}/{node}");
+                return Err(corrupt(detail));
+            };
+            record.artifact = Some(Artifact::Inline(body));
+        }
+        Ok(StoreReply::Artifacts(records))
     }
 
-    async fn staged(&self, op: &str, record: &ArtifactRecord) -> Result<Json, PortError> {
-        let id = keys::staged(
-            &record.task_id,
-            &record.node_id,
-            &record.batch_uid,
-            record.token,
-        );
-        let found = self.find_one(op, "staged", &id).await?.unwrap_or_default();
-        let body = keys::text(&found, "body").map(Json::parse);
-        match body {
-            Some(Ok(body)) => Ok(body),
-            _ => {
-                let (task, node, number) = (&record.task_id, &record.node_id, record.number);
-                let detail = format!("no staged body for artifact {number} of {task}/{node}");
-                Err(PortError::new(ErrorKind::Corrupt, op, detail))
-            }
+    /// The staged bodies of artifacts that can be read, by their keys.
+    async fn staged_bodies(
+        &self,
+        op: &str,
+        records: &[ArtifactRecord],
+    ) -> Result<BTreeMap<String, Json>, PortError> {
+        let staged = records.iter();
+        let staged = staged.filter(|record| matches!(record.artifact, Some(Artifact::Staged(_))));
+        let keys: Vec<String> = staged.map(staged_key).collect();
+        if keys.is_empty() {
+            return Ok(BTreeMap::new());
         }
+        let found = self.find(op, "staged", doc! { "_id": { "$in": keys } }, 0);
+        let found = found.await?;
+        let body = |document: &Document| {
+            let body = Json::parse(keys::text(document, "body")?).ok()?;
+            Some((keys::text(document, "_id")?.to_owned(), body))
+        };
+        Ok(found.iter().filter_map(body).collect())
     }
 
     pub(crate) async fn read_task(&self, task: &TaskId) -> Result<StoreReply, PortError> {
@@ -383,6 +396,28 @@ impl Mongo {
         let nodes = found.iter().filter_map(|node| records::decode(node).ok());
         Ok(StoreReply::Nodes(nodes.collect()))
     }
+}
+
+fn staged_key(record: &ArtifactRecord) -> String {
+    let ArtifactRecord {
+        task_id,
+        node_id,
+        batch_uid,
+        token,
+        ..
+    } = record;
+    keys::staged(task_id, node_id, batch_uid, *token)
+}
+
+/// What an artifact adds to a reply; the body of a staged one by the size that was accepted.
+fn bytes_of(record: &ArtifactRecord) -> usize {
+    let body = match &record.artifact {
+        Some(Artifact::Staged(bytes)) => usize::try_from(*bytes).unwrap_or(usize::MAX),
+        Some(Artifact::Inline(body)) => body.len(),
+        None => 0,
+    };
+    let metrics: usize = record.metrics.values().map(Json::len).sum();
+    body.saturating_add(metrics)
 }
 
 fn by_id(found: Vec<Document>) -> BTreeMap<String, Document> {

@@ -102,14 +102,17 @@ macro_rules! store_conformance {
     };
 }
 
-/// The property test of a store against the model, for backends other than the model itself:
-/// `store_matches_model!(name, open())` expands to one `#[test]`.
+/// A store compared with its model (see [`fidelity`](crate::fidelity)), for backends that are in the
+/// process: `store_matches_model!(name, open())` expands to one `#[test]`.
 #[macro_export]
 macro_rules! store_matches_model {
     ($name:ident, $open:expr) => {
         #[test]
         fn $name() {
-            $crate::store::random::matches_the_model(async || $open.await);
+            use $crate::fidelity::{Budget, conclude, store};
+            let budget = Budget::of_environment(2);
+            let outcome = store::compare(budget, store::Shape::IN_PROCESS, async || $open.await);
+            conclude(stringify!($name), budget, &outcome);
         }
     };
 }
@@ -127,6 +130,7 @@ macro_rules! transport_conformance {
                 a_message_comes_back_as_it_was_sent,
                 a_large_message_comes_back_whole,
                 an_undecodable_entry_keeps_its_place,
+                a_message_over_the_limit_is_invalid,
             ],
             waiting: [
                 a_waiting_read_is_woken_by_an_append,

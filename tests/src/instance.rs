@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use flowkit_core::id::{NodeId, TaskId};
-use flowkit_core::message::DecodeError;
 use flowkit_core::port::{
     ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport, TransportReply,
     TransportRequest,
@@ -143,8 +142,8 @@ pub struct TransportCaps {
     pub forgets: bool,
     /// Entries outlive [`TransportBackend::reopen`]; otherwise the streams are empty then.
     pub durable: bool,
-    /// [`TransportBackend::append_undecodable`] works.
-    pub undecodable: bool,
+    /// [`TransportBackend::append_foreign`] works.
+    pub foreign: bool,
 }
 
 /// What can be done to a transport from outside.
@@ -153,8 +152,9 @@ pub trait TransportBackend: Send {
     /// The process of the transport's client ends, and another one opens the same namespace.
     async fn reopen(&mut self) -> Arc<dyn Transport>;
 
-    /// Appends bytes that are no message. False: this backend has no way to do it.
-    async fn append_undecodable(&mut self, stream: Stream, error: DecodeError) -> bool;
+    /// Appends any bytes, as a program that is none of ours may. False: this backend has no way to
+    /// do it.
+    async fn append_foreign(&mut self, stream: Stream, bytes: &[u8]) -> bool;
 }
 
 /// An opened transport in a namespace of its own.
@@ -212,8 +212,8 @@ impl TransportInstance {
         self.transport = Some(self.backend.reopen().await);
     }
 
-    /// See [`TransportBackend::append_undecodable`].
-    pub async fn append_undecodable(&mut self, stream: Stream, error: DecodeError) -> bool {
-        self.backend.append_undecodable(stream, error).await
+    /// See [`TransportBackend::append_foreign`].
+    pub async fn append_foreign(&mut self, stream: Stream, bytes: &[u8]) -> bool {
+        self.backend.append_foreign(stream, bytes).await
     }
 }

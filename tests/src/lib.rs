@@ -34,6 +34,7 @@
 //! This crate is for tests: a broken expectation panics.
 
 mod cases;
+pub mod fidelity;
 mod instance;
 pub mod records;
 pub mod servers;

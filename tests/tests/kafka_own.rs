@@ -6,11 +6,9 @@ use flowkit_core::id::{Incarnation, Offset, ShardId};
 use flowkit_core::message::{Body, Envelope, MESSAGE_BYTES_MAX, Sender, SenderRole};
 use flowkit_core::port::{Entry, ErrorKind, Stream, Transport, TransportReply, TransportRequest};
 use flowkit_tests::run;
-use flowkit_transport_kafka::{KafkaSettings, KafkaTransport, OpenError};
+use flowkit_transport_kafka::KafkaTransport;
 use futures_util::FutureExt;
 use kafka_topics::Topics;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,77 +60,6 @@ async fn read(transport: &KafkaTransport, from: Offset, wait_ms: u64) -> (Vec<En
 fn numbers(entries: &[Entry]) -> Vec<u64> {
     let number = |entry: &Entry| entry.message.as_ref().ok().and_then(|message| message.seq);
     entries.iter().filter_map(number).collect()
-}
-
-#[test]
-fn topics_of_another_deployment_are_refused_with_the_cure() {
-    run(async {
-        let topics = Topics::fresh("partitions");
-        let opened = KafkaTransport::connect(topics.settings().shards(2)).await;
-        drop(opened.unwrap_or_else(|error| panic!("{error}")));
-        let error = KafkaTransport::connect(topics.settings().shards(3)).await;
-        let Err(OpenError::Topic { topic, .. }) = &error else {
-            panic!("{error:?}");
-        };
-        assert!(topic.ends_with(".shards.v1"), "{topic}");
-        let text = error.map(|_| ()).expect_err("refused").to_string();
-        assert!(text.contains("partitions 2, but 3 is needed"), "{text}");
-    });
-}
-
-#[test]
-fn brokers_that_are_not_there_are_named_in_time() {
-    run(async {
-        let settings = KafkaSettings::new("127.0.0.1:1").broker_timeout(Duration::from_secs(2));
-        let error = KafkaTransport::connect(settings)
-            .await
-            .expect_err("nobody listens");
-        let text = error.to_string();
-        assert!(
-            text.contains("127.0.0.1:1") && text.contains("is it running"),
-            "{text}"
-        );
-    });
-}
-
-#[test]
-fn a_password_is_in_no_error_and_no_debug_text() {
-    run(async {
-        let nobody = KafkaSettings::new("127.0.0.1:1").broker_timeout(Duration::from_millis(300));
-        for (settings, named) in [
-            (
-                nobody.clone().property("security.protocol", "nonsense"),
-                "security.protocol",
-            ),
-            // Mistyped: the client would show the value of what it does not know.
-            (
-                nobody.clone().property("sasl.pasword", "hunter2"),
-                "sasl.pasword",
-            ),
-            (nobody.clone().property("acks", "hunter2"), "acks"),
-            (
-                nobody
-                    .clone()
-                    .property("security.protocol", "sasl_plaintext"),
-                "127.0.0.1:1",
-            ),
-        ] {
-            let settings = settings
-                .property("sasl.mechanism", "PLAIN")
-                .property("sasl.username", "somebody")
-                .property("sasl.password", "hunter2");
-            let shown = format!("{settings:?}");
-            let error = KafkaTransport::connect(settings)
-                .await
-                .expect_err("refused");
-            let error = format!("{error} {error:?}");
-            assert!(error.contains(named), "{error}");
-            assert!(
-                !format!("{shown} {error}").contains("hunter2"),
-                "{shown} {error}"
-            );
-        }
-    });
 }
 
 #[test]
@@ -207,28 +134,6 @@ fn two_readers_of_one_stream_each_get_everything() {
             (one.as_slice(), other.as_slice()),
             (&[0, 1, 2, 3, 4][..], &[0, 1, 2, 3, 4][..])
         );
-    });
-}
-
-#[test]
-fn a_topic_that_somebody_made_otherwise_is_refused_with_the_cure() {
-    run(async {
-        for (name, value, part) in [
-            ("cleanup.policy", "compact", "cleanup.policy=delete"),
-            ("retention.ms", "60000", "longest outage"),
-            ("max.message.bytes", "1048576", "raise it"),
-        ] {
-            let topics = Topics::fresh("made");
-            let admin: AdminClient<DefaultClientContext> =
-                topics.client().create().expect("a client");
-            let topic = topics.name("shards");
-            let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set(name, value);
-            let made = admin.create_topics([&new], &AdminOptions::new()).await;
-            made.expect("an answer")[0].as_ref().expect("made");
-            let error = KafkaTransport::connect(topics.settings()).await;
-            let error = error.expect_err(name).to_string();
-            assert!(error.contains(&topic) && error.contains(part), "{error}");
-        }
     });
 }
 

@@ -1,110 +1,17 @@
-//! What is MongoDB's own: opening, secrets, callers that give up, connections that break.
+//! What is MongoDB's own: opening again, callers that give up, connections that break.
 
-use flowkit_core::id::{Offset, ShardId};
-use flowkit_core::port::{Commit, ErrorKind, PortError, Record, Store, StoreReply, StoreRequest};
-use flowkit_core::record::ShardRecord;
-use flowkit_store_mongo::{MongoSettings, MongoStore, OpenError};
-use flowkit_tests::records::{IntoRecord, artifact, node, node_id, owner_id, task, task_id};
-use flowkit_tests::{run, servers};
+mod mongo_database;
+
+use flowkit_core::port::{Commit, ErrorKind, Store, StoreReply, StoreRequest};
+use flowkit_store_mongo::{MongoSettings, MongoStore};
+use flowkit_tests::records::{IntoRecord, node_id, owner_id, task, task_id};
+use mongo_database::{SHARD, address, in_database, next, opened, stored, submit, take};
 use mongodb::bson::{Document, doc};
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-const SHARD: ShardId = ShardId(0);
-const SECRET: &str = "hunter2";
-
-/// Runs a test in a database of its own, which is dropped if the test passes.
-fn in_database<F: Future<Output = ()>>(test: impl FnOnce(mongodb::Database) -> F) {
-    run(async {
-        let client = mongodb::Client::with_uri_str(servers::mongo()).await;
-        let name = servers::fresh_name("flowkit_own");
-        let database = client.expect("MongoDB is up").database(&name);
-        test(database.clone()).await;
-        database.drop().await.expect("MongoDB is up");
-    });
-}
-
-fn settings(database: &mongodb::Database) -> MongoSettings {
-    MongoSettings::new(&servers::mongo())
-        .database(database.name())
-        .pool_max(8)
-}
-
-async fn opened(database: &mongodb::Database) -> MongoStore {
-    let store = MongoStore::connect(settings(database)).await;
-    store.unwrap_or_else(|error| panic!("{error}"))
-}
-
-async fn refused(settings: MongoSettings) -> OpenError {
-    match MongoStore::connect(settings).await {
-        Ok(_) => panic!("it was opened"),
-        Err(error) => error,
-    }
-}
-
-/// Host and port of the server, without the rest of the URI.
-fn address() -> String {
-    let uri = servers::mongo();
-    let hosts = uri.trim_start_matches("mongodb://");
-    let hosts = hosts.rsplit_once('@').map_or(hosts, |(_, hosts)| hosts);
-    let first = hosts.split(['/', ',', '?']).next();
-    first.unwrap_or_default().to_owned()
-}
-
-async fn take(store: &dyn Store, owner: &str) -> ShardRecord {
-    let request = StoreRequest::AcquireShard {
-        shard: SHARD,
-        owner: owner_id(owner),
-        ttl_ms: 3_600_000,
-    };
-    store.call(request).await.expect("nobody else asks");
-    let read = stored(store).await;
-    let raise = StoreRequest::RaiseEpoch {
-        shard: SHARD,
-        owner: owner_id(owner),
-        epoch: read.epoch,
-        commit_seq: read.commit_seq,
-    };
-    match store.call(raise).await {
-        Ok(StoreReply::Shard(shard)) => shard,
-        other => panic!("not raised: {other:?}"),
-    }
-}
-
-async fn stored(store: &dyn Store) -> ShardRecord {
-    match store.call(StoreRequest::ReadShard { shard: SHARD }).await {
-        Ok(StoreReply::Shard(shard)) => shard,
-        other => panic!("not a shard: {other:?}"),
-    }
-}
-
-/// The commit after `shard`, with one more accepted batch of a node.
-fn next(shard: &ShardRecord) -> Commit {
-    let seq = shard.commit_seq + 1;
-    let records: Vec<Record> = vec![
-        task("t").record(),
-        node("t", "a").record(),
-        artifact("t", "a", seq, &format!("u{seq}"), None).record(),
-    ];
-    Commit {
-        shard: SHARD,
-        epoch: shard.epoch,
-        seq,
-        id: shard.epoch * 1_000_000 + seq,
-        next: Offset(seq),
-        last_entry: None,
-        records,
-    }
-}
-
-async fn submit(store: &dyn Store, commit: &Commit) -> Result<StoreReply, PortError> {
-    let commit = Arc::new(commit.clone());
-    store.call(StoreRequest::Commit(commit)).await
-}
 
 /// Submits the same commit until it is known to have happened, as an owner does.
 async fn settle(store: &dyn Store, commit: &Commit) {
@@ -128,77 +35,6 @@ async fn accepted(store: &dyn Store) -> Vec<u64> {
         Ok(StoreReply::Accepted(found)) => found.into_iter().map(|(number, _)| number).collect(),
         other => panic!("not accepted batches: {other:?}"),
     }
-}
-
-#[test]
-fn a_server_that_does_not_answer_is_named_as_such_in_time() {
-    run(async {
-        // A port that nobody listens at: it was free a moment ago.
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let closed = listener.local_addr().expect("it is bound");
-        drop(listener);
-        let uri = format!("mongodb://user:{SECRET}@{closed}/?replicaSet=rs0");
-        let settings = MongoSettings::new(&uri).server_timeout(Duration::from_millis(100));
-        let error = refused(settings).await;
-        assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
-        assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
-    });
-}
-
-#[test]
-fn no_error_and_no_debug_text_shows_the_password() {
-    run(async {
-        let rest = format!("user:{SECRET}@{}", address());
-        for uri in [
-            format!("mongodb://{rest}/?replicaSet=rs0&directConnection=true"),
-            format!("mongodb://{rest}/?w=-5"),
-            format!("mongodb://{rest}/?authMechanism={SECRET}"),
-            format!("mongodb://user:{SECRET}@@/{SECRET}"),
-            format!("nonsense://{rest}"),
-            format!("mongodb+srv://user:{SECRET}@localhost"),
-        ] {
-            let settings = MongoSettings::new(&uri).server_timeout(Duration::from_millis(500));
-            assert!(!format!("{settings:?}").contains(SECRET), "{settings:?}");
-            let error = refused(settings).await;
-            let told = format!("{error} {error:?}");
-            assert!(!told.contains(SECRET), "{told} for {uri}");
-        }
-    });
-}
-
-#[test]
-fn a_layout_of_a_newer_version_is_refused() {
-    in_database(async |database| {
-        drop(opened(&database).await);
-        let meta = database.collection::<Document>("meta");
-        let newer = doc! { "$set": { "version": 99_i64 } };
-        let raised = meta.update_one(doc! { "_id": "layout" }, newer).await;
-        assert_eq!(raised.expect("MongoDB is up").matched_count, 1);
-        let error = refused(settings(&database)).await;
-        assert!(
-            matches!(error, OpenError::Layout { found: 99, .. }),
-            "{error}"
-        );
-    });
-}
-
-#[test]
-fn an_index_that_is_not_unique_as_it_must_be_is_refused() {
-    in_database(async |database| {
-        let loose = mongodb::IndexModel::builder()
-            .keys(doc! { "node": 1, "uid": 1 })
-            .options(
-                mongodb::options::IndexOptions::builder()
-                    .name("uid".to_owned())
-                    .build(),
-            )
-            .build();
-        let artifacts = database.collection::<Document>("artifacts");
-        artifacts.create_index(loose).await.expect("MongoDB is up");
-        let error = refused(settings(&database)).await;
-        assert!(matches!(error, OpenError::SetUp(_)), "{error}");
-        assert!(error.to_string().contains("artifacts"), "{error}");
-    });
 }
 
 #[test]

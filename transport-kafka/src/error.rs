@@ -12,12 +12,27 @@ use crate::KafkaSettings;
 pub enum OpenError {
     /// No broker answers.
     #[error(
-        "Kafka at {bootstrap} cannot be reached: {reason}; is it running, and is the address right?"
+        "Kafka at {bootstrap} cannot be reached: {reason}; is it running, is the address right, and \
+         does its listener speak the security.protocol {protocol}?"
     )]
     Unreachable {
         /// The brokers asked.
         bootstrap: String,
+        /// How the client speaks to them.
+        protocol: String,
         /// What the client says.
+        reason: String,
+    },
+    /// The brokers know no such user, or another password.
+    #[error(
+        "Kafka at {bootstrap} refuses the login: {reason}; check the properties sasl.mechanism, \
+         sasl.username and sasl.password, or leave them and security.protocol out where the \
+         listener knows no logins"
+    )]
+    Credentials {
+        /// The brokers asked.
+        bootstrap: String,
+        /// What they say.
         reason: String,
     },
     /// The client does not take the settings.

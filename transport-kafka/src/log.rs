@@ -4,7 +4,7 @@
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     last: Option<String>,
+    login_refused: Option<String>,
     throttle: Throttle,
 }
 
@@ -75,6 +76,12 @@ impl Context {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last.clone()
     }
+
+    /// What the brokers said when they refused the login, if they did.
+    pub(crate) fn login_refused(&self) -> Option<String> {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.login_refused.clone()
+    }
 }
 
 impl ClientContext for Context {
@@ -95,6 +102,10 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // The same is in the log with its cause; here it comes once more per client.
         let reason = self.0.settings.without_values(reason);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.login_refused = Some(reason.clone());
+        }
         tracing::debug!("librdkafka: {}: {reason}", crate::error::text_of(&error));
     }
 }

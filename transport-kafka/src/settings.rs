@@ -116,6 +116,12 @@ impl KafkaSettings {
         config
     }
 
+    /// How the clients speak to the brokers.
+    pub(crate) fn protocol(&self) -> &str {
+        let protocol = self.properties.get("security.protocol");
+        protocol.map_or("plaintext", String::as_str)
+    }
+
     /// Whether this build can do what the properties ask for.
     pub(crate) fn check_tls(&self) -> Result<(), OpenError> {
         let asks = |(name, value): &(&String, &String)| {

@@ -222,9 +222,14 @@ impl Opening<'_> {
     }
 
     fn unreachable(&self, error: &KafkaError) -> OpenError {
+        let bootstrap = self.settings.bootstrap.clone();
+        if let Some(reason) = self.context.login_refused() {
+            return OpenError::Credentials { bootstrap, reason };
+        }
         let text = self.settings.without_values(&text_of(error));
         OpenError::Unreachable {
-            bootstrap: self.settings.bootstrap.clone(),
+            bootstrap,
+            protocol: self.settings.protocol().to_owned(),
             reason: match self.context.last() {
                 Some(last) => format!("{text} ({last})"),
                 None => text,

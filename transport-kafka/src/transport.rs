@@ -136,7 +136,10 @@ impl Transport for KafkaTransport {
                 Ok(TransportReply::Bounds { start, end })
             }
             // Kafka has a retention of its own.
-            TransportRequest::Forget { .. } => Ok(TransportReply::Done),
+            TransportRequest::Forget { stream, .. } => {
+                inner.place(stream)?;
+                Ok(TransportReply::Done)
+            }
         }
     }
 }

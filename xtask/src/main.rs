@@ -1,7 +1,9 @@
 //! One command per job of the FlowKit repository: `cargo xtask test`, `cargo xtask check`, …
 
 mod bench;
+mod chaos;
 mod check;
+mod fidelity;
 mod licences;
 mod mutants;
 mod purity;
@@ -35,10 +37,14 @@ enum Job {
     Licences,
     /// Measure the engine; writes `target/bench/embedded.json`, with `--fleet` `fleet.json`.
     Bench(bench::Options),
+    /// Compare the models with the real servers: the same generated operations on both.
+    Fidelity(fidelity::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
     /// A real Apache Kafka and a real MongoDB for tests: up, down, status, kill or restart.
     Services(services::Options),
+    /// Faults on real processes over real servers, judged by the simulation's checkers.
+    Chaos(chaos::Options),
     /// Run the simulator (an optimised build).
     Sim(sim::Options),
 }
@@ -50,8 +56,10 @@ fn main() -> ExitCode {
         Job::Tidy => tidy::run(),
         Job::Licences => licences::run(),
         Job::Bench(options) => bench::run(&options),
+        Job::Fidelity(options) => fidelity::run(&options),
         Job::Mutants(options) => mutants::run(&options),
         Job::Services(options) => services::run(&options),
+        Job::Chaos(options) => chaos::run(&options),
         Job::Sim(options) => sim::run(&options),
     };
     match outcome {

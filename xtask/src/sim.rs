@@ -49,7 +49,7 @@ pub(crate) fn run_fresh(flowkit: &Path, count: u64) -> Outcome {
 }
 
 /// A first seed that no earlier run has used.
-fn fresh() -> u64 {
+pub(crate) fn fresh() -> u64 {
     let millis = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis());

@@ -5,6 +5,7 @@ use clap::Args;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use crate::chaos;
 use crate::run::{Outcome, cargo, step, target_folder};
 use crate::services::{self, Addresses};
 use crate::sim;
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// Fresh seeds for the simulator; 0 leaves it out.
     #[arg(long, default_value_t = SEEDS_DEFAULT)]
     seeds: u64,
+    /// Minutes of faults on real processes; 0 leaves them out. `cargo xtask chaos` runs any number.
+    #[arg(long, default_value_t = 2.0)]
+    chaos_minutes: f64,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -52,6 +56,12 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         // The command that its own tests have just used: optimised a little, assertions on.
         sim::run_fresh(&target_folder()?.join("debug/flowkit"), options.seeds)
     };
+    let chaos = if options.chaos_minutes > 0.0 {
+        chaos::run_for(options.chaos_minutes)
+    } else {
+        println!("\n== chaos: left out (--chaos-minutes 0)");
+        Ok(())
+    };
     if sum.ignored > 0 {
         println!("{} tests were ignored; none should be", sum.ignored);
     }
@@ -60,12 +70,14 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         ("processes", &fleet),
         ("planted bugs", &mutants),
         ("simulation", &simulation),
+        ("chaos", &chaos),
     ];
     for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
     let line = format!("{} passed, {} failed", sum.passed, sum.failed);
-    Ok((tests.and(fleet).and(mutants).and(simulation), line))
+    let parts = tests.and(fleet).and(mutants).and(simulation);
+    Ok((parts.and(chaos), line))
 }
 
 /// Runs `cargo test`, shows its output and adds up its result lines.

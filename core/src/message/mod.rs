@@ -3,6 +3,7 @@
 //! The envelope says who, about what and under which token; [`Body`] is the kind with its payload.
 
 mod body;
+mod size;
 mod wire;
 
 pub use body::{

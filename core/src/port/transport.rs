@@ -24,7 +24,9 @@ pub enum Stream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TransportRequest {
     /// Append a message. -> `Appended`. `Unknown`: it may be in the stream, once or (after a
-    /// repeat) twice. Appends to one stream in the order they were asked for.
+    /// repeat) twice. `Invalid`: the message is larger than any may be, or a transport of a fixed
+    /// number of streams has none of that number. Appends to one stream in the order they were asked
+    /// for.
     Append {
         /// Where.
         stream: Stream,
@@ -32,7 +34,8 @@ pub enum TransportRequest {
         envelope: Arc<Envelope>,
     },
     /// Entries from an offset on; waits up to `wait_ms` for the first. -> `Entries`.
-    /// `Invalid`: `from` is outside of what the log holds.
+    /// `Invalid`: `from` is outside of what the log holds (or there is no such stream, here and
+    /// below).
     Read {
         /// The stream.
         stream: Stream,

@@ -260,6 +260,18 @@ pub(crate) struct TaskArgs {
     pub(crate) json: bool,
 }
 
+/// Which plan.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct PlanArgs {
+    /// The plan of a seed.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// The plan of a file (JSON), as failures leave it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+}
+
 /// `flowkit sim …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimCommand {
@@ -269,8 +281,11 @@ pub(crate) enum SimCommand {
         #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
         tier: u8,
         /// How many seeds.
-        #[arg(long, value_name = "N")]
-        seeds: u64,
+        #[arg(long, value_name = "N", required_unless_present = "minutes")]
+        seeds: Option<u64>,
+        /// Stop after so many minutes.
+        #[arg(long, value_name = "M")]
+        minutes: Option<f64>,
         /// The first seed.
         #[arg(long, value_name = "S", default_value_t = 0)]
         from: u64,
@@ -283,12 +298,22 @@ pub(crate) enum SimCommand {
         /// 0 = both machines and both models under discrete events.
         #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
         tier: u8,
-        /// The seed.
-        #[arg(long, value_name = "S")]
-        seed: u64,
+        #[command(flatten)]
+        what: PlanArgs,
         /// Show reads and checks too.
         #[arg(long)]
         verbose: bool,
+    },
+    /// Reduce a failing plan to what it takes to break the promise, and print it as a test.
+    Shrink {
+        /// 0 = both machines and both models under discrete events.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0), default_value_t = 0)]
+        tier: u8,
+        #[command(flatten)]
+        what: PlanArgs,
+        /// Write the small plan to this file, too.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 

@@ -1,16 +1,18 @@
 //! `flowkit sim`: the engine's machines under injected faults, on every core.
 
+use flowkit_sim::plan::Plan;
 use flowkit_sim::tier0::{self, Options, ReplayReport, RunReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::args::SimCommand;
+use super::args::{PlanArgs, SimCommand};
 use super::failure::{Ending, Failure, Outcome};
 use super::output::{put, putln};
 use super::table::thousands;
@@ -25,17 +27,40 @@ const LINES_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) fn run(command: &SimCommand) -> Outcome {
     match command {
         SimCommand::Run {
-            seeds, from, json, ..
-        } => seeds_of(*seeds, *from, *json),
-        SimCommand::Replay { seed, verbose, .. } => Ok(replay(*seed, *verbose)),
+            seeds,
+            minutes,
+            from,
+            json,
+            ..
+        } => seeds_of(*seeds, *minutes, *from, *json),
+        SimCommand::Replay { what, verbose, .. } => Ok(replay(&plan_of(what)?, *verbose)),
+        SimCommand::Shrink { what, out, .. } => shrink(&plan_of(what)?, out.as_deref()),
     }
 }
 
-fn seeds_of(count: u64, from: u64, json: bool) -> Outcome {
-    let end = from
-        .checked_add(count)
-        .ok_or_else(|| Failure::input("--from plus --seeds is beyond 2^64"))?;
-    let total = all_cores(from..end);
+/// The plan that is asked for.
+fn plan_of(what: &PlanArgs) -> Result<Plan, Failure> {
+    let (seed, file) = (what.seed.unwrap_or_default(), what.plan.as_deref());
+    let Some(path) = file else {
+        return Ok(Plan::from_seed(seed));
+    };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::input(format!("cannot read the plan {shown}: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| Failure::input(format!("{shown} is no plan: {e}")))
+}
+
+fn seeds_of(count: Option<u64>, minutes: Option<f64>, from: u64, json: bool) -> Outcome {
+    let end = match count {
+        Some(count) => from
+            .checked_add(count)
+            .ok_or_else(|| Failure::input("--from plus --seeds is beyond 2^64"))?,
+        None => u64::MAX,
+    };
+    let time = minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
+    let time = time.transpose();
+    let time = time.map_err(|e| Failure::input(format!("--minutes: {e}")))?;
+    let total = all_cores(from..end, time);
     if json {
         putln!("{}", total.json());
     } else {
@@ -48,14 +73,24 @@ fn seeds_of(count: u64, from: u64, json: bool) -> Outcome {
     })
 }
 
+/// How many seeds; `u64::MAX` = as many as there is time for.
+fn count_of(seeds: &Range<u64>) -> u64 {
+    if seeds.end == u64::MAX {
+        u64::MAX
+    } else {
+        seeds.end - seeds.start
+    }
+}
+
 /// Runs the seeds on every core and adds the reports up.
-fn all_cores(seeds: Range<u64>) -> Total {
+fn all_cores(seeds: Range<u64>, time: Option<Duration>) -> Total {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared {
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
+        until: time.map(|time| Instant::now() + time),
         enough: AtomicBool::new(false),
-        view: Mutex::new(View::new(seeds.end - seeds.start)),
+        view: Mutex::new(View::new(count_of(&seeds))),
         total: Mutex::new(Total::new(seeds.start, cores)),
     };
     std::thread::scope(|scope| {
@@ -73,6 +108,7 @@ fn all_cores(seeds: Range<u64>) -> Total {
 struct Shared {
     next: AtomicU64,
     end: u64,
+    until: Option<Instant>,
     /// So many failures that more would teach nothing.
     enough: AtomicBool,
     view: Mutex<View>,
@@ -83,11 +119,14 @@ impl Shared {
     fn work(&self) {
         let options = Options::default();
         while !self.enough.load(Ordering::Relaxed) {
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
             let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
             if start >= self.end {
                 return;
             }
-            let chunk = start..self.end.min(start + CHUNK);
+            let chunk = start..self.end.min(start.saturating_add(CHUNK));
             let report = tier0::run(chunk, &options, &mut |_| {});
             let mut total = lock(&self.total);
             total.add(report);
@@ -121,7 +160,12 @@ impl View {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{bar:30.cyan/dim} {pos}/{len} seeds  {msg}";
+        // With a time and no number nobody knows how many there will be.
+        let template = if of == u64::MAX {
+            "{pos} seeds  {msg}"
+        } else {
+            "{bar:30.cyan/dim} {pos}/{len} seeds  {msg}"
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
@@ -139,7 +183,11 @@ impl View {
         self.bar.set_message(rates.clone());
         if !self.terminal && self.last_line.elapsed() >= LINES_INTERVAL {
             self.last_line = Instant::now();
-            eprintln!("{}/{} seeds  {rates}", total.seeds, self.of);
+            if self.of == u64::MAX {
+                eprintln!("{} seeds  {rates}", total.seeds);
+            } else {
+                eprintln!("{}/{} seeds  {rates}", total.seeds, self.of);
+            }
         }
     }
 }
@@ -268,13 +316,45 @@ fn hours(ms: u64) -> String {
     format!("{} h", thousands(ms / 3_600_000))
 }
 
-fn replay(seed: u64, verbose: bool) -> Ending {
+/// Makes a failing plan small and prints it as a test.
+fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
+    let size = |plan: &Plan| {
+        format!(
+            "{} faults, {} actions, {} tasks",
+            plan.faults.len(),
+            plan.actions.len(),
+            plan.tasks.len()
+        )
+    };
+    eprintln!("{}", size(plan));
+    let mut shown = Instant::now();
+    let shrunk = tier0::shrink(plan, &mut |plan, runs| {
+        if shown.elapsed() >= Duration::from_secs(1) {
+            shown = Instant::now();
+            eprintln!("{runs} runs: {}", size(plan));
+        }
+    });
+    let Some(shrunk) = shrunk else {
+        eprintln!("every promise held: there is nothing to shrink");
+        return Ok(Ending::Finished);
+    };
+    eprintln!("{} runs: {}", shrunk.runs, size(&shrunk.plan));
+    if let Some(path) = out {
+        let text = format!("{:#}\n", json!(shrunk.plan));
+        let failed = |e| Failure::input(format!("cannot write {}: {e}", path.display()));
+        std::fs::write(path, text).map_err(failed)?;
+    }
+    put!("{}", tier0::test_of(&shrunk));
+    Ok(Ending::Failed)
+}
+
+fn replay(plan: &Plan, verbose: bool) -> Ending {
     let ReplayReport {
         plan,
         rows,
         verdict,
         ..
-    } = tier0::replay(seed, verbose);
+    } = tier0::replay_plan(plan, verbose);
     putln!("{}", json!(plan));
     for row in rows {
         putln!("{row}");

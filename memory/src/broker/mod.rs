@@ -7,7 +7,7 @@ mod tests;
 
 use flowkit_core::id::Offset;
 use flowkit_core::message::DecodeError;
-use flowkit_core::port::{Entry, PortError, Stream, TransportReply, TransportRequest};
+use flowkit_core::port::{Entry, ErrorKind, PortError, Stream, TransportReply, TransportRequest};
 use std::collections::BTreeMap;
 
 use log::Log;
@@ -23,8 +23,9 @@ pub enum Outcome {
     Wait,
 }
 
-/// A model of the broker: ordered streams that exist as soon as they are named and start at
-/// offset 0 unless told otherwise.
+/// A model of the broker: ordered streams that exist as soon as they are named (or, with
+/// [`BrokerModel::of_deployment`], in the number that a deployment has) and start at offset 0 unless
+/// told otherwise.
 ///
 /// `Append` always adds an entry, so a repeated one stands there twice, and a late copy of one is
 /// out of order: what a network does to requests is the caller's business. `Forget` moves the start
@@ -35,6 +36,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct BrokerModel {
     streams: BTreeMap<Stream, Log>,
+    /// Shards and inboxes of the deployment.
+    deployment: Option<(u32, u32)>,
     retention_ms: Option<u64>,
     keep_forgotten: bool,
 }
@@ -46,8 +49,20 @@ impl BrokerModel {
         Self::default()
     }
 
+    /// The same with the streams of a deployment and no others: a request to another one is `Invalid`.
+    #[must_use]
+    pub fn of_deployment(shards: u32, inboxes: u32) -> Self {
+        Self {
+            deployment: Some((shards, inboxes)),
+            ..Self::default()
+        }
+    }
+
     /// Carries out one request at the broker's own time `now_ms`, which only retention looks at.
     pub fn apply(&mut self, now_ms: u64, request: &TransportRequest) -> Outcome {
+        if let Err(error) = self.check(request) {
+            return Outcome::Done(Err(error));
+        }
         let retention_ms = self.retention_ms;
         let keep_forgotten = self.keep_forgotten;
         let log = self.log(stream_of(request));
@@ -147,8 +162,36 @@ impl BrokerModel {
         self.log(stream).truncate(end);
     }
 
+    /// Whether a request can be carried out at all.
+    fn check(&self, request: &TransportRequest) -> Result<(), PortError> {
+        let stream = stream_of(request);
+        let is_there = self
+            .deployment
+            .is_none_or(|(shards, inboxes)| match stream {
+                Stream::Shard(shard) => shard.0 < shards,
+                Stream::Inbox(inbox) => inbox < inboxes,
+                Stream::Announcements => true,
+            });
+        if !is_there {
+            let detail = format!("{stream:?} is not of this deployment");
+            return Err(PortError::new(ErrorKind::Invalid, "stream", detail));
+        }
+        check_size(request)
+    }
+
     fn log(&mut self, stream: Stream) -> &mut Log {
         self.streams.entry(stream).or_default()
+    }
+}
+
+/// Refuses a message that no transport carries.
+pub(crate) fn check_size(request: &TransportRequest) -> Result<(), PortError> {
+    match request {
+        TransportRequest::Append { envelope, .. } if !envelope.is_within_limit() => {
+            let detail = "the message is larger than any may be";
+            Err(PortError::new(ErrorKind::Invalid, "append", detail))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -181,3 +181,44 @@ fn a_truncated_stream_gives_its_offsets_to_others() {
     append(&mut broker, 0, 9);
     assert_eq!(read_now(&mut broker, 1), [(1, Some(envelope(9)))]);
 }
+
+fn every_request(stream: Stream) -> [TransportRequest; 4] {
+    [
+        TransportRequest::Append {
+            stream,
+            envelope: envelope(1),
+        },
+        TransportRequest::Read {
+            stream,
+            from: Offset(0),
+            limit: 1,
+            wait_ms: 0,
+        },
+        TransportRequest::Bounds { stream },
+        TransportRequest::Forget {
+            stream,
+            before: Offset(0),
+        },
+    ]
+}
+
+#[test]
+fn a_stream_that_the_deployment_does_not_have_is_invalid_for_every_request() {
+    let mut broker = BrokerModel::of_deployment(2, 1);
+    for (stream, is_there) in [
+        (Stream::Shard(ShardId(1)), true),
+        (Stream::Inbox(0), true),
+        (Stream::Announcements, true),
+        (Stream::Shard(ShardId(2)), false),
+        (Stream::Inbox(1), false),
+    ] {
+        for request in every_request(stream) {
+            let Outcome::Done(reply) = broker.apply(0, &request) else {
+                panic!("it waits: {request:?}");
+            };
+            let kind = reply.map_err(|error| error.kind).err();
+            let expected = (!is_there).then_some(ErrorKind::Invalid);
+            assert_eq!(kind, expected, "{request:?}");
+        }
+    }
+}

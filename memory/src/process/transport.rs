@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+use crate::broker::check_size;
 use crate::broker::log::Log;
 
 /// How much a [`LocalTransport`] keeps.
@@ -151,6 +152,7 @@ impl fmt::Debug for LocalTransport {
 #[async_trait]
 impl Transport for LocalTransport {
     async fn call(&self, request: TransportRequest) -> Result<TransportReply, PortError> {
+        check_size(&request)?;
         match request {
             TransportRequest::Append { stream, envelope } => self.append(stream, envelope),
             TransportRequest::Read {

@@ -96,7 +96,8 @@ impl Judge for CancelFinal {
                     }
                     Step::Cancel { grace_ms, .. } => {
                         let drift = grace_ms * view.plan.world.clock_rate_error_ppm / 1_000_000;
-                        let last = at + (grace_ms + 2 * drift + 2) * 1_000 + SLACK_US;
+                        let slack = SLACK_US + view.plan.world.slack_us();
+                        let last = at + (grace_ms + 2 * drift + 2) * 1_000 + slack;
                         let told = self.told.entry(key).or_insert(last);
                         // Told again: a shorter time counts, a longer one does not.
                         *told = (*told).min(last);
@@ -104,7 +105,8 @@ impl Judge for CancelFinal {
                     Step::Abort | Step::Closed | Step::Lost | Step::Failed { .. } => {
                         if let Some(last) = self.told.remove(&key) {
                             let resumed = self.stalled.get(&run.place.host).copied();
-                            let last = last.max(resumed.unwrap_or(0) + SLACK_US);
+                            let slack = SLACK_US + view.plan.world.slack_us();
+                            let last = last.max(resumed.unwrap_or(0) + slack);
                             if at > last && !matches!(step, Step::Lost) {
                                 let what = format!(
                                     "{}/{}: token {} was left to run {} ms past its grace",

@@ -181,7 +181,8 @@ impl Capacity {
             + 2 * world.shard_lease_ttl_ms
             + 2 * world.accept_timeout_ms
             + 4 * world.call_timeout_ms
-            + 2_000;
+            + 2_000
+            + world.slack_ms;
         let role = plan.role.clone();
         for slots in self.running.values() {
             if !slots.roles.contains(&role) {

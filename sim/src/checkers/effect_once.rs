@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Broken, Finish, Judge, View, task_plan};
 use crate::history::{Change, What};
 use crate::plan::{GraphPlan, NodePlan};
-use crate::world::{source_artifact, source_len, source_uid};
+use crate::script::{source_artifact, source_len, source_uid};
 
 const NAME: &str = "effect_once";
 

@@ -98,6 +98,7 @@ impl RetryBounded {
         };
         let (retry_max, backoff_ms) = (plan.retry_max, plan.backoff_ms);
         let ppm = view.plan.world.clock_rate_error_ppm;
+        let reading = view.plan.world.reading_us();
         let key = (task.clone(), node.clone());
         if new.failures > retry_max {
             let what = format!("{task}/{node}: {} failures of {retry_max}", new.failures);
@@ -133,7 +134,7 @@ impl RetryBounded {
             }
             let wait_ms = sent.retry_after_ms.unwrap_or(backoff_ms);
             let exact = wait_ms * 1_000;
-            let drift = exact * 2 * ppm / 1_000_000 + 2_000;
+            let drift = exact * 2 * ppm / 1_000_000 + 2_000 + reading;
             self.not_before
                 .insert(key, sent.at + exact.saturating_sub(drift));
         }

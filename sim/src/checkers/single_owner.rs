@@ -262,7 +262,8 @@ impl SingleOwner {
                 let overlap = at.saturating_sub(since);
                 self.overlap_us = self.overlap_us.max(overlap);
                 let world = &view.plan.world;
-                let bound = 2 * world.lease_ttl_ms + 2 * world.call_timeout_ms + 2_000;
+                let bound =
+                    2 * world.lease_ttl_ms + 2 * world.call_timeout_ms + 2_000 + world.slack_ms;
                 if overlap > bound * 1_000 {
                     let what = format!(
                         "{}/{}: token {} went on for {} ms beside its successor",

@@ -25,8 +25,10 @@ pub(super) struct Tokens {
     newest: BTreeMap<WorkerId, Incarnation>,
     /// Tokens that a read of a process showed as current.
     seen_current: BTreeSet<(Place, Key)>,
-    /// Tokens that a process was told to be over.
-    fenced: BTreeSet<(Place, Key)>,
+    /// Tokens that a process was told to be over, and when.
+    fenced: BTreeMap<(Place, Key), u64>,
+    /// When a frozen host went on.
+    resumed: BTreeMap<u32, u64>,
     /// When a process died last.
     died_at: Option<u64>,
 }
@@ -81,7 +83,7 @@ impl Judge for Tokens {
                     {
                         let key = (task.clone(), node.clone(), new.token);
                         self.grants.remove(&key);
-                        self.fenced.retain(|(_, other)| *other != key);
+                        self.fenced.retain(|(_, other), _| *other != key);
                         self.seen_current.retain(|(_, other)| *other != key);
                     }
                 }
@@ -115,7 +117,7 @@ impl Judge for Tokens {
                 token,
             } => {
                 let key = (task.clone(), node.clone(), *token);
-                self.fenced.insert((*place, key));
+                self.fenced.entry((*place, key)).or_insert(at);
             }
             What::Handler { run, step } => match step {
                 Step::Begin => {
@@ -126,10 +128,13 @@ impl Judge for Tokens {
                 Step::Finalize => self.goes_on(view, run, "began to finalize"),
                 _ => {}
             },
-            What::Process {
-                what: Life::Crashed | Life::Stopped,
-                ..
-            } => self.died_at = Some(at),
+            What::Process { place, what } => match what {
+                Life::Crashed | Life::Stopped => self.died_at = Some(at),
+                Life::Resumed => {
+                    self.resumed.insert(place.host, at);
+                }
+                Life::Started | Life::Stalled => {}
+            },
             _ => {}
         }
     }
@@ -214,6 +219,7 @@ impl Tokens {
         let world = &view.plan.world;
         let lease = world.lease_ttl_ms * 1_000;
         let drift = lease * 2 * world.clock_rate_error_ppm / 1_000_000 + SLACK_US;
+        let drift = drift + world.reading_us();
         let newest = self.newest.get(&granted.holder.0);
         let replaced = newest.is_some_and(|newest| *newest > granted.holder.1);
         let died = world.embedded && self.died_at.is_some_and(|died| died > granted.at);
@@ -258,7 +264,16 @@ impl Tokens {
 
     fn goes_on(&self, view: &mut View<'_>, run: &Run, did: &str) {
         let key = (run.task.clone(), run.node.clone(), run.token);
-        if self.fenced.contains(&(run.place, key.clone())) {
+        let (world, at) = (&view.plan.world, view.event.at);
+        // Between what a process knew when it said "go on" and the handler doing so it may have
+        // been frozen, or others had the processor.
+        let slack = world.slack_us();
+        let resumed = self.resumed.get(&run.place.host);
+        if slack > 0 && resumed.is_some_and(|resumed| at <= resumed + slack) {
+            return;
+        }
+        let told = self.fenced.get(&(run.place, key.clone()));
+        if told.is_some_and(|told| at >= told + slack) {
             let what = format!(
                 "{}/{}: token {} {did} after its process was told that it is fenced",
                 run.task, run.node, run.token
@@ -268,12 +283,11 @@ impl Tokens {
         let Some(granted) = self.grants.get(&key) else {
             return;
         };
-        let world = &view.plan.world;
         let lease = world.lease_ttl_ms * 1_000;
         let drift = lease * 2 * world.clock_rate_error_ppm / 1_000_000 + SLACK_US;
         let lapsed = granted
             .beat_at
-            .is_none_or(|beat| view.event.at > beat + lease + drift);
+            .is_none_or(|beat| at > beat + lease + drift + slack);
         if lapsed {
             let what = format!(
                 "{}/{}: token {} {did} without a live lease; its last heartbeat stood in the \

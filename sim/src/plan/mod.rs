@@ -6,6 +6,7 @@
 
 mod corners;
 mod graph;
+mod processes;
 mod swarm;
 mod workload;
 
@@ -77,6 +78,11 @@ pub struct World {
     pub sync_us: u64,
     /// A driver gives a call up after so long.
     pub call_timeout_ms: u64,
+    /// How late a process may be to act on what it knows, beside stalls: 0 in a simulation. On a
+    /// real machine others have the processor meanwhile, and clocks are read at another moment
+    /// than things happen.
+    #[serde(default)]
+    pub slack_ms: u64,
 }
 
 /// One worker.
@@ -236,6 +242,10 @@ pub enum Fault {
         when: When,
         /// For how long.
         for_ms: u64,
+        /// How it goes. For a simulation all are the same: what a server has acknowledged outlives
+        /// each of them.
+        #[serde(default)]
+        how: Leaving,
     },
     /// A server takes longer.
     Slow {
@@ -315,6 +325,18 @@ pub enum Fault {
     },
 }
 
+/// How a server goes away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leaving {
+    /// It freezes, and goes on later.
+    #[default]
+    Frozen,
+    /// It is stopped in order, and started again.
+    Stopped,
+    /// It is killed, and started again.
+    Killed,
+}
+
 /// The two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Server {
@@ -378,6 +400,13 @@ impl Plan {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         swarm::plan(seed)
+    }
+
+    /// The plan of a seed for real processes and servers (`cargo xtask chaos`): only faults that can
+    /// be made there, at times instead of events. It can be simulated as well.
+    #[must_use]
+    pub fn for_processes(seed: u64) -> Self {
+        processes::plan(seed)
     }
 
     /// A small, faultless plan: two coordinators, two workers, one task that streams through three
@@ -468,6 +497,22 @@ impl Plan {
     }
 }
 
+impl World {
+    /// How late a process may be to act, in microseconds.
+    pub(crate) const fn slack_us(&self) -> u64 {
+        self.slack_ms * 1_000
+    }
+
+    /// How far the time of a thing that is written down may lie before it, in microseconds.
+    pub(crate) const fn reading_us(&self) -> u64 {
+        if self.slack_ms > 50 {
+            50_000
+        } else {
+            self.slack_us()
+        }
+    }
+}
+
 impl Default for World {
     fn default() -> Self {
         Self {
@@ -491,6 +536,7 @@ impl Default for World {
             slow_permille: 0,
             sync_us: 2_000,
             call_timeout_ms: 1_000,
+            slack_ms: 0,
         }
     }
 }

@@ -6,8 +6,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::workload::task;
 use super::{
-    Action, ActionKind, Clock, Fault, Logical, Lost, Plan, Rates, Server, TroubleKind, When,
-    WorkerPlan, World,
+    Action, ActionKind, Clock, Fault, Leaving, Logical, Lost, Plan, Rates, Server, TroubleKind,
+    When, WorkerPlan, World,
 };
 
 /// Draws for one concern; concerns do not disturb each other.
@@ -15,7 +15,7 @@ use super::{
 pub(super) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    fn stream(seed: u64, concern: u64) -> Self {
+    pub(super) fn stream(seed: u64, concern: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(concern);
         Self(rng)
@@ -40,7 +40,7 @@ impl Draw {
     }
 
     /// Mostly small, sometimes large.
-    fn wide(&mut self, low: u64, high: u64) -> u64 {
+    pub(super) fn wide(&mut self, low: u64, high: u64) -> u64 {
         let span = high - low;
         let scale = self.between(0, 3);
         low + self.between(0, (span >> (scale * 2)).max(1).min(span.max(1)))
@@ -147,6 +147,7 @@ fn world(draw: &mut Draw) -> World {
         },
         sync_us: draw.between(200, 10_000),
         call_timeout_ms: draw.between(300, 1_500),
+        slack_ms: 0,
     }
 }
 
@@ -178,7 +179,7 @@ pub(super) fn moment(draw: &mut Draw, span: u64) -> When {
     }
 }
 
-fn actions(draw: &mut Draw, plan: &mut Plan, span: u64) {
+pub(super) fn actions(draw: &mut Draw, plan: &mut Plan, span: u64) {
     let clients = plan.world.clients;
     for (index, graph) in plan.tasks.iter().map(|task| &task.graph).enumerate() {
         let task = u32::try_from(index).unwrap_or(0);
@@ -327,6 +328,7 @@ fn network(draw: &mut Draw, plan: &mut Plan, span: u64, first_worker: u32) {
                 server,
                 when: moment(draw, span),
                 for_ms: draw.wide(10, 2 * lease),
+                how: Leaving::default(),
             });
         }
         for _ in 0..how_many(draw).min(2) {

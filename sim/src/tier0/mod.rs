@@ -2,11 +2,13 @@
 
 mod report;
 mod row;
+mod shrink;
 pub mod sweep;
 
 #[cfg(feature = "planted-bugs")]
 pub(crate) use report::Stopwatch;
 pub use report::{Failure, Progress, ReplayReport, RunReport, Verdict};
+pub use shrink::{Shrunk, shrink, test_of};
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,11 +15,10 @@ use crate::checkers::Broken;
 use crate::dice::Dice;
 use crate::history::{Place, Run, Step, What};
 use crate::plan::{NodePlan, TroubleKind};
+use crate::script;
 
 /// A probe ends a process whose handler cannot be ended after so long.
 const PROBE_US: u64 = 5_000_000;
-/// Over the limit of what travels in a message.
-const LARGE_BYTES: usize = 270 * 1024;
 
 /// A handler at work on one run.
 #[derive(Debug)]
@@ -59,34 +58,6 @@ struct Work {
     saves_left: u32,
     saved: u32,
     value: Option<Json>,
-}
-
-/// The uid of a batch of a node's own source.
-pub(crate) fn source_uid(node: &NodePlan, index: u32) -> String {
-    let index = if node.script.duplicate_at == Some(index) && index > 0 {
-        index - 1
-    } else {
-        index
-    };
-    format!("b{index:03}")
-}
-
-/// Batches that a node's own source has in an attempt.
-pub(crate) fn source_len(node: &NodePlan, epoch: u32) -> u32 {
-    match node.script.shrinks_at_epoch {
-        Some(from) if epoch >= from => node.script.batches.saturating_sub(1),
-        _ => node.script.batches,
-    }
-}
-
-/// The artifact that a batch of a node's own source leaves.
-pub(crate) fn source_artifact(node: &NodePlan, index: u32) -> Value {
-    let items: Vec<u32> = (0..node.script.items).map(|i| index * 100 + i).collect();
-    let mut artifact = json!({ "of": node.id, "items": items });
-    if node.script.large_at == Some(index) {
-        artifact["pad"] = Value::String("x".repeat(LARGE_BYTES));
-    }
-    artifact
 }
 
 fn failure(code: &str, permanent: bool, cancelled: bool) -> RunFailure {
@@ -243,12 +214,9 @@ impl<'p> World<'p> {
             self.seen.broken.push(broken);
             return;
         };
-        let next = spec
-            .checkpoint
-            .as_ref()
-            .and_then(|value| value.decode::<Value>().ok())
-            .and_then(|value| value["i"].as_u64())
-            .map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX));
+        let checkpoint = spec.checkpoint.as_ref();
+        let checkpoint = checkpoint.and_then(|value| value.decode::<Value>().ok());
+        let next = script::resumes_at(checkpoint.as_ref());
         let number = self.next_number();
         let handler = HandlerRun {
             info: Rc::new(Run {
@@ -296,11 +264,7 @@ impl<'p> World<'p> {
             .ok()
             .and_then(|value| value["i"].as_u64())
             .and_then(|i| u32::try_from(i).ok());
-        let saves = match (script.checkpoint_every, index) {
-            (0 | 1, _) | (_, None) => script.checkpoints,
-            (every, Some(index)) if (index + 1).is_multiple_of(every) => script.checkpoints,
-            _ => 0,
-        };
+        let saves = script::checkpoints(handler.node, index);
         let mut after = script.batch_ms * 1_000 / u64::from(saves + 1);
         let mut hangs = false;
         for trouble in handler.troubles(index) {
@@ -388,27 +352,15 @@ impl<'p> World<'p> {
 
 impl HandlerRun<'_> {
     fn troubles(&self, index: Option<u32>) -> Vec<TroubleKind> {
-        let epoch = self.info.epoch.0;
-        self.node
-            .script
-            .trouble
-            .iter()
-            .filter(|t| t.epoch == 0 || t.epoch == epoch)
-            .filter(|t| t.batch.is_some() && (index.is_none() || t.batch == index))
-            .map(|t| t.kind)
-            .collect()
+        script::troubles(self.node, self.info.epoch.0, index)
     }
 
     fn hangs(&self) -> bool {
         let index = match &self.phase {
             Phase::Working(work) => work.index,
             Phase::Finalizing => {
-                return self
-                    .node
-                    .script
-                    .trouble
-                    .iter()
-                    .any(|t| t.batch.is_none() && t.kind == TroubleKind::Hangs);
+                return script::final_troubles(self.node, self.info.epoch.0)
+                    .contains(&TroubleKind::Hangs);
             }
             _ => return false,
         };
@@ -428,11 +380,7 @@ impl HandlerRun<'_> {
             Phase::Working(work) => self.work(work),
             Phase::Finalizing => {
                 let epoch = self.info.epoch.0;
-                let trouble = self.node.script.trouble.iter();
-                let kinds: Vec<TroubleKind> = trouble
-                    .filter(|t| t.batch.is_none() && (t.epoch == 0 || t.epoch == epoch))
-                    .map(|t| t.kind)
-                    .collect();
+                let kinds = script::final_troubles(self.node, epoch);
                 if let Some(failed) = failed(&kinds) {
                     return failed;
                 }
@@ -454,14 +402,14 @@ impl HandlerRun<'_> {
     }
 
     fn draw(&mut self) -> RunEvent {
-        let len = source_len(self.node, self.info.epoch.0);
+        let len = script::source_len(self.node, self.info.epoch.0);
         if self.next >= len || self.node.reader.is_some() {
             return RunEvent::BatchesEnded;
         }
         let index = self.next;
         self.next += 1;
         RunEvent::Batch {
-            batch_uid: BatchUid::new(source_uid(self.node, index)).expect("a valid uid"),
+            batch_uid: BatchUid::new(script::source_uid(self.node, index)).expect("a valid uid"),
             payload: Json::from(json!({ "i": index })),
             last: self.node.script.says_last && self.next == len,
         }
@@ -471,10 +419,8 @@ impl HandlerRun<'_> {
         if work.saves_left > 0 {
             work.saves_left -= 1;
             work.saved += 1;
-            let value = Json::from(json!({
-                "i": work.index, "uid": work.uid.as_str(), "part": work.saved,
-                "token": self.info.token.0,
-            }));
+            let (index, part, token) = (work.index, work.saved, self.info.token);
+            let value = Json::from(script::checkpoint(index, work.uid.as_str(), part, token));
             work.value = Some(value.clone());
             let uid = work.uid.clone();
             self.phase = Phase::Saving(work);
@@ -487,7 +433,8 @@ impl HandlerRun<'_> {
         if let Some(failed) = failed(&self.troubles(work.index)) {
             return failed;
         }
-        let (artifact, count) = self.artifact(&work);
+        let payload: Value = work.payload.decode().unwrap_or_default();
+        let (artifact, count) = script::artifact(self.node, work.index, &payload);
         let metrics = Metrics::from([
             (Arc::from("items"), Json::from(json!(count))),
             (Arc::from("label"), Json::from(json!(work.uid.as_str()))),
@@ -498,28 +445,6 @@ impl HandlerRun<'_> {
             artifact: Some(Json::from(artifact)),
         };
         (Some(step), Some(event))
-    }
-
-    /// What the batch leaves: readers say what they read.
-    fn artifact(&self, work: &Work) -> (Value, usize) {
-        if let (None, Some(index)) = (&self.node.reader, work.index) {
-            let artifact = source_artifact(self.node, index);
-            return (artifact, self.node.script.items as usize);
-        }
-        let payload: Value = work.payload.decode().unwrap_or_default();
-        let items = match payload.get("items") {
-            Some(items) => items.clone(),
-            None => payload["meta"]["items"].clone(),
-        };
-        let parent = match payload.get("parent") {
-            Some(parent) => parent["ref"]["batch_uid"].clone(),
-            None => payload["ref"]["batch_uid"].clone(),
-        };
-        let count = items.as_array().map_or(0, Vec::len);
-        let artifact = json!({
-            "of": self.node.id, "from": payload["from_node"], "parent": parent, "items": items,
-        });
-        (artifact, count)
     }
 }
 

@@ -11,8 +11,6 @@ mod observer;
 mod processes;
 mod servers;
 
-pub(crate) use handlers::{source_artifact, source_len, source_uid};
-
 use std::collections::BTreeMap;
 
 use flowkit_core::coordinator;
@@ -28,7 +26,7 @@ use faults::Pending;
 use handlers::HandlerRun;
 use heap::{Due, Heap};
 use host::{Host, Kind};
-use observer::Observer;
+pub(crate) use observer::{CommitSeen, Observer};
 use servers::Parked;
 
 /// What a draw is for; part of its key.
@@ -128,7 +126,11 @@ impl<'p> World<'p> {
             } else {
                 StoreModel::durable()
             },
-            broker: BrokerModel::new(),
+            broker: if world.embedded {
+                BrokerModel::new()
+            } else {
+                BrokerModel::of_deployment(world.shards, world.inboxes)
+            },
             parked: BTreeMap::new(),
             counter: 0,
             clients: (0..world.clients).map(Client::new).collect(),

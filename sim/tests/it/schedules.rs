@@ -4,7 +4,7 @@
 //! schedules of the four models that the design was judged by: grants, group commit, slots, leases.
 
 use flowkit_sim::plan::{
-    Action, ActionKind, Fault, Logical, Lost, Plan, Rates, Server, When, WorkerPlan,
+    Action, ActionKind, Fault, Leaving, Logical, Lost, Plan, Rates, Server, When, WorkerPlan,
 };
 use flowkit_sim::tier0::{Verdict, check};
 
@@ -278,6 +278,7 @@ fn the_store_is_away_while_a_shard_is_taken_over() {
             server: Server::Store,
             when,
             for_ms: 1_500,
+            how: Leaving::Killed,
         };
         let plan = Plan::small()
             .with(away)

@@ -4,7 +4,6 @@ pub mod artifacts;
 pub mod commit;
 pub mod crash;
 pub mod ownership;
-pub mod random;
 pub mod reads;
 pub mod scratch;
 pub mod workers;

@@ -1,8 +1,8 @@
 //! Entries: order, identity, contents.
 
 use flowkit_core::id::{Offset, ShardId};
-use flowkit_core::message::{Artifact, BatchOk, Body, DecodeError, Envelope};
-use flowkit_core::port::Stream;
+use flowkit_core::message::{Artifact, BatchOk, Body, Envelope, MESSAGE_BYTES_MAX};
+use flowkit_core::port::{ErrorKind, Stream, TransportRequest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -156,9 +156,8 @@ pub async fn a_large_message_comes_back_whole(instance: &mut TransportInstance) 
 pub async fn an_undecodable_entry_keeps_its_place(instance: &mut TransportInstance) {
     let transport = instance.transport();
     let first = append(&*transport, STREAM, message(1)).await;
-    let error = DecodeError::Envelope("not JSON".to_owned());
-    let appended = instance.append_undecodable(STREAM, error).await;
-    assert_eq!(appended, instance.caps.undecodable);
+    let appended = instance.append_foreign(STREAM, b"not JSON").await;
+    assert_eq!(appended, instance.caps.foreign);
     append(&*transport, STREAM, message(2)).await;
     let (_, end) = bounds(instance, STREAM).await;
     let entries = read_until(&*transport, STREAM, first, end).await;
@@ -169,4 +168,22 @@ pub async fn an_undecodable_entry_keeps_its_place(instance: &mut TransportInstan
         assert_eq!(decoded, [true, true]);
     }
     assert_eq!(numbers(&entries), [1, 2]);
+}
+
+/// It is refused whole, and nothing of it stands in the stream.
+pub async fn a_message_over_the_limit_is_invalid(instance: &mut TransportInstance) {
+    let transport = &*instance.transport();
+    let (_, end) = bounds(instance, STREAM).await;
+    let mut large = (*message(1)).clone();
+    large.corr_id = Some("x".repeat(MESSAGE_BYTES_MAX).into());
+    let request = TransportRequest::Append {
+        stream: STREAM,
+        envelope: Arc::new(large),
+    };
+    let refused = instance.call(request).await.map_err(|error| error.kind);
+    assert_eq!(refused, Err(ErrorKind::Invalid));
+    let offset = append(transport, STREAM, message(2)).await;
+    assert_eq!(offset, end);
+    let page = read(transport, STREAM, end, 9, LONG_MS).await;
+    assert_eq!(numbers(&page.expect("inside the log").0), [2]);
 }

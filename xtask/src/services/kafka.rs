@@ -1,5 +1,6 @@
 //! Apache Kafka: one node without ZooKeeper, its jars by Maven coordinates.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -16,13 +17,16 @@ const VERSION: &str = "4.3.0";
 pub(crate) struct Kafka {
     process: Process,
     jars: PathBuf,
+    /// More listeners, for clients behind proxies.
+    listeners: u16,
 }
 
 impl Kafka {
-    pub(crate) fn new(downloads: &Path, services: &Path) -> Self {
+    pub(crate) fn new(downloads: &Path, services: &Path, listeners: u16) -> Self {
         Self {
             process: Process::new(services, "kafka"),
             jars: downloads.join("jars"),
+            listeners,
         }
     }
 
@@ -77,12 +81,24 @@ impl Service for Kafka {
     }
 
     fn create(&self, port: u16) -> Outcome {
-        let mut controller = free_port()?;
-        while controller == port {
-            controller = free_port()?;
+        let mut taken = BTreeSet::from([port]);
+        let mut another = || loop {
+            let port = free_port()?;
+            if taken.insert(port) {
+                return Ok::<u16, String>(port);
+            }
+        };
+        let controller = another()?;
+        let mut more: Vec<(u16, u16)> = Vec::new();
+        for _ in 0..self.listeners {
+            more.push((another()?, another()?));
         }
+        let lines = more.iter().map(|(at, told)| format!("{at} {told}\n"));
+        let listeners = self.process.folder().join("listeners");
+        fs::write(&listeners, lines.collect::<String>())
+            .map_err(|e| format!("{}: {e}", listeners.display()))?;
         let config = self.config();
-        let text = properties(self.process.folder(), port, controller);
+        let text = properties(self.process.folder(), port, controller, &more);
         fs::write(&config, text).map_err(|e| format!("{}: {e}", config.display()))?;
         println!("kafka: formatting its storage");
         let id = output(self.java().args(["kafka.tools.StorageTool", "random-uuid"]))?;
@@ -148,15 +164,24 @@ fn pom_xml() -> String {
     )
 }
 
-fn properties(folder: &Path, port: u16, controller: u16) -> String {
+/// What the server is told; `more` listeners each with the port that clients are told.
+fn properties(folder: &Path, port: u16, controller: u16, more: &[(u16, u16)]) -> String {
     let data = folder.join("data");
     let data = data.display();
+    let named = |n: usize, port: u16| format!(",PROXIED{n}://127.0.0.1:{port}");
+    let listeners = more.iter().enumerate();
+    let listeners: String = listeners.map(|(n, (at, _))| named(n, *at)).collect();
+    let told = more.iter().enumerate();
+    let told: String = told.map(|(n, (_, told))| named(n, *told)).collect();
+    let plain = (0..more.len()).map(|n| format!(",PROXIED{n}:PLAINTEXT"));
+    let plain: String = plain.collect();
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{told}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{plain}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
@@ -181,7 +206,9 @@ mod tests {
 
     #[test]
     fn the_server_listens_on_this_machine_alone() {
-        let text = properties(Path::new("/x"), 1, 2);
+        let text = properties(Path::new("/x"), 1, 2, &[(3, 4)]);
+        assert!(text.contains("PROXIED0://127.0.0.1:3\n"), "{text}");
+        assert!(text.contains("PROXIED0://127.0.0.1:4\n"), "{text}");
         let mut listeners = text.lines().filter(|line| line.contains("listeners="));
         assert!(listeners.all(|line| line.contains("127.0.0.1")), "{text}");
         assert!(text.contains("\nlog.dirs=/x/data\n"), "{text}");

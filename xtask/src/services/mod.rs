@@ -28,6 +28,10 @@ pub(crate) struct Options {
     /// then left out of account.
     #[arg(long, global = true)]
     folder: Option<PathBuf>,
+    /// So many more Kafka listeners, each told to clients as another port, where a proxy can stand
+    /// in between; the pairs are in `FOLDER/kafka/listeners`.
+    #[arg(long, global = true, default_value_t = 0, hide = true)]
+    listeners: u16,
 }
 
 /// What to do with the servers.
@@ -43,6 +47,14 @@ enum Command {
     Kill { server: Name },
     /// `kill -9` one server if it runs, and start it again on the same port and data.
     Restart { server: Name },
+    /// Stop one server in order; its data stays.
+    Stop { server: Name },
+    /// Start one server that was stopped or killed, on the same port and data.
+    Start { server: Name },
+    /// Freeze one server: it keeps its connections and answers nobody.
+    Freeze { server: Name },
+    /// Let a frozen server go on.
+    Thaw { server: Name },
 }
 
 /// One of the servers.
@@ -61,7 +73,7 @@ pub(crate) type Addresses = Vec<(&'static str, String)>;
 
 pub(crate) fn run(options: &Options) -> Outcome {
     let set = match &options.folder {
-        Some(folder) => Set::apart(folder)?,
+        Some(folder) => Set::apart(folder, options.listeners)?,
         None => Set::first()?,
     };
     if let Command::Status = options.command {
@@ -74,6 +86,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
         Command::Status => Ok(()),
         Command::Kill { server } => set.service(server).kill(),
         Command::Restart { server } => set.service(server).restart(),
+        Command::Stop { server } => set.service(server).process().stop(),
+        Command::Start { server } => set.service(server).start(),
+        Command::Freeze { server } => set.service(server).process().freeze(),
+        Command::Thaw { server } => set.service(server).process().thaw(),
     }
 }
 
@@ -102,6 +118,31 @@ impl Up {
     }
 }
 
+/// A second set of servers, for whoever kills them.
+pub(crate) struct Apart(Set);
+
+impl Apart {
+    /// Starts them anew, with more Kafka listeners for proxies to stand in front of.
+    pub(crate) fn up(folder: &Path, listeners: u16) -> Outcome<Self> {
+        let set = Set::apart(folder, listeners)?;
+        let alone = set.alone()?;
+        set.down(&[KAFKA, MONGO])?;
+        set.up()?;
+        drop(alone);
+        Ok(Self(set))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// Stops them and drops their data.
+    pub(crate) fn down(&self) -> Outcome {
+        let _alone = self.0.alone()?;
+        self.0.down(&[KAFKA, MONGO])
+    }
+}
+
 /// One Kafka and one MongoDB in a folder.
 struct Set {
     folder: PathBuf,
@@ -113,19 +154,20 @@ struct Set {
 impl Set {
     fn first() -> Outcome<Self> {
         let folder = target_folder()?.join("services");
-        Self::new(&folder, folder.clone(), true)
+        Self::new(&folder, folder.clone(), true, 0)
     }
 
-    fn apart(folder: &Path) -> Outcome<Self> {
+    fn apart(folder: &Path, listeners: u16) -> Outcome<Self> {
         let absolute = std::path::absolute(folder);
         let folder = absolute.map_err(|e| format!("{}: {e}", folder.display()))?;
-        Self::new(&target_folder()?.join("services"), folder, false)
+        let downloads = target_folder()?.join("services");
+        Self::new(&downloads, folder, false, listeners)
     }
 
-    fn new(downloads: &Path, folder: PathBuf, variables: bool) -> Outcome<Self> {
+    fn new(downloads: &Path, folder: PathBuf, variables: bool, listeners: u16) -> Outcome<Self> {
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let services: [Box<dyn Service>; 2] = [
-            Box::new(kafka::Kafka::new(downloads, &folder)),
+            Box::new(kafka::Kafka::new(downloads, &folder, listeners)),
             Box::new(mongo::Mongo::new(downloads, &folder)),
         ];
         Ok(Self {

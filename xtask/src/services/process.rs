@@ -147,6 +147,15 @@ impl Process {
         self.wait_for_end(STOP_PATIENCE).or_else(|_| self.kill())
     }
 
+    /// It keeps its connections and answers nobody.
+    pub(crate) fn freeze(&self) -> Outcome {
+        self.pid().map_or(Ok(()), |pid| signal("-STOP", pid))
+    }
+
+    pub(crate) fn thaw(&self) -> Outcome {
+        self.pid().map_or(Ok(()), |pid| signal("-CONT", pid))
+    }
+
     fn wait_for_end(&self, patience: Duration) -> Outcome {
         let asked = Instant::now();
         while self.is_alive() {

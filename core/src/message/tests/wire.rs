@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 use super::any::{bodies, envelopes};
+use crate::message::size::FRAME_BYTES;
 use crate::message::{Body, DecodeError, Envelope};
 
 /// Places of objects of the format inside a payload; other objects belong to users.
@@ -38,6 +39,14 @@ fn add_unknown_fields(value: &mut Value) {
 }
 
 proptest! {
+    #[test]
+    fn no_message_is_larger_than_its_bound_says(envelope in envelopes()) {
+        // Without the allowance for what every message has, which would hide a part left out.
+        let encoded = envelope.encode().expect("small").len();
+        let bound = envelope.bytes_at_most() - FRAME_BYTES;
+        prop_assert!(encoded <= bound + 2_048, "{} of {}", encoded, bound);
+    }
+
     #[test]
     fn every_envelope_round_trips(envelope in envelopes()) {
         let bytes = envelope.encode().expect("small");

@@ -1,10 +1,10 @@
-//! The property test finds stores that are wrong in one thing each, and nothing in a right one.
+//! The comparison finds stores that are wrong in one thing each, and nothing in a right one.
 
 use async_trait::async_trait;
 use flowkit_core::id::{NodeId, TaskId};
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
-use flowkit_memory::{MemoryStore, StoreModel, monotonic_clock};
-use flowkit_tests::store::random::find_difference;
+use flowkit_memory::{MemoryStore, StoreFault, StoreModel, monotonic_clock};
+use flowkit_tests::fidelity::{Budget, store};
 use flowkit_tests::{StoreBackend, StoreCaps, StoreInstance};
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ enum Wrong {
     NoActiveRuns,
     /// A commit is applied a second time: it is refused for its own artifacts.
     ForgetsCommitId,
+    /// A record that cannot be decoded is shown as if it could.
+    NeverRots,
 }
 
 #[derive(Debug)]
@@ -94,8 +96,20 @@ impl StoreBackend for Backend {
 
     async fn pass_time(&mut self, _: u64) {}
 
-    async fn make_unreadable(&mut self, _: &TaskId, _: Option<&NodeId>) -> bool {
-        false
+    async fn make_unreadable(&mut self, task: &TaskId, node: Option<&NodeId>) -> bool {
+        let mut model = self.store.model();
+        let is_there = match node {
+            Some(node) => model.applied().node(task, node).is_some(),
+            None => model.applied().task(task).is_some(),
+        };
+        let is_rotten = is_there && self.wrong != Wrong::NeverRots;
+        if is_rotten {
+            model.inject(StoreFault::Poison {
+                task_id: task.clone(),
+                node_id: node.cloned(),
+            });
+        }
+        is_there
     }
 }
 
@@ -110,7 +124,14 @@ async fn open(wrong: Wrong, model: StoreModel) -> StoreInstance {
 }
 
 fn is_found(wrong: Wrong, model: fn() -> StoreModel) -> bool {
-    find_difference(256, async || open(wrong, model()).await).is_some()
+    let budget = Budget {
+        operations: 8_000,
+        seed: 0,
+        at_once: 2,
+        shrink_ms: 1_000,
+    };
+    let shape = store::Shape::IN_PROCESS;
+    store::compare(budget, shape, async || open(wrong, model()).await).is_err()
 }
 
 #[test]
@@ -140,4 +161,5 @@ fn a_store_that_is_wrong_in_one_thing_is_found() {
         );
     }
     assert!(is_found(Wrong::LosesCommitted, StoreModel::two_phase));
+    assert!(is_found(Wrong::NeverRots, StoreModel::durable));
 }

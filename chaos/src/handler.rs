@@ -1,0 +1,262 @@
+//! A handler that does what the script of its node says, and writes down what it does.
+
+use flowkit_core::json::Json;
+use flowkit_runtime::{
+    Batch, BatchResult, BatchStream, FinalizeResult, Handler, HandlerError, RunContext, TaskInput,
+};
+use flowkit_sim::judge::Step;
+use flowkit_sim::plan::{NodePlan, Plan, TroubleKind};
+use flowkit_sim::script;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::journal::{Entry, Journal, RunKey};
+
+/// Works for any role.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) journal: Arc<Journal>,
+}
+
+/// Notes that a handler was ended when its future is dropped before it was done.
+struct Unfinished<'a> {
+    scripted: &'a Scripted,
+    cx: &'a RunContext,
+    done: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.scripted.step(self.cx, Step::Abort);
+        }
+    }
+}
+
+fn key(cx: &RunContext) -> RunKey {
+    let info = cx.info();
+    RunKey {
+        task: info.task_id.clone(),
+        node: info.node_id.clone(),
+        token: info.token,
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Scripted {
+    fn step(&self, cx: &RunContext, step: Step) {
+        let run = key(cx);
+        self.journal.note(Entry::Step { run, step });
+    }
+
+    fn node(&self, cx: &RunContext) -> Result<&NodePlan, HandlerError> {
+        let info = cx.info();
+        let mut tasks = self.plan.tasks.iter();
+        let task = tasks.find(|task| task.id == info.task_id.as_str());
+        task.and_then(|task| task.graph.node(info.node_id.as_str()))
+            .ok_or_else(|| HandlerError::permanent("not_in_plan", "the plan has no such node"))
+    }
+
+    /// Runs a part of a handler; whatever ends it is written down.
+    async fn part<T>(
+        &self,
+        cx: &RunContext,
+        part: impl Future<Output = Result<T, HandlerError>>,
+    ) -> Result<T, HandlerError> {
+        let mut unfinished = Unfinished {
+            scripted: self,
+            cx,
+            done: false,
+        };
+        let outcome = part.await;
+        unfinished.done = true;
+        outcome
+    }
+
+    /// Works for a time, or until it is told to end, if it listens.
+    async fn work(
+        &self,
+        cx: &RunContext,
+        node: &NodePlan,
+        time: Duration,
+    ) -> Result<(), HandlerError> {
+        if node.script.ignores_cancel {
+            tokio::time::sleep(time).await;
+            return Ok(());
+        }
+        let slept = cx.sleep(time).await;
+        if slept.is_err() {
+            self.ended(cx, false, true);
+        }
+        slept
+    }
+
+    fn ended(&self, cx: &RunContext, permanent: bool, cancelled: bool) {
+        let step = Step::Failed {
+            permanent,
+            cancelled,
+        };
+        self.step(cx, step);
+    }
+
+    /// Lets go wrong what the script says.
+    async fn troubled(
+        &self,
+        cx: &RunContext,
+        node: &NodePlan,
+        troubles: &[TroubleKind],
+    ) -> Result<(), HandlerError> {
+        for trouble in troubles {
+            let error = match trouble {
+                TroubleKind::Transient => HandlerError::transient("flaky", "as the script says"),
+                TroubleKind::RetryAfter { ms: wait } => {
+                    HandlerError::transient("busy", "as the script says").retry_after(ms(*wait))
+                }
+                TroubleKind::Permanent => HandlerError::permanent("hopeless", "as the script says"),
+                TroubleKind::Hangs => {
+                    self.work(cx, node, Duration::from_secs(86_400)).await?;
+                    continue;
+                }
+                TroubleKind::Slow { ms: more } => {
+                    self.work(cx, node, ms(*more)).await?;
+                    continue;
+                }
+            };
+            self.ended(cx, matches!(trouble, TroubleKind::Permanent), false);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn batch(
+        &self,
+        cx: &RunContext,
+        node: &NodePlan,
+        batch: &Batch<Value>,
+    ) -> Result<BatchResult<Value>, HandlerError> {
+        let uid = flowkit_core::id::BatchUid::new(&batch.uid)
+            .map_err(|e| HandlerError::permanent("bad_uid", format_args!("{}: {e}", batch.uid)))?;
+        let step = Step::Process {
+            uid: uid.clone(),
+            checkpoint: batch.checkpoint.clone(),
+        };
+        self.step(cx, step);
+        let index = batch.payload["i"].as_u64();
+        let index = index.and_then(|index| u32::try_from(index).ok());
+        let saves = script::checkpoints(node, index);
+        let share = ms(node.script.batch_ms) / (saves + 1);
+        self.work(cx, node, share).await?;
+        for part in 1..=saves {
+            let value = script::checkpoint(index, uid.as_str(), part, cx.info().token);
+            let kept = Json::from(value.clone());
+            let step = Step::Checkpoint {
+                uid: uid.clone(),
+                value: kept.clone(),
+            };
+            self.step(cx, step);
+            let saved = cx.save_checkpoint(&value).await;
+            let step = Step::CheckpointSaved {
+                uid: uid.clone(),
+                value: kept,
+                ok: saved.is_ok(),
+            };
+            self.step(cx, step);
+            if let Err(error) = saved {
+                self.ended(cx, false, true);
+                return Err(error);
+            }
+            self.work(cx, node, share).await?;
+        }
+        let troubles = script::troubles(node, cx.info().epoch.0, index);
+        self.troubled(cx, node, &troubles).await?;
+        let (artifact, count) = script::artifact(node, index, &batch.payload);
+        self.step(cx, Step::Processed { uid });
+        let result = BatchResult::of(artifact).metric("items", count);
+        Ok(result.metric("label", &*batch.uid))
+    }
+}
+
+impl Handler for Scripted {
+    type Run = ();
+    type Input = Value;
+    type Output = Value;
+
+    async fn init(&self, cx: &RunContext) -> Result<(), HandlerError> {
+        let node = self.node(cx)?;
+        let info = cx.info();
+        self.journal.note(Entry::Began {
+            run: key(cx),
+            epoch: info.epoch,
+            checkpoint: cx.checkpoint()?,
+            accepted: info.accepted,
+        });
+        let (told, journal, run) = (cx.clone(), self.journal.clone(), key(cx));
+        let watch = tokio::spawn(async move {
+            let cancel = told.cancelled().await;
+            let left = cancel.deadline.saturating_duration_since(Instant::now());
+            let step = Step::Cancel {
+                reason: cancel.reason,
+                grace_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            };
+            journal.note(Entry::Step { run, step });
+        });
+        cx.on_cleanup(async move { watch.abort() });
+        let init = self.work(cx, node, ms(node.script.init_ms));
+        self.part(cx, init).await
+    }
+
+    async fn batches(
+        &self,
+        cx: &RunContext,
+        _input: TaskInput,
+    ) -> Result<BatchStream<Value>, HandlerError> {
+        let node = self.node(cx)?.clone();
+        let checkpoint: Option<Value> = cx.checkpoint()?;
+        let first = script::resumes_at(checkpoint.as_ref());
+        let last = script::source_len(&node, cx.info().epoch.0);
+        let says_last = node.script.says_last;
+        let batch =
+            move |index: u32| Batch::new(script::source_uid(&node, index), json!({ "i": index }));
+        if says_last {
+            return Ok(BatchStream::iter((first..last).map(batch)));
+        }
+        let batch = Arc::new(batch);
+        Ok(BatchStream::unfold(first, move |index| {
+            let batch = batch.clone();
+            async move { Ok((index < last).then(|| (batch(index), index + 1))) }
+        }))
+    }
+
+    async fn process(
+        &self,
+        cx: &RunContext,
+        _run: &mut (),
+        batch: Batch<Value>,
+    ) -> Result<BatchResult<Value>, HandlerError> {
+        let node = self.node(cx)?;
+        self.part(cx, self.batch(cx, node, &batch)).await
+    }
+
+    async fn finalize(&self, cx: &RunContext, _run: ()) -> Result<FinalizeResult, HandlerError> {
+        let node = self.node(cx)?;
+        self.step(cx, Step::Finalize);
+        let end = async {
+            self.work(cx, node, ms(node.script.finalize_ms)).await?;
+            let troubles = script::final_troubles(node, cx.info().epoch.0);
+            self.troubled(cx, node, &troubles).await
+        };
+        self.part(cx, end).await?;
+        self.step(cx, Step::Finalized);
+        Ok(FinalizeResult::of(json!({ "node": node.id })).metric("finals", 1))
+    }
+
+    async fn cleanup(&self, cx: &RunContext) {
+        self.step(cx, Step::Closed);
+    }
+}

@@ -1,0 +1,114 @@
+//! What handlers do that follow the script of their node: their batches, artifacts, checkpoints and
+//! troubles. The same for handlers of a simulation, for those in real processes, and for checkers.
+
+use flowkit_core::id::Token;
+use serde_json::{Value, json};
+
+use crate::plan::{NodePlan, TroubleKind};
+
+/// Over the limit of what travels in a message.
+const LARGE_BYTES: usize = 270 * 1024;
+
+/// The uid of a batch of a node's own source.
+#[must_use]
+pub fn source_uid(node: &NodePlan, index: u32) -> String {
+    let index = if node.script.duplicate_at == Some(index) && index > 0 {
+        index - 1
+    } else {
+        index
+    };
+    format!("b{index:03}")
+}
+
+/// Batches that a node's own source has in an attempt.
+#[must_use]
+pub fn source_len(node: &NodePlan, epoch: u32) -> u32 {
+    match node.script.shrinks_at_epoch {
+        Some(from) if epoch >= from => node.script.batches.saturating_sub(1),
+        _ => node.script.batches,
+    }
+}
+
+/// The artifact that a batch of a node's own source leaves.
+#[must_use]
+pub fn source_artifact(node: &NodePlan, index: u32) -> Value {
+    let items: Vec<u32> = (0..node.script.items).map(|i| index * 100 + i).collect();
+    let mut artifact = json!({ "of": node.id, "items": items });
+    if node.script.large_at == Some(index) {
+        artifact["pad"] = Value::String("x".repeat(LARGE_BYTES));
+    }
+    artifact
+}
+
+/// What a batch leaves, and how many items it had; readers say what they read. `index` is its place
+/// in the node's own source.
+#[must_use]
+pub fn artifact(node: &NodePlan, index: Option<u32>, payload: &Value) -> (Value, usize) {
+    if let (None, Some(index)) = (&node.reader, index) {
+        return (source_artifact(node, index), node.script.items as usize);
+    }
+    let items = match payload.get("items") {
+        Some(items) => items.clone(),
+        None => payload["meta"]["items"].clone(),
+    };
+    let parent = match payload.get("parent") {
+        Some(parent) => parent["ref"]["batch_uid"].clone(),
+        None => payload["ref"]["batch_uid"].clone(),
+    };
+    let count = items.as_array().map_or(0, Vec::len);
+    let artifact = json!({
+        "of": node.id, "from": payload["from_node"], "parent": parent, "items": items,
+    });
+    (artifact, count)
+}
+
+/// Checkpoints that are saved within a batch.
+#[must_use]
+pub fn checkpoints(node: &NodePlan, index: Option<u32>) -> u32 {
+    match (node.script.checkpoint_every, index) {
+        (0 | 1, _) | (_, None) => node.script.checkpoints,
+        (every, Some(index)) if (index + 1).is_multiple_of(every) => node.script.checkpoints,
+        _ => 0,
+    }
+}
+
+/// A checkpoint within a batch: the `part`-th, from 1.
+#[must_use]
+pub fn checkpoint(index: Option<u32>, uid: &str, part: u32, token: Token) -> Value {
+    json!({ "i": index, "uid": uid, "part": part, "token": token.0 })
+}
+
+/// The batch of its own source that a node goes on with after a checkpoint.
+#[must_use]
+pub fn resumes_at(checkpoint: Option<&Value>) -> u32 {
+    let index = checkpoint.and_then(|value| value["i"].as_u64());
+    index.map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX))
+}
+
+/// What goes wrong in a batch; readers have no index, and trouble in any batch is theirs in each.
+#[must_use]
+pub fn troubles(node: &NodePlan, epoch: u32, index: Option<u32>) -> Vec<TroubleKind> {
+    let of_attempt = node
+        .script
+        .trouble
+        .iter()
+        .filter(|t| t.epoch == 0 || t.epoch == epoch);
+    of_attempt
+        .filter(|t| t.batch.is_some() && (index.is_none() || t.batch == index))
+        .map(|t| t.kind)
+        .collect()
+}
+
+/// What goes wrong in `finalize`.
+#[must_use]
+pub fn final_troubles(node: &NodePlan, epoch: u32) -> Vec<TroubleKind> {
+    let of_attempt = node
+        .script
+        .trouble
+        .iter()
+        .filter(|t| t.epoch == 0 || t.epoch == epoch);
+    of_attempt
+        .filter(|t| t.batch.is_none())
+        .map(|t| t.kind)
+        .collect()
+}

@@ -1,0 +1,330 @@
+//! Makes a failing plan small: as few faults, actions, tasks and rates as still break the promise.
+//!
+//! Every draw of a run has a key of its own, so that taking one fault away leaves the luck of all
+//! else alone; what is left is close to the run that failed.
+
+use std::collections::BTreeSet;
+
+use super::check;
+use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates};
+
+/// A plan that was made small.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shrunk {
+    /// The smallest plan that was found.
+    pub plan: Plan,
+    /// The promise that it breaks, like the plan that it came from.
+    pub promise: String,
+    /// What the checker says.
+    pub explanation: String,
+    /// Plans that were run.
+    pub runs: u64,
+}
+
+/// Shrinks a plan that breaks a promise; `None` if it breaks none. `progress` is called after every
+/// step that took something away, with the plan so far and the number of runs.
+pub fn shrink(plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
+    let promise = check(plan, false).failures.first()?.promise.clone();
+    let mut shrinker = Shrinker {
+        plan: plan.clone(),
+        promise,
+        runs: 1,
+        progress,
+    };
+    // What one step takes away may let another one take more.
+    while shrinker.pass() {}
+    let Shrinker {
+        plan,
+        promise,
+        runs,
+        ..
+    } = shrinker;
+    let failures = check(&plan, false).failures;
+    let failure = failures.into_iter().find(|f| f.promise == promise)?;
+    Some(Shrunk {
+        plan,
+        promise,
+        explanation: failure.explanation,
+        runs,
+    })
+}
+
+/// A `#[test]` that fails as the plan does, until the cause is mended.
+#[must_use]
+pub fn test_of(shrunk: &Shrunk) -> String {
+    let json = serde_json::to_string_pretty(&shrunk.plan).unwrap_or_default();
+    format!(
+        "/// {promise}: {explanation}\n\
+         #[test]\n\
+         fn {promise}_holds_with_seed_{seed}() {{\n    \
+             let plan = r#\"{json}\"#;\n    \
+             let plan: flowkit_sim::plan::Plan = serde_json::from_str(plan).expect(\"a plan\");\n    \
+             let verdict = flowkit_sim::tier0::check(&plan, true);\n    \
+             assert!(verdict.holds(), \"{{:#?}}\", verdict.failures);\n\
+         }}\n",
+        promise = shrunk.promise,
+        explanation = shrunk.explanation.replace('\n', " "),
+        seed = shrunk.plan.seed,
+    )
+}
+
+struct Shrinker<'a> {
+    plan: Plan,
+    promise: String,
+    runs: u64,
+    progress: &'a mut dyn FnMut(&Plan, u64),
+}
+
+impl Shrinker<'_> {
+    /// Takes the smaller plan if it breaks the same promise.
+    fn take(&mut self, smaller: Plan) -> bool {
+        if smaller == self.plan {
+            return false;
+        }
+        self.runs += 1;
+        let failures = check(&smaller, false).failures;
+        let same = failures.iter().any(|f| f.promise == self.promise);
+        if same {
+            self.plan = smaller;
+            (self.progress)(&self.plan, self.runs);
+        }
+        same
+    }
+
+    /// Tries everything once; true if anything went away.
+    fn pass(&mut self) -> bool {
+        let mut smaller = self.thin_out(|plan| &mut plan.faults);
+        smaller |= self.thin_out(|plan| &mut plan.actions);
+        smaller |= self.tasks();
+        smaller |= self.rates();
+        smaller |= self.scripts();
+        smaller |= self.world();
+        smaller
+    }
+
+    /// Takes pieces out of a list: halves first, single entries last.
+    fn thin_out<T: Clone>(&mut self, list: impl Fn(&mut Plan) -> &mut Vec<T>) -> bool {
+        let mut smaller = false;
+        let mut size = list(&mut self.plan).len();
+        while size > 0 {
+            let mut at = 0;
+            while at < list(&mut self.plan).len() {
+                let mut plan = self.plan.clone();
+                let entries = list(&mut plan);
+                let end = entries.len().min(at + size);
+                entries.drain(at..end);
+                if self.take(plan) {
+                    smaller = true;
+                } else {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+        smaller
+    }
+
+    fn tasks(&mut self) -> bool {
+        let mut smaller = false;
+        for task in (0..self.plan.tasks.len()).rev() {
+            if self.plan.tasks.len() > 1 {
+                smaller |= self.take(without_task(&self.plan, task));
+            }
+        }
+        smaller
+    }
+
+    fn rates(&mut self) -> bool {
+        let mut quiet = self.plan.clone();
+        quiet.rates = Rates::default();
+        let mut smaller = self.take(quiet);
+        let fields: [fn(&mut Rates) -> &mut u32; 12] = [
+            |rates| &mut rates.append_refused,
+            |rates| &mut rates.append_lost,
+            |rates| &mut rates.append_twice,
+            |rates| &mut rates.append_overtaken,
+            |rates| &mut rates.confirm_late,
+            |rates| &mut rates.confirm_lost,
+            |rates| &mut rates.read_lost,
+            |rates| &mut rates.store_refused,
+            |rates| &mut rates.store_lost,
+            |rates| &mut rates.store_reply_lost,
+            |rates| &mut rates.store_late,
+            |rates| &mut rates.client_reply_lost,
+        ];
+        for field in fields {
+            let mut plan = self.plan.clone();
+            *field(&mut plan.rates) = 0;
+            smaller |= self.take(plan);
+        }
+        smaller
+    }
+
+    /// Handlers without trouble, and nodes that nothing depends on.
+    fn scripts(&mut self) -> bool {
+        let mut smaller = false;
+        for task in 0..self.plan.tasks.len() {
+            for node in (0..self.plan.tasks[task].graph.nodes.len()).rev() {
+                let graph = &self.plan.tasks[task].graph;
+                let id = graph.nodes[node].id.clone();
+                let needed = graph.nodes.iter().any(|other| {
+                    let parents = other.parents.iter().any(|(parent, _)| *parent == id);
+                    let reads = other.reader.iter().any(|reader| reader.from.contains(&id));
+                    parents || reads
+                });
+                if !needed && graph.nodes.len() > 1 {
+                    let mut plan = self.plan.clone();
+                    plan.tasks[task].graph.nodes.remove(node);
+                    if self.take(plan) {
+                        smaller = true;
+                        continue;
+                    }
+                }
+                let mut plan = self.plan.clone();
+                plan.tasks[task].graph.nodes[node].script.trouble.clear();
+                smaller |= self.take(plan);
+            }
+        }
+        smaller
+    }
+
+    /// Perfect clocks, an even network, fewer processes.
+    fn world(&mut self) -> bool {
+        let mut smaller = false;
+        let simpler: [fn(&mut Plan); 4] = [
+            |plan| {
+                plan.world
+                    .clocks
+                    .iter_mut()
+                    .for_each(|clock| *clock = Clock::default())
+            },
+            |plan| plan.world.slow_permille = 0,
+            |plan| plan.world.shards = 1,
+            |plan| plan.world.latency_us_max = plan.world.latency_us_min,
+        ];
+        for simplify in simpler {
+            let mut plan = self.plan.clone();
+            simplify(&mut plan);
+            smaller |= self.take(plan);
+        }
+        // The last worker: the numbers of other hosts stay.
+        while self.plan.world.workers.len() > 1 {
+            let mut plan = self.plan.clone();
+            plan.world.workers.pop();
+            let roles: BTreeSet<&String> = plan
+                .world
+                .workers
+                .iter()
+                .flat_map(|worker| &worker.roles)
+                .collect();
+            let mut nodes = plan.tasks.iter().flat_map(|task| &task.graph.nodes);
+            if !nodes.all(|node| roles.contains(&node.role)) || !self.take(plan) {
+                break;
+            }
+            smaller = true;
+        }
+        smaller
+    }
+}
+
+/// The plan without a task, and without what is about it.
+fn without_task(plan: &Plan, gone: usize) -> Plan {
+    let renumbered = |task: u32| {
+        let index = task as usize;
+        (index != gone).then(|| if index > gone { task - 1 } else { task })
+    };
+    let mut smaller = plan.clone();
+    smaller.tasks.remove(gone);
+    let actions = plan.actions.iter().filter_map(|action| {
+        let kind = match action.kind.clone() {
+            ActionKind::Submit { task } => ActionKind::Submit {
+                task: renumbered(task)?,
+            },
+            ActionKind::SubmitOther { task } => ActionKind::SubmitOther {
+                task: renumbered(task)?,
+            },
+            ActionKind::Cancel { task, grace_ms } => ActionKind::Cancel {
+                task: renumbered(task)?,
+                grace_ms,
+            },
+        };
+        Some(Action {
+            kind,
+            ..action.clone()
+        })
+    });
+    smaller.actions = actions.collect();
+    let faults = plan.faults.iter().filter_map(|fault| {
+        Some(match fault.clone() {
+            Fault::RefuseBatches { task, node } => Fault::RefuseBatches {
+                task: renumbered(task)?,
+                node,
+            },
+            Fault::RefuseTask { task } => Fault::RefuseTask {
+                task: renumbered(task)?,
+            },
+            other => other,
+        })
+    });
+    smaller.faults = faults.collect();
+    smaller
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::When;
+
+    #[test]
+    fn a_plan_that_breaks_nothing_cannot_be_shrunk() {
+        assert_eq!(shrink(&Plan::small(), &mut |_, _| {}), None);
+    }
+
+    /// Without a single worker nothing settles, whatever else goes wrong or not.
+    #[test]
+    fn what_does_not_matter_goes_away_and_the_promise_stays_broken() {
+        let mut plan = Plan::from_seed(11);
+        for worker in &mut plan.world.workers {
+            worker.roles = vec!["nothing".to_owned()];
+        }
+        plan.world.embedded = false;
+        plan.faults.push(Fault::WallStep {
+            host: 0,
+            when: When::At { ms: 5 },
+            by_ms: 5,
+        });
+        let mut steps = 0;
+        let shrunk = shrink(&plan, &mut |_, _| steps += 1).expect("it breaks a promise");
+        assert_eq!(shrunk.promise, "settle");
+        assert!(steps > 0 && shrunk.runs > steps);
+        let left = (
+            shrunk.plan.faults.len(),
+            shrunk.plan.tasks.len(),
+            shrunk.plan.actions.len(),
+            shrunk.plan.rates.is_quiet(),
+        );
+        assert_eq!(left, (0, 1, 1, true), "{:?}", shrunk.plan);
+        let test = test_of(&shrunk);
+        assert!(
+            test.contains("#[test]\nfn settle_holds_with_seed_11() {"),
+            "{test}"
+        );
+    }
+
+    #[test]
+    fn tasks_keep_their_actions_when_one_before_them_goes() {
+        let mut plan = Plan::small();
+        plan.tasks.push(plan.tasks[0].clone());
+        plan.tasks[1].id = "task-1".to_owned();
+        let mut second = plan.actions[0].clone();
+        second.kind = ActionKind::Submit { task: 1 };
+        plan.actions.push(second);
+        plan.faults.push(Fault::RefuseTask { task: 1 });
+        plan.faults.push(Fault::RefuseTask { task: 0 });
+        let smaller = without_task(&plan, 0);
+        assert_eq!(smaller.tasks[0].id, "task-1");
+        assert_eq!(smaller.actions.len(), 1);
+        assert_eq!(smaller.actions[0].kind, ActionKind::Submit { task: 0 });
+        assert_eq!(smaller.faults, [Fault::RefuseTask { task: 0 }]);
+    }
+}

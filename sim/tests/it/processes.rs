@@ -1,0 +1,64 @@
+//! Plans for real processes are plans: what holds there holds in a simulation, and the other way.
+
+use flowkit_sim::plan::{Fault, Plan, When};
+use flowkit_sim::tier0::check;
+
+const SEEDS: u64 = 150;
+
+#[test]
+fn plans_for_processes_keep_every_promise_in_a_simulation() {
+    for seed in 0..SEEDS {
+        let plan = Plan::for_processes(seed);
+        let verdict = check(&plan, false);
+        assert!(verdict.holds(), "seed {seed}: {verdict:?}");
+    }
+}
+
+#[test]
+fn every_kind_of_fault_that_can_be_made_from_outside_is_drawn() {
+    let mut kinds: Vec<String> = (0..SEEDS)
+        .flat_map(|seed| Plan::for_processes(seed).faults)
+        .map(|fault| {
+            let text = format!("{fault:?}");
+            text.split(' ').next().unwrap_or_default().to_owned()
+        })
+        .collect();
+    kinds.sort();
+    kinds.dedup();
+    let all = [
+        "Away",
+        "Crash",
+        "Gone",
+        "Partition",
+        "Poison",
+        "Shutdown",
+        "Slow",
+        "Stall",
+        "Twin",
+    ];
+    assert_eq!(kinds, all);
+}
+
+#[test]
+fn plans_for_processes_name_times_and_no_events_of_a_simulation() {
+    for seed in 0..SEEDS {
+        let plan = Plan::for_processes(seed);
+        for fault in &plan.faults {
+            let at = match fault {
+                Fault::Crash { when, .. }
+                | Fault::Stall { when, .. }
+                | Fault::Partition { when, .. }
+                | Fault::Away { when, .. }
+                | Fault::Slow { when, .. }
+                | Fault::Poison { when, .. }
+                | Fault::Shutdown { when, .. }
+                | Fault::Gone { when, .. }
+                | Fault::Twin { when, .. } => when,
+                other => panic!("seed {seed}: {other:?} cannot be made from outside"),
+            };
+            assert!(matches!(at, When::At { .. }), "seed {seed}: {fault:?}");
+        }
+        let mut actions = plan.actions.iter();
+        assert!(actions.all(|action| matches!(action.when, When::At { .. })));
+    }
+}
