@@ -4,7 +4,9 @@ use flowkit_core::port::Store;
 use flowkit_runtime::{Engine, EngineSettings};
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_transport_kafka::{KafkaSettings, KafkaTransport};
+use futures_util::TryStreamExt;
 use mongodb::Database;
+use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -116,7 +118,15 @@ impl Deployment {
 
     /// Drops its database and its topics.
     async fn remove(&self) -> Outcome {
-        self.database().await?.drop().await?;
+        let database = self.database().await?;
+        // What was killed in the middle of a commit would hold the drop up for a minute.
+        let shards = database.collection::<Document>("shards");
+        let shards: Vec<Document> = shards.find(doc! {}).await?.try_collect().await?;
+        for session in shards.iter().filter_map(|shard| shard.get("session")) {
+            let command = doc! { "killSessions": [{ "id": session.clone() }] };
+            database.client().database("admin").run_command(command).await?;
+        }
+        database.drop().await?;
         let mut config = self.kafka();
         let admin: AdminClient<DefaultClientContext> = config.create()?;
         let reader: BaseConsumer = config.set("group.id", &self.name).create()?;
