@@ -5,7 +5,7 @@ mod mongo_database;
 use flowkit_core::port::{Commit, ErrorKind, Store, StoreReply, StoreRequest};
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_tests::records::{IntoRecord, node_id, owner_id, task, task_id};
-use mongo_database::{SHARD, address, in_database, next, opened, stored, submit, take};
+use mongo_database::{SHARD, address, in_database, next, opened, settings, stored, submit, take};
 use mongodb::bson::{Document, doc};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

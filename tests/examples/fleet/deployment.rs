@@ -124,7 +124,11 @@ impl Deployment {
         let shards: Vec<Document> = shards.find(doc! {}).await?.try_collect().await?;
         for session in shards.iter().filter_map(|shard| shard.get("session")) {
             let command = doc! { "killSessions": [{ "id": session.clone() }] };
-            database.client().database("admin").run_command(command).await?;
+            database
+                .client()
+                .database("admin")
+                .run_command(command)
+                .await?;
         }
         database.drop().await?;
         let mut config = self.kafka();
@@ -132,9 +136,7 @@ impl Deployment {
         let reader: BaseConsumer = config.set("group.id", &self.name).create()?;
         let topics = reader.fetch_metadata(None, Duration::from_secs(10))?;
         let names = topics.topics().iter().map(|topic| topic.name());
-        let names: Vec<&str> = names
-            .filter(|name| name.starts_with(&self.name))
-            .collect();
+        let names: Vec<&str> = names.filter(|name| name.starts_with(&self.name)).collect();
         if !names.is_empty() {
             admin.delete_topics(&names, &AdminOptions::new()).await?;
         }

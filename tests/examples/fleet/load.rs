@@ -104,9 +104,9 @@ pub(crate) async fn batches(deployment: &Deployment, per_node: u64) -> Outcome<f
     let first = client.submit(&first, SubmitOptions::default()).await?;
     finished(&first).await?;
     let nodes: Vec<_> = (0..NODES)
-        .map(|n| {
-            json!({"node_id": format!("n{n}"), "type": "sleep", "io": {"input_inline": input}})
-        })
+        .map(
+            |n| json!({"node_id": format!("n{n}"), "type": "sleep", "io": {"input_inline": input}}),
+        )
         .collect();
     let started = Instant::now();
     let task = client

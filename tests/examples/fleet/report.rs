@@ -60,12 +60,18 @@ impl Report {
         let census = &load.census;
         self.figure("messages_per_node", census.messages_per_node());
         self.figure("message_bytes_per_node", census.message_bytes_per_node());
-        self.figure("transactions_per_s", census.transactions_per_node * load.nodes_per_s);
+        self.figure(
+            "transactions_per_s",
+            census.transactions_per_node * load.nodes_per_s,
+        );
         let records = census.records_per_transaction();
         self.figure("records_per_transaction", records);
         self.figure("records_per_node", records * census.transactions_per_node);
         let bytes = census.record_bytes_per_transaction();
-        self.figure("record_bytes_per_node", bytes * census.transactions_per_node);
+        self.figure(
+            "record_bytes_per_node",
+            bytes * census.transactions_per_node,
+        );
         let kinds = census.messages.iter().map(|m| {
             let figures = json!({"per_node": round(m.per_node), "mean_bytes": round(m.mean_bytes)});
             (m.kind.to_lowercase(), figures)

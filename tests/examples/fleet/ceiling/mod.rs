@@ -36,8 +36,8 @@ pub(crate) async fn measure(
     cpu.watch_server("mongodb", &deployment.servers.mongo);
     let (mark, started) = (cpu.mark(), Instant::now());
     let rate = || nodes as f64 / started.elapsed().as_secs_f64();
-    let kafka = async { Outcome::Ok(kafka.run().await.map(|()| rate())?) };
-    let mongo = async { Outcome::Ok(mongo.run().await.map(|()| rate())?) };
+    let kafka = async { kafka.run().await.map(|()| rate()) };
+    let mongo = async { mongo.run().await.map(|()| rate()) };
     let (kafka_nodes_per_s, mongo_nodes_per_s) = tokio::try_join!(kafka, mongo)?;
     let us = 1_000_000.0 * started.elapsed().as_secs_f64() / nodes as f64;
     let cores = cpu.cores_since(&mark).into_iter();

@@ -55,7 +55,11 @@ impl Rows {
     }
 
     fn new_documents(&mut self, shard: u32) -> Vec<Document> {
-        let count = if self.inserted.is_empty() { 0 } else { self.inserts.next() };
+        let count = if self.inserted.is_empty() {
+            0
+        } else {
+            self.inserts.next()
+        };
         let make = |_| {
             let mut document = self.inserted[self.count as usize % self.inserted.len()].clone();
             let id = Self::id(shard, self.count);
@@ -71,7 +75,11 @@ impl Rows {
     }
 
     fn changes(&mut self, shard: u32) -> Vec<Document> {
-        let count = if self.changed.is_empty() { 0 } else { self.updates.next() };
+        let count = if self.changed.is_empty() {
+            0
+        } else {
+            self.updates.next()
+        };
         let newest = NEWEST.min(self.count);
         let oldest = self.count - newest;
         let change = |_| {
@@ -143,9 +151,8 @@ impl Shard {
                 let changes = rows.changes(self.number);
                 if !changes.is_empty() {
                     let updates: Vec<Bson> = changes.into_iter().map(Bson::from).collect();
-                    commands.push(
-                        doc! { "update": &rows.name, "updates": updates, "ordered": false },
-                    );
+                    commands
+                        .push(doc! { "update": &rows.name, "updates": updates, "ordered": false });
                 }
                 let documents = rows.new_documents(self.number);
                 if !documents.is_empty() {
@@ -156,7 +163,11 @@ impl Shard {
                 }
             }
             for command in commands {
-                let reply = self.database.run_command(command).session(&mut session).await?;
+                let reply = self
+                    .database
+                    .run_command(command)
+                    .session(&mut session)
+                    .await?;
                 if let Ok(errors) = reply.get_array("writeErrors") {
                     return Err(format!("a write was refused: {errors:?}").into());
                 }
