@@ -1,16 +1,25 @@
 //! One group commit: one transaction.
 
-use flowkit_core::port::{Commit, ErrorKind, PortError, Record, StoreReply};
+use flowkit_core::port::{Commit, ErrorKind, PortError, StoreReply};
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, Document, doc};
-use mongodb::error::{Error, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::bson::{Bson, DateTime, Document, RawArrayBuf, RawBson, RawDocumentBuf, cstr, rawdoc};
+use mongodb::error::{
+    Error, ErrorKind as Driver, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
+    WriteFailure,
+};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::error::{DUPLICATE_KEY, Effect, code_of, is_refusal, port_error, text};
+use crate::keys;
+use crate::statements::{Prepared, Statements};
 use crate::store::Mongo;
-use crate::{keys, records};
 
 const OP: &str = "commit";
+/// Until what a cut-short commit wrote is seen by majority reads.
+const PAUSE: Duration = Duration::from_millis(10);
+/// `NoSuchTransaction`, `Interrupted`.
+const ENDED: [i32; 2] = [251, 11_601];
 /// A transaction that meets another one is tried so often.
 const TRIES_MAX: u32 = 8;
 /// Statements of one command: far below the server's limit, and so is their size: the records of a
@@ -18,13 +27,9 @@ const TRIES_MAX: u32 = 8;
 const STATEMENTS_MAX: usize = 1_000;
 /// Bytes of one command; messages end at 48 MB.
 const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// What a commit writes, ready to be sent.
-struct Prepared {
-    tasks: Vec<Document>,
-    nodes: Vec<Document>,
-    artifacts: Vec<Document>,
-}
+/// Tasks that may be new in a commit, from which on it pays to look which of them are: an insert
+/// costs the server a third of an upsert, the look one more round trip.
+const LOOK_TASKS_MIN: usize = 8;
 
 /// How a transaction ended without having been committed.
 enum Refused {
@@ -37,6 +42,8 @@ enum Refused {
         code: i32,
         message: String,
     },
+    /// A task or node that was taken to be new is there.
+    NotNew,
 }
 
 impl From<Error> for Refused {
@@ -46,7 +53,7 @@ impl From<Error> for Refused {
 }
 
 pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply, PortError> {
-    let prepared = match prepare(commit) {
+    let prepared = match Prepared::new(commit) {
         Ok(prepared) => prepared,
         Err(detail) => {
             // Whether it is in order comes first.
@@ -57,9 +64,10 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
         }
     };
     let mut tries = 0;
+    let mut may_insert = true;
     loop {
         tries += 1;
-        let refused = match attempt(mongo, commit, &prepared).await {
+        let refused = match attempt(mongo, commit, &prepared, may_insert).await {
             Ok(()) => return Ok(StoreReply::Committed { seq: commit.seq }),
             Err(refused) => refused,
         };
@@ -67,14 +75,28 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
             Refused::Moved => match classify(mongo, commit).await? {
                 Some(reply) => Ok(reply),
                 // It fits now: whoever was in between was fenced off, or a copy of the last one.
-                None if tries < TRIES_MAX => continue,
+                None if tries < TRIES_MAX => {
+                    tokio::time::sleep(PAUSE * (tries - 1)).await;
+                    continue;
+                }
                 None => {
                     let detail = "others write the shard record all the time";
                     Err(PortError::new(ErrorKind::Retry, OP, detail))
                 }
             },
+            Refused::NotNew => {
+                may_insert = false;
+                continue;
+            }
             // Somebody else writes the shard record at this moment: a copy, or the next owner.
             Refused::Driver(error) if is_conflict(&error) && tries < TRIES_MAX => continue,
+            // The next owner ended our session. The same commit again tells what has happened.
+            Refused::Driver(error) | Refused::InDoubt(error)
+                if is_ended(&error) && tries < TRIES_MAX =>
+            {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             Refused::Driver(error) => Err(port_error(OP, Effect::None, &error)),
             Refused::Write { code, message } => Err(refusal(code, &message)),
             Refused::InDoubt(error) => Err(PortError::new(ErrorKind::Unknown, OP, text(&error))),
@@ -83,9 +105,26 @@ pub(crate) async fn commit(mongo: &Mongo, commit: &Commit) -> Result<StoreReply,
 }
 
 /// One transaction.
-async fn attempt(mongo: &Mongo, commit: &Commit, prepared: &Prepared) -> Result<(), Refused> {
-    let mut session = mongo.client.start_session().await?;
-    if let Err(refused) = write(mongo, &mut session, commit, prepared).await {
+async fn attempt(
+    mongo: &Mongo,
+    commit: &Commit,
+    prepared: &Prepared<'_>,
+    may_insert: bool,
+) -> Result<(), Refused> {
+    let seat = mongo.sessions.of(commit.shard, commit.epoch);
+    let (mut own, mut another);
+    let session: &mut ClientSession = match &seat {
+        Some(seat) => {
+            // A copy of this commit may be under way still.
+            own = seat.lock().await;
+            &mut own
+        }
+        None => {
+            another = mongo.client.start_session().await?;
+            &mut another
+        }
+    };
+    if let Err(refused) = write(mongo, session, commit, prepared, may_insert).await {
         // A transaction that is not aborted holds its locks until the server ends it.
         let _ = session.abort_transaction().await;
         return Err(refused);
@@ -97,6 +136,16 @@ async fn attempt(mongo: &Mongo, commit: &Commit, prepared: &Prepared) -> Result<
     }
 }
 
+/// The server was told to end this session's transaction.
+fn is_ended(error: &Error) -> bool {
+    let code = match &*error.kind {
+        // Committed, but the wait for the other members was cut short.
+        Driver::Write(WriteFailure::WriteConcernError(unsure)) => Some(unsure.code),
+        _ => code_of(error),
+    };
+    code.is_some_and(|code| ENDED.contains(&code))
+}
+
 /// The transaction was surely not committed, and may be tried again at once.
 fn is_conflict(error: &Error) -> bool {
     error.contains_label(TRANSIENT_TRANSACTION_ERROR)
@@ -104,136 +153,156 @@ fn is_conflict(error: &Error) -> bool {
         && code_of(error).is_some()
 }
 
-/// The documents of a commit; refuses one that names a key twice.
-fn prepare(commit: &Commit) -> Result<Prepared, String> {
-    let mut prepared = Prepared {
-        tasks: Vec::new(),
-        nodes: Vec::new(),
-        artifacts: Vec::new(),
-    };
-    let mut keys_met = BTreeSet::new();
-    let mut uids_met = BTreeSet::new();
-    for record in &commit.records {
-        let key = match record {
-            Record::Task(record) => {
-                let fields = records::task(commit.shard.0, record)?;
-                let id = record.task_id.as_str();
-                prepared.tasks.push(doc! {
-                    "q": { "_id": id }, "u": { "$set": fields }, "upsert": true,
-                });
-                id.to_owned()
-            }
-            Record::Node(record) => {
-                let id = keys::node(&record.task_id, &record.node_id);
-                let fields = records::node(record)?;
-                prepared.nodes.push(doc! {
-                    "q": { "_id": id.as_str() },
-                    "u": { "$set": fields, "$currentDate": { "written": true } },
-                    "upsert": true,
-                });
-                id
-            }
-            Record::Artifact(record) => {
-                let uid = (&record.task_id, &record.node_id, &record.batch_uid);
-                if !uids_met.insert(uid) {
-                    return Err(format!("batch {} is accepted twice", record.batch_uid));
-                }
-                prepared.artifacts.push(records::artifact(record)?);
-                keys::artifact(&record.task_id, &record.node_id, record.number)
-            }
-        };
-        if !keys_met.insert(key) {
-            return Err("a key is written twice in one commit".to_owned());
-        }
-    }
-    Ok(prepared)
-}
-
 async fn write(
     mongo: &Mongo,
     session: &mut ClientSession,
     commit: &Commit,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
+    may_insert: bool,
 ) -> Result<(), Refused> {
     let max = mongo.operation_timeout;
     session.start_transaction().max_commit_time(max).await?;
-    // First what zombies trip over: this is the fence.
-    let condition = doc! {
-        "_id": i64::from(commit.shard.0),
-        "epoch": keys::int(commit.epoch),
-        "commit_seq": keys::int(commit.seq.wrapping_sub(1)),
+    // First what zombies trip over.
+    let now = fence(mongo, session, commit).await?;
+    let new = match may_insert {
+        true => new_tasks(mongo, session, prepared).await?,
+        false => BTreeSet::new(),
     };
-    let fields = doc! {
-        "commit_seq": keys::int(commit.seq),
-        "commit_id": keys::int(commit.id),
-        "next": keys::int(commit.next.0),
-        "last_entry": commit.last_entry.map(|id| keys::int(id.0)),
-    };
-    let fence = doc! { "q": condition, "u": { "$set": fields } };
-    let command = doc! { "update": "shards", "updates": [fence] };
-    if in_transaction(mongo, session, command).await? == 0 {
-        return Err(Refused::Moved);
-    }
-    for (collection, statements) in [("tasks", &prepared.tasks), ("nodes", &prepared.nodes)] {
-        for statements in pieces(statements) {
-            let command = doc! { "update": collection, "updates": statements, "ordered": false };
-            in_transaction(mongo, session, command).await?;
+    let Statements {
+        new_tasks,
+        tasks,
+        new_nodes,
+        nodes,
+    } = prepared.statements(commit.shard, now, &new);
+    for (collection, documents, mine) in [
+        ("tasks", &new_tasks, true),
+        ("nodes", &new_nodes, true),
+        ("artifacts", &prepared.artifacts, false),
+    ] {
+        for documents in pieces(documents) {
+            let command = rawdoc! {
+                "insert": collection, "documents": documents, "ordered": false,
+            };
+            match in_transaction(mongo, session, command).await {
+                Err(Refused::Write { code, .. }) if mine && code == DUPLICATE_KEY => {
+                    return Err(Refused::NotNew);
+                }
+                outcome => outcome?,
+            };
         }
     }
-    for documents in pieces(&prepared.artifacts) {
-        let command = doc! { "insert": "artifacts", "documents": documents, "ordered": false };
-        in_transaction(mongo, session, command).await?;
+    for (collection, statements) in [("tasks", &tasks), ("nodes", &nodes)] {
+        for statements in pieces(statements) {
+            let command = rawdoc! {
+                "update": collection, "updates": statements, "ordered": false,
+            };
+            in_transaction(mongo, session, command).await?;
+        }
     }
     Ok(())
 }
 
-/// Runs one command, and says how many documents it met.
+/// Moves the shard record on if it is as the commit expects; the server's time.
+async fn fence(
+    mongo: &Mongo,
+    session: &mut ClientSession,
+    commit: &Commit,
+) -> Result<DateTime, Refused> {
+    let condition = rawdoc! {
+        "_id": i64::from(commit.shard.0),
+        "epoch": keys::int(commit.epoch),
+        "commit_seq": keys::int(commit.seq.wrapping_sub(1)),
+    };
+    let last_entry = commit.last_entry.map(|id| keys::int(id.0));
+    let last_entry = last_entry.map_or(RawBson::Null, RawBson::Int64);
+    let change = rawdoc! {
+        "$set": {
+            "commit_seq": keys::int(commit.seq),
+            "commit_id": keys::int(commit.id),
+            "next": keys::int(commit.next.0),
+            "last_entry": last_entry,
+        },
+        "$currentDate": { "written": true },
+    };
+    let command = rawdoc! {
+        "findAndModify": "shards",
+        "query": condition,
+        "update": change,
+        "new": true,
+        "fields": { "written": 1 },
+    };
+    let reply = in_transaction(mongo, session, command).await?;
+    let Ok(moved) = reply.get_document("value") else {
+        return Err(Refused::Moved);
+    };
+    moved
+        .get_datetime("written")
+        .copied()
+        .map_err(|_| Refused::Moved)
+}
+
+/// The tasks of a commit that are not there yet, if it may hold some.
+async fn new_tasks<'a>(
+    mongo: &Mongo,
+    session: &mut ClientSession,
+    prepared: &'a Prepared<'_>,
+) -> Result<BTreeSet<&'a str>, Refused> {
+    let mut new = prepared.maybe_new();
+    if new.len() < LOOK_TASKS_MIN {
+        return Ok(BTreeSet::new());
+    }
+    let ids: RawArrayBuf = new.iter().copied().collect();
+    let command = rawdoc! {
+        "find": "tasks",
+        "filter": { "_id": { "$in": ids } },
+        "projection": { "_id": 1 },
+        "batchSize": i32::try_from(new.len()).unwrap_or(i32::MAX),
+        "singleBatch": true,
+    };
+    let reply = in_transaction(mongo, session, command).await?;
+    let found = reply.get_document("cursor").ok();
+    let found = found.and_then(|cursor| cursor.get_array("firstBatch").ok());
+    for task in found.into_iter().flatten() {
+        if let Some(id) = task.as_document().and_then(|task| keys::text(task, "_id")) {
+            new.remove(id);
+        }
+    }
+    Ok(new)
+}
+
+/// Runs one command.
 async fn in_transaction(
     mongo: &Mongo,
     session: &mut ClientSession,
-    mut command: Document,
-) -> Result<u64, Refused> {
+    mut command: RawDocumentBuf,
+) -> Result<Document, Refused> {
     // Others wait behind a transaction: the server gives up when nobody waits for this one any more.
     let max_ms = i64::try_from(mongo.operation_timeout.as_millis()).unwrap_or(i64::MAX);
-    command.insert("maxTimeMS", max_ms.clamp(1, i64::from(i32::MAX)));
-    let reply = mongo.database.run_command(command).session(session).await?;
+    command.append(cstr!("maxTimeMS"), max_ms.clamp(1, i64::from(i32::MAX)));
+    let reply = mongo.database.run_raw_command(command);
+    let reply = reply.session(session).await?;
     no_write_errors(&reply)?;
-    Ok(keys::number(&reply, "n"))
+    Ok(reply)
 }
 
 /// Statements in pieces that fit into one command each.
-fn pieces(statements: &[Document]) -> Vec<Vec<Document>> {
-    let mut pieces: Vec<Vec<Document>> = Vec::new();
-    let mut bytes = 0;
+fn pieces(statements: &[RawDocumentBuf]) -> Vec<RawArrayBuf> {
+    let mut pieces = Vec::new();
+    let mut piece = RawArrayBuf::new();
+    let (mut count, mut bytes) = (0, 0);
     for statement in statements {
-        let size = size_of(statement);
-        match pieces.last_mut() {
-            Some(piece) if piece.len() < STATEMENTS_MAX && bytes + size <= COMMAND_BYTES_MAX => {
-                bytes += size;
-                piece.push(statement.clone());
-            }
-            _ => {
-                bytes = size;
-                pieces.push(vec![statement.clone()]);
-            }
+        let size = statement.as_bytes().len();
+        if count > 0 && (count == STATEMENTS_MAX || bytes + size > COMMAND_BYTES_MAX) {
+            pieces.push(std::mem::take(&mut piece));
+            (count, bytes) = (0, 0);
         }
+        piece.push(statement);
+        (count, bytes) = (count + 1, bytes + size);
+    }
+    if count > 0 {
+        pieces.push(piece);
     }
     pieces
-}
-
-/// About the size of a document: its texts.
-fn size_of(document: &Document) -> usize {
-    document
-        .iter()
-        .map(|(key, value)| {
-            key.len()
-                + match value {
-                    Bson::String(text) => text.len() + 16,
-                    Bson::Document(document) => size_of(document) + 16,
-                    _ => 16,
-                }
-        })
-        .sum()
 }
 
 /// A command is `ok` although statements in it failed.

@@ -2,7 +2,8 @@
 //!
 //! **One transaction per commit.** The shard's record is written by compare-and-set on its epoch and
 //! `commit_seq`, everything else plainly: one owner writes a shard. A commit of unknown outcome is
-//! told apart by `commit_seq` and the commit's id when it is submitted again.
+//! told apart by `commit_seq` and the commit's id when it is submitted again. What a dead owner left
+//! open, the next one ends (`killSessions`, which needs no right for sessions of the same user).
 //!
 //! **Everything else** is one conditional write of one document, or reads that take many at once.
 //! Writes are acknowledged by a majority and journalled; reads see what a majority has.
@@ -11,7 +12,7 @@
 //! |---|---|---|
 //! | `meta` | the deployment; the version of this layout | name |
 //! | `leases` | the lease on a shard, by the server's clock | shard |
-//! | `shards` | a shard record | shard |
+//! | `shards` | a shard record, and the session of its owner's commits | shard |
 //! | `tasks`, `nodes` | a record as JSON text, beside the fields that are searched | task; task, node |
 //! | `artifacts` | an accepted batch; unique by number and by batch uid | task, node, number |
 //! | `staged` | the body of a large artifact | task, node, uid, token |
@@ -29,8 +30,10 @@ mod keys;
 mod open;
 mod read;
 mod records;
+mod sessions;
 mod settings;
 mod side;
+mod statements;
 mod store;
 
 pub use error::OpenError;

@@ -4,7 +4,7 @@
 //! same code as everywhere.
 
 use flowkit_core::record::{ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, TaskState};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocumentBuf, cstr, rawdoc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -34,32 +34,41 @@ fn is_ending(state: TaskState) -> bool {
 }
 
 /// The fields of a task, but for `_id`.
-pub(crate) fn task(shard: u32, record: &TaskRecord) -> Result<Document, String> {
-    Ok(doc! {
-        "shard": i64::from(shard),
-        "settled": record.settled,
-        "ending": is_ending(record.state),
-        "v": i32::from(record.version),
-        "body": body(record)?,
-    })
+pub(crate) fn task(shard: u32, record: &TaskRecord, body: &str, fields: &mut RawDocumentBuf) {
+    fields.append(cstr!("shard"), i64::from(shard));
+    fields.append(cstr!("settled"), record.settled);
+    fields.append(cstr!("ending"), is_ending(record.state));
+    fields.append(cstr!("v"), i32::from(record.version));
+    fields.append(cstr!("body"), body);
 }
 
-/// The fields of a node, but for `_id` and `written`.
-pub(crate) fn node(record: &NodeRecord) -> Result<Document, String> {
+/// The fields of a node, but for `_id`.
+pub(crate) fn node(
+    record: &NodeRecord,
+    written: DateTime,
+    body: &str,
+    fields: &mut RawDocumentBuf,
+) {
     let grant = record.grant.as_ref();
-    Ok(doc! {
-        "task": record.task_id.as_str(),
-        "token": grant.map(|_| keys::int(record.lease_no.0)),
-        "told": grant.is_some_and(|grant| grant.cancel.is_some()),
-        "worker": grant.map(|grant| grant.worker_id.as_str()),
-        "v": i32::from(record.version),
-        "body": body(record)?,
-    })
+    fields.append(cstr!("task"), record.task_id.as_str());
+    match grant {
+        Some(_) => fields.append(cstr!("token"), keys::int(record.lease_no.0)),
+        None => fields.append(cstr!("token"), RawBsonRef::Null),
+    }
+    let told = grant.is_some_and(|grant| grant.cancel.is_some());
+    fields.append(cstr!("told"), told);
+    match grant {
+        Some(grant) => fields.append(cstr!("worker"), grant.worker_id.as_str()),
+        None => fields.append(cstr!("worker"), RawBsonRef::Null),
+    }
+    fields.append(cstr!("v"), i32::from(record.version));
+    fields.append(cstr!("body"), body);
+    fields.append(cstr!("written"), written);
 }
 
 /// A whole artifact.
-pub(crate) fn artifact(record: &ArtifactRecord) -> Result<Document, String> {
-    Ok(doc! {
+pub(crate) fn artifact(record: &ArtifactRecord) -> Result<RawDocumentBuf, String> {
+    Ok(rawdoc! {
         "_id": keys::artifact(&record.task_id, &record.node_id, record.number),
         "node": keys::node(&record.task_id, &record.node_id),
         "number": keys::int(record.number),

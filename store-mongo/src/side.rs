@@ -14,7 +14,7 @@ use mongodb::options::ReturnDocument;
 use crate::commit::is_duplicate;
 use crate::error::{Effect, port_error};
 use crate::store::Mongo;
-use crate::{keys, records};
+use crate::{keys, records, sessions};
 
 /// Tries of a conditional write of a document that others change meanwhile.
 const LOOKS_MAX: usize = 5;
@@ -153,6 +153,12 @@ impl Mongo {
         if holder.is_none_or(|(holder, _)| holder != *owner) {
             return fenced("the lease is not the asker's");
         }
+        let failed = |error: Error| port_error(OP, Effect::Write, &error);
+        let id = doc! { "_id": i64::from(shard.0) };
+        let before = self.collection("shards").find_one(id).await;
+        self.end_session(&before.map_err(failed)?.unwrap_or_default())
+            .await;
+        let session = self.client.start_session().await.map_err(failed)?;
         let raised = self
             .collection("shards")
             .find_one_and_update(
@@ -161,16 +167,25 @@ impl Mongo {
                     "epoch": keys::int(epoch),
                     "commit_seq": keys::int(commit_seq),
                 },
-                doc! { "$inc": { "epoch": 1_i64 } },
+                doc! {
+                    "$inc": { "epoch": 1_i64 },
+                    "$set": { "session": sessions::id_of(&session) },
+                },
             )
+            // Behind a commit that was begun meanwhile: then once more, with its end.
+            .max_time(self.operation_timeout)
             .upsert(epoch == 0 && commit_seq == 0)
             .return_document(ReturnDocument::After)
             .await;
         match raised {
-            Ok(Some(raised)) => Ok(StoreReply::Shard(shard_of(shard, &raised))),
+            Ok(Some(raised)) => {
+                let raised = shard_of(shard, &raised);
+                self.sessions.keep(shard, raised.epoch, session);
+                Ok(StoreReply::Shard(raised))
+            }
             Ok(None) => fenced("epoch or commit_seq moved on"),
             Err(error) if is_duplicate(&error) => fenced("epoch or commit_seq moved on"),
-            Err(error) => Err(port_error(OP, Effect::Write, &error)),
+            Err(error) => Err(failed(error)),
         }
     }
 

@@ -8,6 +8,7 @@ use mongodb::{Client, Collection, Database};
 use std::fmt;
 use std::sync::Arc;
 
+use crate::sessions::Sessions;
 use crate::{MongoSettings, OpenError, commit, keys, open, side};
 
 /// A store on MongoDB. Cheap to clone.
@@ -20,6 +21,7 @@ pub(crate) struct Mongo {
     pub(crate) client: Client,
     pub(crate) database: Database,
     pub(crate) operation_timeout: std::time::Duration,
+    pub(crate) sessions: Sessions,
 }
 
 impl fmt::Debug for MongoStore {
@@ -42,6 +44,7 @@ impl MongoStore {
             client,
             database,
             operation_timeout: settings.operation_timeout,
+            sessions: Sessions::default(),
         };
         Ok(Self {
             mongo: Arc::new(mongo),

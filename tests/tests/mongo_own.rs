@@ -5,10 +5,10 @@ mod mongo_database;
 use flowkit_core::port::{Commit, ErrorKind, Store, StoreReply, StoreRequest};
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_tests::records::{IntoRecord, node_id, owner_id, task, task_id};
-use mongo_database::{SHARD, address, in_database, next, opened, stored, submit, take};
+use mongo_database::{SHARD, address, in_database, next, opened, settings, stored, submit, take};
 use mongodb::bson::{Document, doc};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -174,5 +174,74 @@ fn commits_over_breaking_connections_happen_once_each() {
             assert_eq!((shard.commit_seq, shard.commit_id), (seq, commit.id));
         }
         assert_eq!(accepted(&*direct).await, (1..=60).collect::<Vec<_>>());
+    });
+}
+
+/// Forwards connections to the server until a request says so; from then on it forwards nothing, like
+/// a process that was killed.
+async fn proxy_until(last_word: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let proxy = listener.local_addr().expect("it is bound");
+    let dead = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = TcpStream::connect(address()).await else {
+                return;
+            };
+            let dead = dead.clone();
+            tokio::spawn(async move {
+                let (mut near_in, mut near_out) = near.into_split();
+                let (mut far_in, mut far_out) = far.into_split();
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut far_in, &mut near_out).await;
+                });
+                let mut bytes = vec![0; 64 * 1024];
+                while let Ok(read @ 1..) = near_in.read(&mut bytes).await {
+                    let request = &bytes[..read];
+                    let is_last = request.windows(last_word.len()).any(|w| w == last_word);
+                    if is_last || dead.load(Ordering::Relaxed) {
+                        dead.store(true, Ordering::Relaxed);
+                        continue;
+                    }
+                    if far_out.write_all(request).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    proxy.to_string()
+}
+
+#[test]
+fn a_commit_that_a_dead_owner_left_open_holds_nobody_up() {
+    in_database(async |database| {
+        let proxy = proxy_until(b"commitTransaction").await;
+        let uri = format!("mongodb://{proxy}/?directConnection=true");
+        let timeout = Duration::from_secs(1);
+        let behind = MongoSettings::new(&uri)
+            .database(database.name())
+            .operation_timeout(timeout);
+        let store = MongoStore::connect(behind).await;
+        let old: Arc<dyn Store> = Arc::new(store.unwrap_or_else(|error| panic!("{error}")));
+        let shard = take(&*old, "one").await;
+        let release = StoreRequest::ReleaseShard {
+            shard: SHARD,
+            owner: owner_id("one"),
+        };
+        old.call(release).await.expect("it is ours");
+        let open = submit(&*old, &next(&shard)).await;
+        assert_eq!(
+            open.map_err(|error| error.kind),
+            Err(ErrorKind::Unknown),
+            "its last command is swallowed"
+        );
+        // The server would keep the transaction for a minute.
+        let new = MongoStore::connect(settings(&database).operation_timeout(timeout)).await;
+        let new: Arc<dyn Store> = Arc::new(new.unwrap_or_else(|error| panic!("{error}")));
+        let raised = take(&*new, "two").await;
+        assert_eq!((raised.epoch, raised.commit_seq), (shard.epoch + 1, 0));
+        let reply = submit(&*new, &next(&raised)).await;
+        assert_eq!(reply, Ok(StoreReply::Committed { seq: 1 }));
     });
 }

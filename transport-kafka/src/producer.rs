@@ -96,8 +96,11 @@ fn make(settings: &KafkaSettings, context: &Context) -> Result<Client, KafkaErro
     let mut config = settings.client();
     // Order and no copies within this process; `acks=all` comes with it.
     config.set("enable.idempotence", "true");
-    // Long enough for messages of one burst to travel together, short enough not to be noticed.
-    config.set("linger.ms", "0.5");
+    // No wait: what arrives while the last requests are on their way travels together anyhow. One
+    // node on an idle machine of two cores took 8 ms from submit to done; with 0.5 ms here 15, with
+    // 2 ms 20, with 5 ms 41. Under full load 0.5 ms saves 4 % of the processor time per node, 2 ms
+    // 12 %, 5 ms 17 %.
+    config.set("linger.ms", "0");
     config.set("delivery.timeout.ms", "30000");
     config.set(
         "message.max.bytes",

@@ -35,7 +35,7 @@ enum Job {
     Tidy,
     /// Licences, banned crates and sources of every dependency, as `deny.toml` says.
     Licences,
-    /// Measure the engine on the embedded store; writes `target/bench/embedded.json`.
+    /// Measure the engine; writes `target/bench/embedded.json`, with `--fleet` `fleet.json`.
     Bench(bench::Options),
     /// Compare the models with the real servers: the same generated operations on both.
     Fidelity(fidelity::Options),
