@@ -89,7 +89,8 @@ impl WorkerSettings {
         shutdown_grace_sec: f64,
     }
 
-    pub(crate) fn faults(&self, faults: &mut Vec<String>) {
+    /// Adds one sentence for each value that is impossible, with its key.
+    pub fn faults(&self, faults: &mut Vec<String>) {
         seconds("hb_interval_sec", self.hb_interval_sec, faults);
         seconds("announce_interval_sec", self.announce_interval_sec, faults);
         if !(0.0..=MAX_SEC).contains(&self.shutdown_grace_sec) {
@@ -161,7 +162,8 @@ impl CoordinatorSettings {
         tasks_in_flight_max: usize,
     }
 
-    pub(crate) fn faults(&self, faults: &mut Vec<String>) {
+    /// Adds one sentence for each value that is impossible, with its key.
+    pub fn faults(&self, faults: &mut Vec<String>) {
         if !(0.0..=MAX_SEC).contains(&self.cancel_grace_sec) {
             faults.push("cancel_grace_sec: must be from 0 to 86,400".to_owned());
         }

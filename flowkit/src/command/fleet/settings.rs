@@ -132,6 +132,16 @@ impl Given {
         if settings.fleet.capacity == 0 {
             faults.push("capacity: must not be 0".to_owned());
         }
+        let mut impossible = Vec::new();
+        settings.worker.faults(&mut impossible);
+        settings.coordinator.faults(&mut impossible);
+        faults.extend(impossible.into_iter().map(|fault| {
+            let key = fault.split(':').next().unwrap_or_default();
+            match self.0.get(key) {
+                Some((_, from)) => format!("{fault} ({from})"),
+                None => fault,
+            }
+        }));
         if faults.is_empty() {
             return Ok(settings);
         }
@@ -286,6 +296,7 @@ mod tests {
             "shards",
             "many",
             "mongo_uri",
+            "lease_ttl_sec: must be from 0.001",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
