@@ -5,6 +5,7 @@
 //! of true time since the start of the run, unless a name says otherwise.
 
 mod corners;
+mod form;
 mod graph;
 mod processes;
 mod swarm;
@@ -452,87 +453,6 @@ impl Plan {
         plan.world.latency_us_min = 1;
         plan.world.latency_us_max = 20;
         plan
-    }
-
-    /// What makes no sense in a plan that somebody wrote; empty if all of it does.
-    #[must_use]
-    pub fn faults_of_form(&self) -> Vec<String> {
-        let world = &self.world;
-        let mut wrong = Vec::new();
-        let positive = [
-            ("coordinators", world.coordinators),
-            ("shards", world.shards),
-            ("inboxes", world.inboxes),
-            ("clients", world.clients),
-        ];
-        for (name, number) in positive {
-            if number == 0 {
-                wrong.push(format!("world.{name}: must not be 0"));
-            }
-        }
-        if world.workers.is_empty() {
-            wrong.push("world.workers: there must be one".to_owned());
-        }
-        let tasks = self.tasks.len();
-        for (at, action) in self.actions.iter().enumerate() {
-            let (ActionKind::Submit { task }
-            | ActionKind::SubmitOther { task }
-            | ActionKind::Cancel { task, .. }) = action.kind;
-            if task as usize >= tasks {
-                wrong.push(format!("actions[{at}].task: there is no task {task}"));
-            }
-            if action.client >= world.clients {
-                let client = action.client;
-                wrong.push(format!("actions[{at}].client: there is no client {client}"));
-            }
-        }
-        for (at, fault) in self.faults.iter().enumerate() {
-            if let Fault::RefuseBatches { task, .. } | Fault::RefuseTask { task } = fault
-                && *task as usize >= tasks
-            {
-                wrong.push(format!("faults[{at}].task: there is no task {task}"));
-            }
-        }
-        wrong
-    }
-
-    /// Makes a plan one for real processes: what no setting changes there is as it is there. Lists
-    /// what cannot be made there.
-    ///
-    /// # Errors
-    /// One sentence for each thing that makes no sense, or only in a simulation.
-    pub fn fit_processes(mut self) -> Result<Self, Vec<String>> {
-        let mut wrong = self.faults_of_form();
-        if self.world.embedded {
-            wrong.push("world.embedded: one process is no deployment".to_owned());
-        }
-        if !self.rates.is_quiet() {
-            wrong.push("rates: single calls go wrong only in a simulation".to_owned());
-        }
-        let mut nodes = self.tasks.iter().flat_map(|task| &task.graph.nodes);
-        if nodes.any(|node| node.script.blocks) {
-            wrong.push("script.blocks: nobody would end such a handler".to_owned());
-        }
-        for (at, action) in self.actions.iter().enumerate() {
-            if !matches!(action.when, When::At { .. }) {
-                wrong.push(format!("actions[{at}].when: must be a time"));
-            }
-            let (ActionKind::SubmitOther { task } | ActionKind::Cancel { task, .. }) = action.kind
-            else {
-                continue;
-            };
-            let submits = |other: &Action| other.kind == ActionKind::Submit { task };
-            if !self.actions.iter().any(submits) {
-                wrong.push(format!("actions[{at}]: nobody submits task {task}"));
-            }
-        }
-        self.world.clocks.clear();
-        processes::fixed(&mut self.world);
-        if wrong.is_empty() {
-            Ok(self)
-        } else {
-            Err(wrong)
-        }
     }
 
     /// Adds a fault.
