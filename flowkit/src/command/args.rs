@@ -303,6 +303,9 @@ pub(crate) enum SimCommand {
         /// Show reads and checks too.
         #[arg(long)]
         verbose: bool,
+        /// Write the run to this file as a page to look at, too.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Reduce a failing plan to what it takes to break the promise, and print it as a test.
     Shrink {

@@ -33,7 +33,18 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
             json,
             ..
         } => seeds_of(*seeds, *minutes, *from, *json),
-        SimCommand::Replay { what, verbose, .. } => Ok(replay(&plan_of(what)?, *verbose)),
+        SimCommand::Replay {
+            what,
+            verbose,
+            html,
+            ..
+        } => {
+            let plan = plan_of(what)?;
+            if let Some(path) = html {
+                write(path, &tier0::page_of(&plan))?;
+            }
+            Ok(replay(&plan, *verbose))
+        }
         SimCommand::Shrink { what, out, .. } => shrink(&plan_of(what)?, out.as_deref()),
     }
 }
@@ -329,6 +340,11 @@ fn hours(ms: u64) -> String {
     format!("{} h", thousands(ms / 3_600_000))
 }
 
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |e| Failure::input(format!("cannot write {}: {e}", path.display()));
+    std::fs::write(path, text).map_err(failed)
+}
+
 /// Makes a failing plan small and prints it as a test.
 fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     let size = |plan: &Plan| {
@@ -353,9 +369,7 @@ fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     };
     eprintln!("{} runs: {}", shrunk.runs, size(&shrunk.plan));
     if let Some(path) = out {
-        let text = format!("{:#}\n", json!(shrunk.plan));
-        let failed = |e| Failure::input(format!("cannot write {}: {e}", path.display()));
-        std::fs::write(path, text).map_err(failed)?;
+        write(path, &format!("{:#}\n", json!(shrunk.plan)))?;
     }
     put!("{}", tier0::test_of(&shrunk));
     Ok(Ending::Failed)

@@ -80,3 +80,33 @@ fn a_run_may_be_bounded_by_time() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(report["seeds"].as_u64() > Some(0), "{report}");
 }
+
+#[test]
+fn a_replay_can_be_looked_at() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plan, page) = (folder.path().join("plan"), folder.path().join("run.html"));
+    fs::write(&plan, failing().to_string()).expect("written");
+    let output = flowkit()
+        .args(["sim", "replay", "--tier", "0", "--plan"])
+        .arg(&plan)
+        .arg("--html")
+        .arg(&page)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let page = fs::read_to_string(&page).expect("written");
+    for part in [
+        "<svg",
+        "settle broken at",
+        "host 0",
+        "class=fault",
+        "class=bad",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    // One file, whole in itself.
+    assert!(
+        !page.contains("http") && !page.contains("src="),
+        "nothing is fetched"
+    );
+}

@@ -1,5 +1,6 @@
 //! Tier 0: run seeds, replay one, run a plan.
 
+mod page;
 mod report;
 mod row;
 mod shrink;
@@ -65,6 +66,18 @@ pub fn run(seeds: Range<u64>, options: &Options, progress: &mut dyn FnMut(&Progr
 #[must_use]
 pub fn replay(seed: u64, verbose: bool) -> ReplayReport {
     replay_plan(&Plan::from_seed(seed), verbose)
+}
+
+/// Runs a plan and shows it as one self-contained page of HTML.
+#[must_use]
+pub fn page_of(plan: &Plan) -> String {
+    match outcome(plan, true) {
+        Ok(outcome) => page::page(plan, &outcome.history, &outcome.broken),
+        Err(panic) => {
+            let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
+            page::page(plan, &[], &[broken])
+        }
+    }
 }
 
 /// Runs a plan with its history kept.
