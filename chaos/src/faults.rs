@@ -52,27 +52,16 @@ pub(crate) struct Faults<'a> {
 
 /// When a fault is due, in milliseconds; or why it cannot be made.
 pub(crate) fn due_ms(fault: &Fault) -> Result<u64, String> {
-    let when = match fault {
-        Fault::Crash {
-            when,
-            new_id: false,
-            ..
-        }
-        | Fault::Stall { when, .. }
-        | Fault::Partition { when, .. }
-        | Fault::Away { when, .. }
-        | Fault::Slow { when, .. }
-        | Fault::Poison { when, .. }
-        | Fault::Shutdown { when, .. }
-        | Fault::Gone { when, .. }
-        | Fault::Twin { when, .. } => when,
-        other => return Err(format!("{other:?} cannot be made on real processes")),
-    };
-    match when {
-        When::At { ms } => Ok(*ms),
-        other => Err(format!(
-            "{other:?} is not a time; real processes know no other"
+    let inside = matches!(
+        fault,
+        Fault::Crash { new_id: true, .. } | Fault::WallStep { .. } | Fault::StoreClock { .. }
+    );
+    match fault.when() {
+        Some(When::At { ms }) if !inside => Ok(ms),
+        Some(when) if !inside => Err(format!(
+            "{when:?} is not a time; real processes know no other"
         )),
+        _ => Err(format!("{fault:?} cannot be made on real processes")),
     }
 }
 

@@ -1,11 +1,10 @@
 //! What stands in Kafka's topics: every message, where and since when.
 
-use flowkit_core::id::{BatchUid, DedupId, Incarnation, NodeId, Offset, ShardId, TaskId, Token};
-use flowkit_core::message::{
-    BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
-};
+use flowkit_core::id::{Offset, ShardId};
+use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
 use flowkit_sim::judge::Seen;
+use flowkit_sim::script;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -89,39 +88,14 @@ pub(crate) fn poison(kafka: &str, name: &str, shard: u32, task: &str) -> Result<
         .create()
         .map_err(failed)?;
     let (topic, partition) = place(name, Stream::Shard(ShardId(shard)));
-    let sender = Sender {
-        role: SenderRole::Worker,
-        id: Arc::from("nobody"),
-        incarnation: Incarnation(7),
-    };
-    let bodies = [
-        Body::TaskDone(TaskDone {
-            metrics: Metrics::new(),
-            result: None,
-            counts: Counts::default(),
-            last_batch: None,
-        }),
-        Body::BatchOk(BatchOk {
-            batch_uid: BatchUid::new("stray").map_err(|e| e.to_string())?,
-            metrics: Metrics::new(),
-            artifact: None,
-            checkpoint: None,
-            cursor: None,
-        }),
-    ];
     let mut entries = vec![
         b"not a message".to_vec(),
         Vec::new(),
         b"{\"v\":99}".to_vec(),
     ];
-    for (nonce, body) in (1..).zip(bodies) {
-        let mut envelope = Envelope::new(sender.clone(), 0, body);
-        envelope.task_id = TaskId::new(task).ok();
-        envelope.node_id = NodeId::new("scan").ok();
-        envelope.lease_no = Some(Token(1_000_000));
-        envelope.seq = Some(1);
-        envelope.dedup_id = DedupId(nonce);
-        entries.push(envelope.encode().map_err(|e| e.to_string())?);
+    for (nonce, stray) in (1..).zip(script::strays(task)) {
+        let stray = stray.identified(nonce).encode();
+        entries.push(stray.map_err(|e| e.to_string())?);
     }
     for entry in &entries {
         let record = BaseRecord::<(), [u8]>::to(&topic)

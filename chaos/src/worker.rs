@@ -92,7 +92,7 @@ async fn build(options: &Options) -> Result<Worker, String> {
         .hb_interval_sec(crate::seconds(world.hb_interval_ms))
         .announce_interval_sec(crate::seconds(world.announce_interval_ms))
         .db_cancel_poll_ms(world.db_cancel_poll_ms)
-        .shutdown_grace_sec(2.0);
+        .shutdown_grace_sec(crate::seconds(Plan::PROCESS_GRACE_MS));
     let journal = Arc::new(Journal::create(&options.journal)?);
     let incarnation = Arc::new(AtomicU64::new(0));
     let (store, transport) = connect(&plan, &options.kafka, &options.mongo, &options.name).await?;

@@ -1,8 +1,13 @@
 //! What handlers do that follow the script of their node: their batches, artifacts, checkpoints and
 //! troubles. The same for handlers of a simulation, for those in real processes, and for checkers.
 
-use flowkit_core::id::Token;
+use flowkit_core::id::{BatchUid, Incarnation, NodeId, TaskId, Token};
+use flowkit_core::json::Json;
+use flowkit_core::message::{
+    BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
+};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use crate::plan::{NodePlan, TroubleKind};
 
@@ -83,6 +88,48 @@ pub fn checkpoint(index: Option<u32>, uid: &str, part: u32, token: Token) -> Val
 pub fn resumes_at(checkpoint: Option<&Value>) -> u32 {
     let index = checkpoint.and_then(|value| value["i"].as_u64());
     index.map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX))
+}
+
+/// Messages of nobody that no coordinator should trip over: under a token that was never given, and
+/// of a kind that is not known.
+#[must_use]
+pub fn strays(task: &str) -> Vec<Envelope> {
+    let sender = Sender {
+        role: SenderRole::Worker,
+        id: Arc::from("nobody"),
+        incarnation: Incarnation(7),
+    };
+    let mut bodies = vec![
+        Body::TaskDone(TaskDone {
+            metrics: Metrics::new(),
+            result: None,
+            counts: Counts::default(),
+            last_batch: None,
+        }),
+        Body::Unknown {
+            msg_type: Arc::from("event"),
+            kind: Arc::from("FROM_THE_FUTURE"),
+            payload: Json::null(),
+        },
+    ];
+    bodies.extend(BatchUid::new("stray").ok().map(|batch_uid| {
+        Body::BatchOk(BatchOk {
+            batch_uid,
+            metrics: Metrics::new(),
+            artifact: None,
+            checkpoint: None,
+            cursor: None,
+        })
+    }));
+    let stray = |body| {
+        let mut envelope = Envelope::new(sender.clone(), 0, body);
+        envelope.task_id = TaskId::new(task).ok();
+        envelope.node_id = NodeId::new("scan").ok();
+        envelope.lease_no = Some(Token(1_000_000));
+        envelope.seq = Some(1);
+        envelope
+    };
+    bodies.into_iter().map(stray).collect()
 }
 
 /// What goes wrong in a batch; readers have no index, and trouble in any batch is theirs in each.

@@ -21,7 +21,8 @@ pub(crate) struct Options {
     /// First seed, each round takes the next one; a fresh one if absent.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Run the plan of this file once: plans of the simulation, as far as real processes go.
+    /// Run the plan of this file once: a plan of the simulation. Clocks, latencies, time-outs and the
+    /// grace of a stop are those of real processes; what else cannot be made is refused.
     #[arg(long)]
     pub(crate) plan: Option<PathBuf>,
     /// Keep plan, history, journals and logs of rounds without a failure, too.

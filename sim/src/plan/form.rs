@@ -45,8 +45,11 @@ impl Plan {
         wrong
     }
 
-    /// Makes a plan one for real processes: what no setting changes there is as it is there. Lists
-    /// what cannot be made there.
+    /// Time that a worker process has when it is asked to stop: a setting of the process.
+    pub const PROCESS_GRACE_MS: u64 = 2_000;
+
+    /// Makes a plan one for real processes: clocks, the drivers' time-outs and the grace of a stop are
+    /// theirs, whatever the plan says. Lists what cannot be made there.
     ///
     /// # Errors
     /// One sentence for each thing that makes no sense, or only in a simulation.
@@ -76,6 +79,11 @@ impl Plan {
             }
         }
         self.world.clocks.clear();
+        for fault in &mut self.faults {
+            if let Fault::Shutdown { grace_ms, .. } = fault {
+                *grace_ms = Self::PROCESS_GRACE_MS;
+            }
+        }
         processes::fixed(&mut self.world);
         if wrong.is_empty() {
             Ok(self)

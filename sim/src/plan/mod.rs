@@ -338,6 +338,44 @@ pub enum Leaving {
     Killed,
 }
 
+impl Fault {
+    /// When it is due; `None` for those that wait for a call.
+    #[must_use]
+    pub fn when(&self) -> Option<When> {
+        Some(match self {
+            Self::Crash { when, .. }
+            | Self::Stall { when, .. }
+            | Self::Partition { when, .. }
+            | Self::Away { when, .. }
+            | Self::Slow { when, .. }
+            | Self::Poison { when, .. }
+            | Self::Shutdown { when, .. }
+            | Self::WallStep { when, .. }
+            | Self::StoreClock { when, .. }
+            | Self::Gone { when, .. }
+            | Self::Twin { when, .. } => *when,
+            Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {
+                return None;
+            }
+        })
+    }
+
+    /// The host that it is about, if it is about one.
+    #[must_use]
+    pub fn host(&self) -> Option<u32> {
+        match self {
+            Self::Crash { host, .. }
+            | Self::Stall { host, .. }
+            | Self::Partition { host, .. }
+            | Self::Shutdown { host, .. }
+            | Self::WallStep { host, .. }
+            | Self::Gone { host, .. }
+            | Self::Twin { host, .. } => Some(*host),
+            _ => None,
+        }
+    }
+}
+
 /// The two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Server {

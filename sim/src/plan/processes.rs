@@ -7,8 +7,7 @@ use super::{Fault, Leaving, Lost, Plan, Rates, Server, When, WorkerPlan, World};
 
 const COORDINATORS: u32 = 2;
 const WORKERS: u32 = 4;
-/// Time that a worker has when it is asked to stop: a setting of the process.
-const GRACE_MS: u64 = 2_000;
+
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
 /// The plan of a seed.
@@ -121,7 +120,7 @@ fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
         plan.faults.push(Fault::Shutdown {
             host: draw.small(0, hosts - 1),
             when: moment(draw, span),
-            grace_ms: GRACE_MS,
+            grace_ms: Plan::PROCESS_GRACE_MS,
             down_ms: draw.wide(0, 3_000),
         });
     }

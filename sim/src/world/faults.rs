@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flowkit_core::id::{NodeId, ShardId, TaskId, Token};
-use flowkit_core::message::{BatchOk, Body, DecodeError, Envelope, Sender, SenderRole, TaskDone};
+use flowkit_core::id::ShardId;
+use flowkit_core::message::DecodeError;
 use flowkit_core::port::Stream;
 
 use super::heap::{Due, Given};
@@ -12,6 +12,7 @@ use super::host::{Cut, Host, Kind};
 use super::{World, host_number};
 use crate::history::{Place, What};
 use crate::plan::{Fault, Logical, When};
+use crate::script;
 
 /// Faults and actions that wait for an event.
 #[derive(Debug, Default)]
@@ -31,40 +32,6 @@ impl Pending {
                 self.by_event.entry((what, nth)).or_default().push(fault);
             }
         }
-    }
-}
-
-/// When a fault is due; `None` for those that wait for a call.
-pub(super) fn when(fault: &Fault) -> Option<When> {
-    Some(match fault {
-        Fault::Crash { when, .. }
-        | Fault::Stall { when, .. }
-        | Fault::Partition { when, .. }
-        | Fault::Away { when, .. }
-        | Fault::Slow { when, .. }
-        | Fault::Poison { when, .. }
-        | Fault::Shutdown { when, .. }
-        | Fault::WallStep { when, .. }
-        | Fault::StoreClock { when, .. }
-        | Fault::Gone { when, .. }
-        | Fault::Twin { when, .. } => *when,
-        Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
-            return None;
-        }
-    })
-}
-
-/// The host that a fault is about.
-pub(super) fn host(fault: &Fault) -> u32 {
-    match fault {
-        Fault::Crash { host, .. }
-        | Fault::Stall { host, .. }
-        | Fault::Partition { host, .. }
-        | Fault::Shutdown { host, .. }
-        | Fault::WallStep { host, .. }
-        | Fault::Gone { host, .. }
-        | Fault::Twin { host, .. } => *host,
-        _ => 0,
     }
 }
 
@@ -111,7 +78,7 @@ impl World<'_> {
             return;
         }
         let fault = self.plan.faults[index].clone();
-        if host(&fault) as usize >= self.hosts.len() {
+        if fault.host().unwrap_or(0) as usize >= self.hosts.len() {
             return;
         }
         self.note(What::Fault {
@@ -227,39 +194,9 @@ impl World<'_> {
         let error = DecodeError::Envelope("simulated garbage".to_owned());
         let _ = self.broker.append_undecodable(now_ms, stream, error);
         self.wake_readers(stream);
-        let sender = Sender {
-            role: SenderRole::Worker,
-            id: Arc::from("nobody"),
-            incarnation: flowkit_core::id::Incarnation(7),
-        };
         let task = self.plan.tasks.first().map_or("none", |task| &task.id);
-        let bodies = [
-            Body::TaskDone(TaskDone {
-                metrics: flowkit_core::message::Metrics::new(),
-                result: None,
-                counts: flowkit_core::message::Counts::default(),
-                last_batch: None,
-            }),
-            Body::BatchOk(BatchOk {
-                batch_uid: flowkit_core::id::BatchUid::new("stray").expect("a valid uid"),
-                metrics: flowkit_core::message::Metrics::new(),
-                artifact: None,
-                checkpoint: None,
-                cursor: None,
-            }),
-            Body::Unknown {
-                msg_type: Arc::from("event"),
-                kind: Arc::from("FROM_THE_FUTURE"),
-                payload: flowkit_core::json::Json::null(),
-            },
-        ];
-        for (nonce, body) in bodies.into_iter().enumerate() {
-            let mut envelope = Envelope::new(sender.clone(), 0, body);
-            envelope.task_id = TaskId::new(task).ok();
-            envelope.node_id = NodeId::new("scan").ok();
-            envelope.lease_no = Some(Token(1_000_000));
-            envelope.seq = Some(1);
-            let envelope = envelope.identified(self.now + nonce as u64);
+        for (nonce, stray) in (0..).zip(script::strays(task)) {
+            let envelope = stray.identified(self.now + nonce);
             let _ = self.append(stream, Arc::new(envelope));
         }
     }

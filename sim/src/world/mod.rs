@@ -158,9 +158,9 @@ impl<'p> World<'p> {
             }
         }
         for (index, fault) in self.plan.faults.iter().enumerate() {
-            match faults::when(fault) {
+            match fault.when() {
                 Some(When::At { ms }) => self.heap.push(ms * 1_000, Due::Fault { index }),
-                Some(when) => self.pending.add(when, faults::host(fault), index),
+                Some(when) => self.pending.add(when, fault.host().unwrap_or(0), index),
                 None => {}
             }
         }
