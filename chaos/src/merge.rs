@@ -254,8 +254,13 @@ impl Merged {
         candidates.find(|writes| {
             let stood = self.grant(node, *writes);
             let token = |grant: Option<&GrantView>| grant.and_then(|grant| grant.token);
+            let same = token(stood) == token(grant);
+            // The store reads nodes first and tasks after them: that a task ends may be seen beside
+            // a token of a moment ago, never the other way round.
+            let ended_meanwhile = grant.is_some_and(|grant| grant.cancelled)
+                && self.grant(node, last).is_some_and(|grant| grant.cancelled);
             // Without a token nothing can begin, whatever else it says.
-            stood == grant || (token(stood).is_none() && token(grant).is_none())
+            stood == grant || (same && (token(grant).is_none() || ended_meanwhile))
         })
     }
 
@@ -452,6 +457,36 @@ mod tests {
         let never = read(vec![Some(grant)]);
         let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![never]), 0);
         assert_eq!((seen.len(), misfits.len()), (0, 1));
+    }
+
+    /// Found by seed 897765947560004: the task ended between the store's two looks.
+    #[test]
+    fn the_end_of_a_task_may_be_seen_beside_a_token_of_a_moment_ago_and_not_the_other_way() {
+        let node = (TaskId::new("t").expect("id"), NodeId::new("n").expect("id"));
+        let view = |token: Option<u64>, cancelled| {
+            let token = token.map(Token);
+            Some(GrantView { token, cancelled })
+        };
+        let stood = vec![(1, view(Some(1), false)), (2, view(None, true))];
+        let merged = Merged {
+            written_at: vec![1_000, 2_000],
+            grants: BTreeMap::from([(node.clone(), stood)]),
+            ..Merged::default()
+        };
+        let read = |grant: Option<GrantView>, asked, answered| {
+            merged.read_after(asked, answered, &node, grant.as_ref())
+        };
+        assert_eq!(read(view(Some(1), true), 1_900, 2_100), Some(1));
+        assert_eq!(
+            read(view(Some(1), true), 1_200, 1_400),
+            None,
+            "not ended yet"
+        );
+        assert_eq!(
+            read(view(Some(2), false), 1_900, 2_100),
+            None,
+            "never granted"
+        );
     }
 
     #[test]
