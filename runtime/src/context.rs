@@ -267,8 +267,9 @@ impl RunContext {
     /// [`HandlerError::cancelled`].
     pub async fn sleep(&self, duration: Duration) -> Result<(), HandlerError> {
         tokio::select! {
-            () = tokio::time::sleep(duration) => Ok(()),
+            biased;
             _ = self.cancelled() => Err(HandlerError::cancelled()),
+            () = tokio::time::sleep(duration) => Ok(()),
         }
     }
 

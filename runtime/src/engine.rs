@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::clock::Clock;
 use crate::driver::drive_coordinator;
+use crate::environment::{Environment, Pace};
 use crate::ids::IdSource;
 use crate::worker::WorkerHandle;
 use crate::{BuildError, Client, CoordinatorSettings};
@@ -67,6 +68,7 @@ struct Inner {
     settings: EngineSettings,
     /// Every other process of this deployment is dead: it is the only one.
     alone: bool,
+    environment: Option<Arc<dyn Environment>>,
     clock: Clock,
     ids: IdSource,
     deployment: OnceCell<DeploymentRecord>,
@@ -163,8 +165,28 @@ impl Engine {
                 transport,
                 settings,
                 alone,
+                environment: None,
                 clock: Clock::new(),
                 ids: IdSource::new(),
+                deployment: OnceCell::new(),
+                parts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The same engine in a simulated process. To be called before anything else is done with it.
+    #[must_use]
+    pub fn within(&self, environment: Arc<dyn Environment>) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                store: inner.store.clone(),
+                transport: inner.transport.clone(),
+                settings: inner.settings.clone(),
+                alone: inner.alone,
+                clock: Clock::within(Some(environment.clone())),
+                ids: IdSource::seeded(environment.seed()),
+                environment: Some(environment),
                 deployment: OnceCell::new(),
                 parts: Mutex::default(),
             }),
@@ -271,8 +293,12 @@ impl Engine {
         self.inner.settings.rpc_timeout
     }
 
-    pub(crate) fn clock(&self) -> Clock {
-        self.inner.clock
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        Pace(self.inner.environment.clone())
     }
 
     pub(crate) fn ids(&self) -> &IdSource {

@@ -17,5 +17,7 @@ mod dice;
 mod expect;
 mod history;
 mod ledger;
+mod observer;
+mod servers;
 mod trace;
 mod world;

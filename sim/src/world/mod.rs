@@ -7,7 +7,6 @@ mod faults;
 mod handlers;
 mod heap;
 mod host;
-mod observer;
 mod processes;
 mod servers;
 
@@ -15,18 +14,18 @@ use std::collections::BTreeMap;
 
 use flowkit_core::coordinator;
 use flowkit_core::worker::{self, RunId};
-use flowkit_memory::{BrokerModel, StoreModel};
 
 use crate::checkers::{Broken, Finish};
 use crate::dice::Dice;
 use crate::history::{Event, Place, What};
+use crate::observer::Observer;
 use crate::plan::{Plan, When};
+use crate::servers::Servers;
 use clients::Client;
 use faults::Pending;
 use handlers::HandlerRun;
 use heap::{Due, Heap};
 use host::{Host, Kind};
-pub(crate) use observer::{CommitSeen, Observer};
 use servers::Parked;
 
 /// What a draw is for; part of its key.
@@ -46,25 +45,20 @@ pub(crate) struct World<'p> {
     now: u64,
     heap: Heap,
     hosts: Vec<Host>,
-    store: StoreModel,
-    broker: BrokerModel,
+    servers: Servers,
     parked: BTreeMap<u64, Parked>,
     /// Numbers parked reads, clients' asks and draws that have no other key.
     counter: u64,
     clients: Vec<Client>,
     runs: BTreeMap<(Place, RunId), HandlerRun<'p>>,
     pending: Pending,
-    /// Commits that reached the store.
-    commits: u64,
     /// Both servers: away until, slow until and by how much.
     away: [u64; 2],
     slow: [(u64, u64); 2],
-    /// How far the store's clock is ahead of true time.
-    store_ahead_ms: i64,
     healed: bool,
     /// Effects of each host when every client had its last answer first.
     life: Vec<u64>,
-    seen: Observer<'p>,
+    seen: Observer,
     coordinator_effects: Vec<coordinator::Effect>,
     worker_effects: Vec<worker::Effect>,
 }
@@ -121,25 +115,14 @@ impl<'p> World<'p> {
             now: 0,
             heap: Heap::default(),
             hosts,
-            store: if world.embedded {
-                StoreModel::two_phase()
-            } else {
-                StoreModel::durable()
-            },
-            broker: if world.embedded {
-                BrokerModel::new()
-            } else {
-                BrokerModel::of_deployment(world.shards, world.inboxes)
-            },
+            servers: Servers::new(plan),
             parked: BTreeMap::new(),
             counter: 0,
             clients: (0..world.clients).map(Client::new).collect(),
             runs: BTreeMap::new(),
             pending: Pending::default(),
-            commits: 0,
             away: [0; 2],
             slow: [(0, 0); 2],
-            store_ahead_ms: 0,
             healed: false,
             life: Vec::new(),
             seen: Observer::new(plan, keep_history),
@@ -245,7 +228,7 @@ impl<'p> World<'p> {
                 plan: self.plan,
                 now: self.now,
                 settled: settled_after_ms.is_some(),
-                tables: self.store.synced(),
+                tables: self.servers.store.synced(),
             };
             self.seen.judges.finish(&finish, &mut self.seen.broken);
         }
