@@ -109,12 +109,7 @@ impl Engine {
     #[must_use]
     pub fn memory() -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self::made(
-            store,
-            Arc::new(LocalTransport::new()),
-            EngineSettings::default(),
-            true,
-        )
+        Self::alone(store, Arc::new(LocalTransport::new()))
     }
 
     /// An engine on one machine: a store that this process holds alone, and streams in memory.
@@ -124,8 +119,16 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub async fn local(store: Arc<dyn Store>) -> Result<Self, PortError> {
-        let settings = EngineSettings::default();
-        let deployment = read_deployment(&*store, &settings).await?;
+        let transport = Self::local_streams(&*store).await?;
+        Ok(Self::alone(store, Arc::new(transport)))
+    }
+
+    /// The streams of an engine on one machine, each starting where its store stopped.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn local_streams(store: &dyn Store) -> Result<LocalTransport, PortError> {
+        let deployment = read_deployment(store, &EngineSettings::default()).await?;
         let mut transport = LocalTransport::new();
         for shard in (0..deployment.shards).map(ShardId) {
             let reply = store.call(StoreRequest::ReadShard { shard }).await?;
@@ -134,7 +137,14 @@ impl Engine {
             };
             transport = transport.starting_at(Stream::Shard(shard), record.next);
         }
-        Ok(Self::made(store, Arc::new(transport), settings, true))
+        Ok(transport)
+    }
+
+    /// An engine that is the whole deployment: no other process uses this store or this transport,
+    /// and none that did is alive.
+    #[must_use]
+    pub fn alone(store: Arc<dyn Store>, transport: Arc<dyn Transport>) -> Self {
+        Self::made(store, transport, EngineSettings::default(), true)
     }
 
     /// An engine over any store and transport, shared with other processes.

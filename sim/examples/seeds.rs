@@ -1,45 +1,42 @@
-//! Runs seeds from the command line: `cargo run --release -p flowkit-sim --example seeds FROM COUNT`.
+//! Runs seeds from the command line: `seeds TIER FROM COUNT`, or `seeds TIER SEED` for one history.
 
-use flowkit_sim::tier0;
+use flowkit_sim::runner::{self, Tier};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("small") {
-        let report = tier0::replay_plan(&flowkit_sim::plan::Plan::small(), false);
-        for row in &report.rows {
-            println!("{row}");
-        }
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report.verdict.failures).unwrap_or_default()
-        );
-        return;
-    }
-    let mut args = std::env::args().skip(1);
-    let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
-    let from = number().unwrap_or(0);
-    match number() {
-        Some(count) => {
-            let mut options = tier0::Options::default();
-            options.failures_max = number().map_or(10, |n| usize::try_from(n).unwrap_or(10));
-            let report = tier0::run(from..from + count, &options, &mut |_| {});
+    let args: Vec<u64> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
+    let (tier, rest) = match args.split_first() {
+        Some((0, rest)) => (Tier::Zero, rest),
+        Some((1, rest)) => (Tier::One, rest),
+        _ => panic!("usage: seeds TIER FROM [COUNT]"),
+    };
+    match *rest {
+        [from, count] => {
+            let mut options = runner::Options::default();
+            options.twice = std::env::var_os("TWICE").is_some();
+            let report = runner::run(tier, from..from + count, &options, &mut |_| {});
+            for failure in &report.failures {
+                println!("{failure:#?}");
+            }
             println!(
-                "{}",
-                serde_json::to_string_pretty(&report).unwrap_or_default()
+                "{} seeds in {} ms, {:.0} lives/s, {} s virtual, never fired {:?}",
+                report.seeds,
+                report.elapsed_ms,
+                report.faulted_task_lives_per_core_s,
+                report.virtual_ms / 1_000,
+                report.never_fired,
             );
         }
-        None => {
-            let report = tier0::replay(from, std::env::var_os("VERBOSE").is_some());
-            println!(
-                "{}",
-                serde_json::to_string(&report.plan).unwrap_or_default()
-            );
+        [seed] => {
+            let plan = tier.plan(seed);
+            let report = runner::replay_plan(tier, &plan, std::env::var_os("VERBOSE").is_some());
             for row in &report.rows {
                 println!("{row}");
             }
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&report.verdict.failures).unwrap_or_default()
-            );
+            println!("{:#?}", report.verdict);
         }
+        _ => panic!("usage: seeds TIER FROM [COUNT]"),
     }
 }

@@ -5,19 +5,23 @@
 //! data; checkers judge its history by the promises of the README. [`judge`] takes the history of
 //! real processes to the same checkers.
 
+pub mod acting;
 pub mod judge;
 #[cfg(feature = "planted-bugs")]
 pub mod mutants;
 pub mod plan;
+pub mod runner;
 pub mod script;
-pub mod tier0;
+mod tier1;
 
 mod checkers;
+mod clock;
 mod dice;
 mod expect;
 mod history;
 mod ledger;
 mod observer;
+mod outcome;
 mod servers;
 mod trace;
 mod world;

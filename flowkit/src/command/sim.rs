@@ -1,7 +1,7 @@
 //! `flowkit sim`: the engine's machines under injected faults, on every core.
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0::{self, Options, ReplayReport, RunReport};
+use flowkit_sim::runner::{self, Options, ReplayReport, RunReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
         } => {
             let plan = plan_of(what)?;
             if let Some(path) = html {
-                write(path, &tier0::page_of(&plan))?;
+                write(path, &runner::page_of(&plan))?;
             }
             Ok(replay(&plan, *verbose))
         }
@@ -146,7 +146,7 @@ impl Shared {
                 return;
             }
             let chunk = start..self.end.min(start.saturating_add(CHUNK));
-            let report = tier0::run(chunk, &options, &mut |_| {});
+            let report = runner::run(chunk, &options, &mut |_| {});
             let mut total = lock(&self.total);
             total.add(report);
             if total.failures.len() >= FAILURES_MAX {
@@ -223,7 +223,7 @@ struct Total {
     cores: usize,
     started: Instant,
     seeds: u64,
-    failures: Vec<tier0::Failure>,
+    failures: Vec<runner::Failure>,
     faulted_task_lives: u64,
     /// Time of all threads together.
     core_ms: u64,
@@ -357,7 +357,7 @@ fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     };
     eprintln!("{}", size(plan));
     let mut shown = Instant::now();
-    let shrunk = tier0::shrink(plan, &mut |plan, runs| {
+    let shrunk = runner::shrink(plan, &mut |plan, runs| {
         if shown.elapsed() >= Duration::from_secs(1) {
             shown = Instant::now();
             eprintln!("{runs} runs: {}", size(plan));
@@ -371,7 +371,7 @@ fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     if let Some(path) = out {
         write(path, &format!("{:#}\n", json!(shrunk.plan)))?;
     }
-    put!("{}", tier0::test_of(&shrunk));
+    put!("{}", runner::test_of(&shrunk));
     Ok(Ending::Failed)
 }
 
@@ -381,7 +381,7 @@ fn replay(plan: &Plan, verbose: bool) -> Ending {
         rows,
         verdict,
         ..
-    } = tier0::replay_plan(plan, verbose);
+    } = runner::replay_plan(plan, verbose);
     putln!("{}", json!(plan));
     for row in rows {
         putln!("{row}");

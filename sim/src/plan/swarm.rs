@@ -71,6 +71,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::corners::store_clock(&mut Draw::stream(seed, 9), &mut plan);
     super::corners::refused_task(&mut Draw::stream(seed, 10), &mut plan);
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
+    super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
     plan
 }
 

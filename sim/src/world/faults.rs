@@ -95,6 +95,18 @@ impl World<'_> {
                 }
                 self.crash(host, down_ms);
             }
+            Fault::PowerLoss { host, down_ms, .. } => {
+                if self.hosts[host as usize].process.is_some() {
+                    self.seen.fire("power_loss");
+                }
+                self.crash(host, down_ms);
+            }
+            Fault::Hold {
+                host, for_ms, from, ..
+            } => {
+                let until = until(for_ms, self.now);
+                self.hosts[host as usize].holds.push((until, from));
+            }
             Fault::Stall { host, for_ms, .. } => {
                 self.seen.fire("stall");
                 self.stall(host, for_ms);
@@ -195,6 +207,7 @@ impl World<'_> {
         for host in 0..host_number(self.hosts.len()) {
             let index = host as usize;
             self.hosts[index].partitions.clear();
+            self.hosts[index].holds.clear();
             if self.hosts[index].stalled_until > self.now {
                 let generation = self.hosts[index].generation;
                 self.hosts[index].stalled_until = self.now;

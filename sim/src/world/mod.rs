@@ -15,10 +15,11 @@ use std::collections::BTreeMap;
 use flowkit_core::coordinator;
 use flowkit_core::worker::{self, RunId};
 
-use crate::checkers::{Broken, Finish};
+use crate::checkers::Finish;
 use crate::dice::Dice;
-use crate::history::{Event, Place, What};
+use crate::history::{Place, What};
 use crate::observer::Observer;
+use crate::outcome::Outcome;
 use crate::plan::{Plan, When};
 use crate::servers::Servers;
 use clients::Client;
@@ -61,24 +62,6 @@ pub(crate) struct World<'p> {
     seen: Observer,
     coordinator_effects: Vec<coordinator::Effect>,
     worker_effects: Vec<worker::Effect>,
-}
-
-/// What came of a run.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) broken: Vec<Broken>,
-    pub(crate) fired: BTreeMap<&'static str, u64>,
-    pub(crate) trace_hash: u64,
-    pub(crate) trace_events: u64,
-    /// True time at the end.
-    pub(crate) ended_ms: u64,
-    /// Time from healing until every task was settled; absent if they never were.
-    pub(crate) settled_after_ms: Option<u64>,
-    /// Longest time two handlers of one node overlapped.
-    pub(crate) overlap_ms: u64,
-    /// Effects of each host until every client had its last answer: the tasks' life.
-    pub(crate) effects: Vec<u64>,
-    pub(crate) history: Vec<Event>,
 }
 
 /// Runs a plan to its end.

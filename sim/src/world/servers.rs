@@ -35,7 +35,9 @@ impl World<'_> {
             self.seen.fire("partition_replies");
             return None;
         }
-        Some(self.now + after)
+        let held_until = host.held_until(server);
+        let late = held_until > self.now + self.plan.world.call_timeout_ms * 1_000;
+        (!late).then(|| (self.now + after).max(held_until))
     }
 
     fn lost_on_the_way(&self) -> (u64, PortError) {

@@ -5,7 +5,7 @@ use flowkit_sim::plan::{
     Action, ActionKind, Clock, Fault, GraphPlan, Link, Logical, Lost, NodePlan, Plan, Script,
     Server, TaskPlan, Trouble, TroubleKind, When,
 };
-use flowkit_sim::tier0::{ReplayReport, replay_plan};
+use flowkit_sim::runner::{ReplayReport, replay_plan};
 
 const fn at(ms: u64) -> When {
     When::At { ms }

@@ -6,7 +6,7 @@
 use flowkit_sim::plan::{
     Action, ActionKind, Fault, Leaving, Logical, Lost, Plan, Rates, Server, When, WorkerPlan,
 };
-use flowkit_sim::tier0::{Verdict, check};
+use flowkit_sim::runner::{Verdict, check};
 
 const WORKER: u32 = 2;
 

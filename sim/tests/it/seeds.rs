@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0::{Options, check, replay_plan, run};
+use flowkit_sim::runner::{Options, check, replay_plan, run};
 
 const FRESH: u64 = 300;
 
@@ -55,9 +55,9 @@ fn a_seed_has_one_trace_wherever_it_runs() {
     let json = serde_json::to_string(&plan).expect("a plan is JSON");
     let again: Plan = serde_json::from_str(&json).expect("a plan comes back");
     assert_eq!(plan, again);
-    let alone = check(&plan, true);
-    let other = check(&Plan::from_seed(8), false);
-    let later = replay_plan(&again, true);
+    let alone = check(Tier::Zero, &plan, true);
+    let other = check(Tier::Zero, &Plan::from_seed(8), false);
+    let later = replay_plan(Tier::Zero, &again, true);
     assert_eq!(alone.trace_hash, later.verdict.trace_hash);
     assert_ne!(alone.trace_hash, other.trace_hash);
     assert!(!later.rows.is_empty());
@@ -72,7 +72,7 @@ fn no_plan_that_ever_failed_fails_again() {
         let path = file.expect("a readable entry").path();
         let text = std::fs::read_to_string(&path).expect("a readable plan");
         let plan: Plan = serde_json::from_str(&text).expect("a plan");
-        let verdict = check(&plan, true);
+        let verdict = check(Tier::Zero, &plan, true);
         let name = path.display();
         assert!(verdict.holds(), "{name}: {:#?}", verdict.failures);
         plans += 1;

@@ -1,7 +1,7 @@
 //! A crash at every effect of every process over one task's life.
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0::sweep::{SweepReport, crash_everywhere, crash_pairs};
+use flowkit_sim::runner::sweep::{SweepReport, crash_everywhere, crash_pairs};
 
 fn judge(name: &str, report: &SweepReport) {
     println!("{name}: {report}");

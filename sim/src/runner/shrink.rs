@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use super::check;
+use super::{Tier, check};
 use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shrunk {
+    /// Where it was run.
+    pub tier: Tier,
     /// The smallest plan that was found.
     pub plan: Plan,
     /// The promise that it breaks, like the plan that it came from.
@@ -23,9 +25,10 @@ pub struct Shrunk {
 
 /// Shrinks a plan that breaks a promise; `None` if it breaks none. `progress` is called after every
 /// step that took something away, with the plan so far and the number of runs.
-pub fn shrink(plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
-    let promise = check(plan, false).failures.first()?.promise.clone();
+pub fn shrink(tier: Tier, plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
+    let promise = check(tier, plan, false).failures.first()?.promise.clone();
     let mut shrinker = Shrinker {
+        tier,
         plan: plan.clone(),
         promise,
         runs: 1,
@@ -39,9 +42,10 @@ pub fn shrink(plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrun
         runs,
         ..
     } = shrinker;
-    let failures = check(&plan, false).failures;
+    let failures = check(tier, &plan, false).failures;
     let failure = failures.into_iter().find(|f| f.promise == promise)?;
     Some(Shrunk {
+        tier,
         plan,
         promise,
         explanation: failure.explanation,
@@ -59,16 +63,18 @@ pub fn test_of(shrunk: &Shrunk) -> String {
          fn {promise}_holds_with_seed_{seed}() {{\n    \
              let plan = r#\"{json}\"#;\n    \
              let plan: flowkit_sim::plan::Plan = serde_json::from_str(plan).expect(\"a plan\");\n    \
-             let verdict = flowkit_sim::tier0::check(&plan, true);\n    \
+             let verdict = flowkit_sim::runner::check({tier}, &plan, true);\n    \
              assert!(verdict.holds(), \"{{:#?}}\", verdict.failures);\n\
          }}\n",
         promise = shrunk.promise,
+        tier = format_args!("flowkit_sim::runner::Tier::{:?}", shrunk.tier),
         explanation = shrunk.explanation.replace('\n', " "),
         seed = shrunk.plan.seed,
     )
 }
 
 struct Shrinker<'a> {
+    tier: Tier,
     plan: Plan,
     promise: String,
     runs: u64,
@@ -83,7 +89,7 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let failures = check(&smaller, false).failures;
+        let failures = check(self.tier, &smaller, false).failures;
         let same = failures.iter().any(|f| f.promise == self.promise);
         if same {
             self.plan = smaller;

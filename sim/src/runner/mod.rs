@@ -1,4 +1,4 @@
-//! Tier 0: run seeds, replay one, run a plan.
+//! Run seeds, replay one, run a plan: on either tier.
 
 mod page;
 mod report;
@@ -17,8 +17,45 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::{Deserialize, Serialize};
 
 use crate::checkers::Broken;
+use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::world::{self, Outcome};
+use crate::tier1;
+use crate::world;
+
+/// How much of FlowKit runs in a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Tier {
+    /// The machines, on one heap of events: exact in time, and fastest.
+    Zero,
+    /// Whole processes with their drivers, on simulated hosts and a simulated network.
+    One,
+}
+
+impl Tier {
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Zero => 0,
+            Self::One => 1,
+        }
+    }
+
+    /// The plan of a seed.
+    #[must_use]
+    pub fn plan(self, seed: u64) -> Plan {
+        match self {
+            Self::Zero => Plan::from_seed(seed),
+            Self::One => Plan::for_hosts(seed),
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.number())
+    }
+}
 
 /// How seeds are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,18 +78,23 @@ impl Default for Options {
 
 /// The one line that replays a seed.
 #[must_use]
-pub fn replay_line(seed: u64) -> String {
-    format!("flowkit sim replay --tier 0 --seed {seed}")
+pub fn replay_line(tier: Tier, seed: u64) -> String {
+    format!("flowkit sim replay --tier {tier} --seed {seed}")
 }
 
 /// Runs the plans of seeds, one after the other on this thread.
 ///
 /// Seeds are independent: several ranges may run on several threads.
-pub fn run(seeds: Range<u64>, options: &Options, progress: &mut dyn FnMut(&Progress)) -> RunReport {
-    let mut meter = report::Meter::start(&seeds);
+pub fn run(
+    tier: Tier,
+    seeds: Range<u64>,
+    options: &Options,
+    progress: &mut dyn FnMut(&Progress),
+) -> RunReport {
+    let mut meter = report::Meter::start(tier, &seeds);
     for seed in seeds {
-        let plan = Plan::from_seed(seed);
-        let verdict = check(&plan, options.twice);
+        let plan = tier.plan(seed);
+        let verdict = check(tier, &plan, options.twice);
         meter.add(seed, &plan, &verdict);
         progress(&meter.progress());
         if meter.failures() >= options.failures_max {
@@ -64,14 +106,14 @@ pub fn run(seeds: Range<u64>, options: &Options, progress: &mut dyn FnMut(&Progr
 
 /// Runs the plan of a seed with its history kept; `verbose` rows also show reads and checks.
 #[must_use]
-pub fn replay(seed: u64, verbose: bool) -> ReplayReport {
-    replay_plan(&Plan::from_seed(seed), verbose)
+pub fn replay(tier: Tier, seed: u64, verbose: bool) -> ReplayReport {
+    replay_plan(tier, &tier.plan(seed), verbose)
 }
 
 /// Runs a plan and shows it as one self-contained page of HTML.
 #[must_use]
-pub fn page_of(plan: &Plan) -> String {
-    match outcome(plan, true) {
+pub fn page_of(tier: Tier, plan: &Plan) -> String {
+    match outcome(tier, plan, true) {
         Ok(outcome) => page::page(plan, &outcome.history, &outcome.broken),
         Err(panic) => {
             let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
@@ -82,15 +124,16 @@ pub fn page_of(plan: &Plan) -> String {
 
 /// Runs a plan with its history kept.
 #[must_use]
-pub fn replay_plan(plan: &Plan, verbose: bool) -> ReplayReport {
-    let (verdict, history) = match outcome(plan, true) {
+pub fn replay_plan(tier: Tier, plan: &Plan, verbose: bool) -> ReplayReport {
+    let (verdict, history) = match outcome(tier, plan, true) {
         Ok(outcome) => {
             let history = row::rows(&outcome.history, verbose);
-            (Verdict::of(plan, &outcome, None), history)
+            (Verdict::of(tier, plan, &outcome, None), history)
         }
-        Err(panic) => (Verdict::panicked(plan, &panic), Vec::new()),
+        Err(panic) => (Verdict::panicked(tier, plan, &panic), Vec::new()),
     };
     ReplayReport {
+        tier,
         seed: plan.seed,
         plan: plan.clone(),
         rows: history,
@@ -100,13 +143,13 @@ pub fn replay_plan(plan: &Plan, verbose: bool) -> ReplayReport {
 
 /// Runs a plan and judges it; `twice` also compares the trace of a second run.
 #[must_use]
-pub fn check(plan: &Plan, twice: bool) -> Verdict {
-    let first = match outcome(plan, false) {
+pub fn check(tier: Tier, plan: &Plan, twice: bool) -> Verdict {
+    let first = match outcome(tier, plan, false) {
         Ok(outcome) => outcome,
-        Err(panic) => return Verdict::panicked(plan, &panic),
+        Err(panic) => return Verdict::panicked(tier, plan, &panic),
     };
     let second = if twice {
-        outcome(plan, false).ok()
+        outcome(tier, plan, false).ok()
     } else {
         None
     };
@@ -119,12 +162,16 @@ pub fn check(plan: &Plan, twice: bool) -> Verdict {
         );
         Broken::new("determinism", 0, what)
     });
-    Verdict::of(plan, &first, differs)
+    Verdict::of(tier, plan, &first, differs)
 }
 
 /// Runs a plan; a panic of a machine is caught, and is a broken promise too.
-fn outcome(plan: &Plan, keep_history: bool) -> Result<Outcome, String> {
-    catch_unwind(AssertUnwindSafe(|| world::run(plan, keep_history))).map_err(|panic| {
+fn outcome(tier: Tier, plan: &Plan, keep_history: bool) -> Result<Outcome, String> {
+    let run = || match tier {
+        Tier::Zero => world::run(plan, keep_history),
+        Tier::One => tier1::run(plan, keep_history),
+    };
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         text.unwrap_or_else(|| "a panic without words".to_owned())
