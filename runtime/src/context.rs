@@ -121,7 +121,7 @@ impl RunContext {
                 checkpoint: spec.checkpoint.clone(),
                 vars: spec.vars.clone(),
                 clock,
-                cancel: CancelFlag::new(),
+                cancel: CancelFlag::default(),
                 outlet,
                 checkpoints: CheckpointQueue::default(),
                 state: Mutex::new(State {

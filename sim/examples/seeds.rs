@@ -3,6 +3,14 @@
 use flowkit_sim::runner::{self, Tier};
 
 fn main() {
+    if std::env::var_os("TRACE").is_some() {
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .with_env_filter("turmoil=trace")
+            .init();
+    }
     let args: Vec<u64> = std::env::args()
         .skip(1)
         .filter_map(|arg| arg.parse().ok())
@@ -31,6 +39,13 @@ fn main() {
         }
         [seed] => {
             let plan = tier.plan(seed);
+            if let Some(b) = std::env::var("BEFORE").ok().and_then(|b| b.parse().ok()) {
+                let _ = runner::check(tier, &tier.plan(b), true);
+            }
+            if std::env::var_os("TWICE").is_some() {
+                // The first run of a process must not differ from later ones.
+                let _ = runner::replay_plan(tier, &plan, false);
+            }
             let report = runner::replay_plan(tier, &plan, std::env::var_os("VERBOSE").is_some());
             for row in &report.rows {
                 println!("{row}");

@@ -5,9 +5,10 @@ use flowkit_core::message::{ErrorReply, Reply, ReplyError};
 use flowkit_runtime::{Client, ClientError, SubmitOptions, TaskOutcome, TaskState};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::Watcher;
 use crate::judge::{Ask, Seen};
@@ -16,8 +17,38 @@ use crate::plan::{Action, ActionKind, Plan};
 /// A request that failed is made again after this long.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Whether a task's submission was answered, and how.
-type Answers = BTreeMap<u32, watch::Sender<Option<bool>>>;
+/// Whether tasks' submissions were answered, and how. Who waits is woken in order: a run repeats.
+#[derive(Debug, Default)]
+struct Answers {
+    known: Mutex<BTreeMap<u32, bool>>,
+    grown: Notify,
+}
+
+impl Answers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, bool>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, task: u32) -> Option<bool> {
+        self.lock().get(&task).copied()
+    }
+
+    fn add(&self, task: u32, ok: bool) {
+        *self.lock().entry(task).or_default() |= ok;
+        self.grown.notify_waiters();
+    }
+
+    async fn wait(&self, task: u32) -> bool {
+        loop {
+            let mut grown = pin!(self.grown.notified());
+            grown.as_mut().enable();
+            if let Some(answer) = self.of(task) {
+                return answer;
+            }
+            grown.await;
+        }
+    }
+}
 
 /// The clients of a plan.
 #[derive(Debug)]
@@ -31,11 +62,10 @@ impl Clients {
     /// Clients that have asked for nothing yet.
     #[must_use]
     pub fn new(plan: &Arc<Plan>, watcher: Arc<dyn Watcher>) -> Self {
-        let tasks = 0..u32::try_from(plan.tasks.len()).unwrap_or(0);
         Self {
             plan: plan.clone(),
             watcher,
-            answers: tasks.map(|task| (task, watch::Sender::new(None))).collect(),
+            answers: Answers::default(),
         }
     }
 
@@ -65,13 +95,7 @@ impl Asking<'_> {
         match kind {
             ActionKind::Submit { task } => {
                 let reply = self.ask(task, Ask::Submit).await?;
-                if let Some(answer) = self.clients.answers.get(&task) {
-                    answer.send_if_modified(|answer| {
-                        let better = *answer != Some(true);
-                        *answer = if better { Some(reply.ok) } else { *answer };
-                        better
-                    });
-                }
+                self.clients.answers.add(task, reply.ok);
                 if reply.ok {
                     self.ask(task, Ask::Wait).await?;
                 }
@@ -86,13 +110,7 @@ impl Asking<'_> {
 
     /// Asks once the submission is acknowledged.
     async fn once_there(&self, task: u32, ask: Ask) -> Result<(), String> {
-        let answer = self.clients.answers.get(&task);
-        let mut answer = answer
-            .ok_or_else(|| format!("the plan has no task {task}"))?
-            .subscribe();
-        let there = answer.wait_for(Option::is_some).await;
-        let there = there.map_err(|e| e.to_string())?.unwrap_or(false);
-        if there {
+        if self.clients.answers.wait(task).await {
             self.ask(task, ask).await?;
         }
         Ok(())

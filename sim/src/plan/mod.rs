@@ -468,9 +468,7 @@ impl Plan {
     /// The plan of a seed for simulated hosts.
     #[must_use]
     pub fn for_hosts(seed: u64) -> Self {
-        let mut plan = swarm::plan(seed);
-        plan.world.embedded = false;
-        plan.fit_hosts()
+        swarm::for_hosts(seed).fit_hosts()
     }
 
     /// The plan of a seed for real processes and servers (`cargo xtask chaos`): only faults that can

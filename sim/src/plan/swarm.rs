@@ -75,6 +75,18 @@ pub(super) fn plan(seed: u64) -> Plan {
     plan
 }
 
+/// The plan of a seed for hosts on a network: the same, with servers that also restart.
+pub(super) fn for_hosts(seed: u64) -> Plan {
+    let mut plan = plan(seed);
+    let mut draw = Draw::stream(seed, 20);
+    for fault in &mut plan.faults {
+        if let Fault::Away { how, .. } = fault {
+            *how = *draw.pick(&[Leaving::Frozen, Leaving::Stopped, Leaving::Killed]);
+        }
+    }
+    plan
+}
+
 fn world(draw: &mut Draw) -> World {
     let embedded = draw.percent(15);
     let lease_ttl_ms = draw.between(1_500, 5_000);

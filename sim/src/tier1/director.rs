@@ -231,7 +231,25 @@ impl<'p> Director<'p> {
             stage.hosts[host as usize].ended = None;
             stage.hosts[host as usize].name.clone()
         });
+        // tokio drops the tasks of a runtime in an order that depends on how many tasks there were
+        // before in the whole program. While ways are held, the farewells of their connections draw
+        // no luck; each way has its own queue, and they leave together.
+        for server in SERVERS {
+            self.hold_unless_cut(host, server);
+        }
         self.sim.crash(name);
+        self.ways(host);
+    }
+
+    fn hold_unless_cut(&mut self, host: u32, server: Server) {
+        let (name, cut) = stage::with(|stage| {
+            let state = &stage.hosts[host as usize];
+            let cut = state.cuts.iter().any(|cut| cut.from == server);
+            (state.name.clone(), cut)
+        });
+        if !cut {
+            self.sim.hold(name, servers::name(server));
+        }
     }
 
     fn start(&mut self, now: u64) {
@@ -494,8 +512,24 @@ impl<'p> Director<'p> {
             runs
         });
         if goes_down {
-            // What it had begun and not acknowledged is gone.
+            // What it had begun and not acknowledged is gone. For the held ways see `end`.
+            let hosts = stage::with(|stage| stage.hosts.len());
+            for host in (0..hosts).map(number) {
+                self.hold_unless_cut(host, server);
+            }
+            let clients = self.plan.world.clients;
+            let clients = (0..clients).filter(|_| !self.plan.world.embedded);
+            let clients: Vec<String> = clients.map(|n| format!("client-{n}")).collect();
+            for client in &clients {
+                self.sim.hold(&**client, servers::name(server));
+            }
             self.sim.crash(servers::name(server));
+            for client in &clients {
+                self.sim.release(&**client, servers::name(server));
+            }
+            for host in (0..hosts).map(number) {
+                self.ways(host);
+            }
         }
     }
 

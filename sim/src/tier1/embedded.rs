@@ -49,6 +49,7 @@ impl Store for OwnStore {
         // Its crash may be due right now.
         poll_fn(|cx| stage::with(|stage| stage.poll_pace(place, Luck::Pace, cx))).await;
         stage::with(|stage| {
+            let place = asker(&stage.plan, place, &request);
             let result = stage
                 .servers
                 .store(stage.now, place, request, &mut stage.seen);
@@ -60,6 +61,19 @@ impl Store for OwnStore {
     fn applies_before_sync(&self) -> bool {
         true
     }
+}
+
+/// Which machine of the process asks: its coordinator, or one of its workers.
+fn asker(plan: &Plan, place: Place, request: &StoreRequest) -> Place {
+    let (StoreRequest::RegisterWorker { worker_id, .. }
+    | StoreRequest::ReadGrants { worker_id, .. }) = request
+    else {
+        return place;
+    };
+    let workers = (1..).zip(&plan.world.workers);
+    let mut mine = workers.filter(|(_, worker)| worker.id == worker_id.as_str());
+    let machine = mine.next().map_or(0, |(machine, _)| machine);
+    Place { machine, ..place }
 }
 
 /// The process's own streams, with what is appended noted.
@@ -102,7 +116,8 @@ pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receive
     let engine = Engine::alone(store, streams).within(Arc::new(Surroundings::of(place)));
     start(&engine, plan).await;
     let grace_ms = stage::with(|stage| stage.hosts[place.host as usize].grace_ms);
-    for mine in &plan.world.workers {
+    for (machine, mine) in (1..).zip(&plan.world.workers) {
+        let place = Place { machine, ..place };
         let builder = Worker::builder(&engine)
             .worker_id(&mine.id)
             .capacity(mine.capacity)

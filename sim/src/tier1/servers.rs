@@ -9,6 +9,7 @@ use flowkit_memory::Outcome;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
+use turmoil::net::tcp::OwnedReadHalf;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::gate::Gate;
@@ -55,17 +56,31 @@ pub(super) async fn serve(server: Server) -> turmoil::Result {
     }
 }
 
-async fn connection(server: Server, stream: TcpStream) -> Option<()> {
+/// Both directions are one task: which of two halves falls first in a crash decides what the other
+/// end hears, and tokio drops tasks in no order that could be repeated.
+async fn connection(server: Server, stream: TcpStream) {
     let (read, mut write) = stream.into_split();
     let (replies, mut to_send) = mpsc::unbounded_channel::<[u8; FRAME]>();
-    tokio::spawn(async move {
+    let writing = async move {
         while let Some(frame) = to_send.recv().await {
             if write.write_all(&frame).await.is_err() {
                 return;
             }
         }
-    });
-    let mut frames = Frames::new(read);
+    };
+    tokio::select! {
+        biased;
+        _ = requests(server, Frames::new(read), replies) => {}
+        () = writing => {}
+    }
+}
+
+/// Takes the requests of a connection until it is lost.
+async fn requests(
+    server: Server,
+    mut frames: Frames<OwnedReadHalf>,
+    replies: mpsc::UnboundedSender<[u8; FRAME]>,
+) -> Option<()> {
     let (host, generation) = frames.next().await.ok()??;
     let caller = Caller {
         server,
