@@ -269,7 +269,7 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
     let mut smaller = plan.clone();
     smaller.tasks.remove(gone);
     let actions = plan.actions.iter().filter_map(|action| {
-        let kind = match action.kind.clone() {
+        let kind = match action.kind {
             ActionKind::Submit { task } => ActionKind::Submit {
                 task: renumbered(task)?,
             },
@@ -281,10 +281,7 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
                 grace_ms,
             },
         };
-        Some(Action {
-            kind,
-            ..action.clone()
-        })
+        Some(Action { kind, ..*action })
     });
     smaller.actions = actions.collect();
     let faults = plan.faults.iter().filter_map(|fault| {
@@ -310,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_breaks_nothing_cannot_be_shrunk() {
-        assert_eq!(shrink(&Plan::small(), &mut |_, _| {}), None);
+        assert_eq!(shrink(Tier::Zero, &Plan::small(), &mut |_, _| {}), None);
     }
 
     /// Without a single worker nothing settles, whatever else goes wrong or not.
@@ -327,7 +324,8 @@ mod tests {
             by_ms: 5,
         });
         let mut steps = 0;
-        let shrunk = shrink(&plan, &mut |_, _| steps += 1).expect("it breaks a promise");
+        let shrunk =
+            shrink(Tier::Zero, &plan, &mut |_, _| steps += 1).expect("it breaks a promise");
         assert_eq!(shrunk.promise, "settle");
         assert!(steps > 0 && shrunk.runs > steps);
         let left = (
@@ -350,7 +348,7 @@ mod tests {
         let mut plan = Plan::small();
         plan.tasks.push(plan.tasks[0].clone());
         plan.tasks[1].id = "task-1".to_owned();
-        let mut second = plan.actions[0].clone();
+        let mut second = plan.actions[0];
         second.kind = ActionKind::Submit { task: 1 };
         plan.actions.push(second);
         plan.faults.push(Fault::RefuseTask { task: 1 });

@@ -1,7 +1,7 @@
 //! Plans for real processes are plans: what holds there holds in a simulation, and the other way.
 
 use flowkit_sim::plan::{Plan, When};
-use flowkit_sim::runner::check;
+use flowkit_sim::runner::{Tier, check};
 
 const SEEDS: u64 = 150;
 

@@ -3,7 +3,7 @@
 //! result of each plan's scripts; here plans and crash points are drawn at random.
 
 use flowkit_sim::plan::{Fault, Plan, Rates, When};
-use flowkit_sim::runner::check;
+use flowkit_sim::runner::{Tier, check};
 use proptest::prelude::*;
 
 /// A generated workload without any fault of its own.

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::runner::{Options, check, replay_plan, run};
-
-const FRESH: u64 = 300;
+use flowkit_sim::runner::{Options, Tier, check, replay_plan, run};
 
 /// `FLOWKIT_SIM_SEED` names the first seed; without it the clock does.
 #[expect(
@@ -26,18 +24,30 @@ fn first_seed() -> u64 {
 
 #[test]
 fn fresh_seeds_keep_every_promise_and_repeat_exactly() {
+    fresh(Tier::Zero, 300);
+}
+
+#[test]
+fn fresh_seeds_keep_every_promise_as_processes_and_repeat_exactly() {
+    fresh(Tier::One, 120);
+}
+
+fn fresh(tier: Tier, seeds: u64) {
     let first = first_seed();
     println!("first seed: {first} (FLOWKIT_SIM_SEED repeats this run)");
-    let report = run(first..first + FRESH, &Options::default(), &mut |_| {});
+    let report = run(tier, first..first + seeds, &Options::default(), &mut |_| {});
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
-    assert_eq!(report.seeds, FRESH);
+    assert_eq!(report.seeds, seeds);
     // A fault that never strikes proves nothing; the rarest ones need more seeds than these.
     let rare = BTreeSet::from([
+        "broker_restarted",
         "handler_blocks",
         "refuse_batches",
         "refuse_commit",
         "refuse_task",
+        "store_restarted",
         "superseded",
+        "twin",
         "unsynced_lost",
     ]);
     let silent: Vec<&String> = report
