@@ -215,6 +215,12 @@ impl RunContext {
         }
     }
 
+    /// The uid of the batch in work; `None` outside of `process`.
+    #[must_use]
+    pub fn batch_uid(&self) -> Option<BatchUid> {
+        self.state().batch.clone()
+    }
+
     /// The node's checkpoint: the newest one of an accepted batch, where the source resumes.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod runner;
 pub mod script;
 mod tier1;
+pub mod user;
 
 mod checkers;
 mod clock;

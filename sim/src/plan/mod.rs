@@ -382,6 +382,22 @@ impl Fault {
         })
     }
 
+    /// Makes it about another host.
+    pub(crate) fn rehost(&mut self, other: impl Fn(u32) -> u32) {
+        match self {
+            Self::Crash { host, .. }
+            | Self::PowerLoss { host, .. }
+            | Self::Hold { host, .. }
+            | Self::Stall { host, .. }
+            | Self::Partition { host, .. }
+            | Self::Shutdown { host, .. }
+            | Self::WallStep { host, .. }
+            | Self::Gone { host, .. }
+            | Self::Twin { host, .. } => *host = other(*host),
+            _ => {}
+        }
+    }
+
     /// The host that it is about, if it is about one.
     #[must_use]
     pub fn host(&self) -> Option<u32> {

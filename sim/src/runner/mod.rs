@@ -9,6 +9,7 @@ pub mod sweep;
 #[cfg(feature = "planted-bugs")]
 pub(crate) use report::Stopwatch;
 pub use report::{Failure, Progress, ReplayReport, RunReport, Verdict};
+pub(crate) use shrink::shrink_by;
 pub use shrink::{Shrunk, shrink, test_of};
 
 use std::ops::Range;
@@ -139,6 +140,11 @@ pub fn replay_plan(tier: Tier, plan: &Plan, verbose: bool) -> ReplayReport {
         rows: history,
         verdict,
     }
+}
+
+/// The table of a run whose history was kept.
+pub(crate) fn rows_of(outcome: &Outcome) -> Vec<String> {
+    row::rows(&outcome.history, false)
 }
 
 /// Runs a plan and judges it; `twice` also compares the trace of a second run.

@@ -26,9 +26,27 @@ pub struct Shrunk {
 /// Shrinks a plan that breaks a promise; `None` if it breaks none. `progress` is called after every
 /// step that took something away, with the plan so far and the number of runs.
 pub fn shrink(tier: Tier, plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
-    let promise = check(tier, plan, false).failures.first()?.promise.clone();
+    let judge = |plan: &Plan| {
+        let failures = check(tier, plan, false).failures.into_iter();
+        failures.map(|f| (f.promise, f.explanation)).collect()
+    };
+    let mut shrunk = shrink_by(plan, &judge, progress)?;
+    shrunk.tier = tier;
+    Some(shrunk)
+}
+
+/// Promises that a plan breaks, each with what was seen.
+type Judge<'a> = &'a dyn Fn(&Plan) -> Vec<(String, String)>;
+
+/// The same with any judge.
+pub(crate) fn shrink_by(
+    plan: &Plan,
+    judge: Judge<'_>,
+    progress: &mut dyn FnMut(&Plan, u64),
+) -> Option<Shrunk> {
+    let promise = judge(plan).first()?.0.clone();
     let mut shrinker = Shrinker {
-        tier,
+        judge,
         plan: plan.clone(),
         promise,
         runs: 1,
@@ -42,13 +60,15 @@ pub fn shrink(tier: Tier, plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> 
         runs,
         ..
     } = shrinker;
-    let failures = check(tier, &plan, false).failures;
-    let failure = failures.into_iter().find(|f| f.promise == promise)?;
+    let failures = judge(&plan);
+    let (_, explanation) = failures
+        .into_iter()
+        .find(|(broken, _)| *broken == promise)?;
     Some(Shrunk {
-        tier,
+        tier: Tier::One,
         plan,
         promise,
-        explanation: failure.explanation,
+        explanation,
         runs,
     })
 }
@@ -74,7 +94,7 @@ pub fn test_of(shrunk: &Shrunk) -> String {
 }
 
 struct Shrinker<'a> {
-    tier: Tier,
+    judge: Judge<'a>,
     plan: Plan,
     promise: String,
     runs: u64,
@@ -89,8 +109,8 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let failures = check(self.tier, &smaller, false).failures;
-        let same = failures.iter().any(|f| f.promise == self.promise);
+        let failures = (self.judge)(&smaller);
+        let same = failures.iter().any(|(broken, _)| *broken == self.promise);
         if same {
             self.plan = smaller;
             (self.progress)(&self.plan, self.runs);

@@ -1,21 +1,20 @@
 //! Runs a plan: steps the hosts, carries faults out between two steps, and sees when all is done.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use flowkit_core::id::WorkerId;
 use turmoil::{Builder, Sim};
 
 use super::host::{Cut, CutKind, Ended, HostState, Kind};
+use super::piece::Piece;
 use super::servers;
 use super::stage::{self, Luck, Stage};
 use super::{panics, process};
-use crate::acting::{Clients, Watcher};
 use crate::checkers::{Broken, Finish};
 use crate::clock::HostClock;
 use crate::dice::Dice;
 use crate::history::{Life, What};
-use crate::judge::Seen;
 use crate::outcome::Outcome;
 use crate::plan::{Fault, Leaving, Lost, Plan, Server};
 
@@ -23,10 +22,11 @@ use crate::plan::{Fault, Leaving, Lost, Plan, Server};
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 /// Runs a plan to its end.
-pub(crate) fn run(plan: &Plan, keep_history: bool) -> Outcome {
+pub(crate) fn run(plan: &Plan, piece: Rc<dyn Piece>, keep_history: bool) -> Outcome {
     panics::watch();
-    let standing = stage::set_up(Stage::new(plan, keep_history));
-    let mut director = Director::new(plan);
+    let clients = piece.clients(plan);
+    let standing = stage::set_up(Stage::new(plan, piece, keep_history));
+    let mut director = Director::new(plan, clients);
     director.populate();
     let settled = director.direct();
     let outcome = director.finish(settled);
@@ -38,39 +38,17 @@ pub(crate) fn run(plan: &Plan, keep_history: bool) -> Outcome {
 
 struct Director<'p> {
     plan: &'p Plan,
+    /// How many clients have hosts of their own.
+    clients: u32,
     sim: Sim<'p>,
     /// When each fault of the network or of a server is over; looked at after each step.
     life: Vec<u64>,
 }
 
-#[derive(Debug)]
-struct Audience;
-
-impl Watcher for Audience {
-    fn saw(&self, seen: Seen) {
-        let what = match seen {
-            Seen::Asked { client, task, ask } => What::Asked { client, task, ask },
-            Seen::Answered {
-                client,
-                task,
-                ask,
-                reply,
-            } => What::Answered {
-                client,
-                task,
-                ask,
-                reply,
-            },
-            _ => return,
-        };
-        stage::with(|stage| stage.note(what));
-    }
-}
-
 const SERVERS: [Server; 2] = [Server::Store, Server::Broker];
 
 impl<'p> Director<'p> {
-    fn new(plan: &'p Plan) -> Self {
+    fn new(plan: &'p Plan, clients: u32) -> Self {
         let world = &plan.world;
         let mut dice = Dice::keyed(plan.seed, [200, 0, 0]);
         let sim = Builder::new()
@@ -85,6 +63,7 @@ impl<'p> Director<'p> {
             .build();
         Self {
             plan,
+            clients,
             sim,
             life: Vec::new(),
         }
@@ -112,16 +91,9 @@ impl<'p> Director<'p> {
             let clock = world.clocks.get(index).copied().unwrap_or_default();
             self.add_host(kind, HostClock::new(clock));
         }
-        let plan = stage::with(|stage| stage.plan.clone());
-        let clients = Arc::new(Clients::new(&plan, Arc::new(Audience)));
-        stage::with(|stage| stage.clients = Some(clients.clone()));
-        if !world.embedded {
-            for number in 0..world.clients {
-                let clients = clients.clone();
-                self.sim.host(format!("client-{number}"), move || {
-                    process::client_host(number, clients.clone())
-                });
-            }
+        for number in 0..self.clients {
+            let host = move || process::client(number);
+            self.sim.host(format!("client-{number}"), host);
         }
     }
 
@@ -517,9 +489,7 @@ impl<'p> Director<'p> {
             for host in (0..hosts).map(number) {
                 self.hold_unless_cut(host, server);
             }
-            let clients = self.plan.world.clients;
-            let clients = (0..clients).filter(|_| !self.plan.world.embedded);
-            let clients: Vec<String> = clients.map(|n| format!("client-{n}")).collect();
+            let clients: Vec<String> = (0..self.clients).map(|n| format!("client-{n}")).collect();
             for client in &clients {
                 self.sim.hold(&**client, servers::name(server));
             }

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::environment::Surroundings;
 use super::host::Ended;
-use super::process::{act, raised, scripted, start, worker_settings};
+use super::process::{raised, start, worker_settings};
 use super::stage::{self, Luck};
 use crate::history::{Place, What};
 use crate::plan::Plan;
@@ -115,6 +115,7 @@ pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receive
     };
     let engine = Engine::alone(store, streams).within(Arc::new(Surroundings::of(place)));
     start(&engine, plan).await;
+    let piece = stage::with(|stage| stage.piece.clone());
     let grace_ms = stage::with(|stage| stage.hosts[place.host as usize].grace_ms);
     for (machine, mine) in (1..).zip(&plan.world.workers) {
         let place = Place { machine, ..place };
@@ -122,18 +123,16 @@ pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receive
             .worker_id(&mine.id)
             .capacity(mine.capacity)
             .settings(worker_settings(plan, grace_ms));
-        let worker = scripted(builder, plan, &mine.roles, place);
+        let worker = piece.cast(builder, plan, place, &mine.roles);
         worker
             .build()
             .expect("a plan's workers are faultless")
             .start();
     }
-    let clients = stage::with(|stage| stage.clients.clone()).expect("there are clients");
-    let library = engine.client();
     tokio::select! {
         biased;
         () = raised(&mut stop) => {}
-        () = act(&library, &clients, |_| true) => {}
+        _ = piece.inner_clients(engine.client()) => {}
     }
     engine.stop().await;
     Ended::Stopped

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use flowkit_core::id::WorkerId;
 use flowkit_runtime::{
-    Client, CoordinatorSettings, Engine, EngineSettings, StartError, Worker, WorkerBuilder,
-    WorkerError, WorkerSettings,
+    Client, CoordinatorSettings, Engine, EngineSettings, StartError, Worker, WorkerError,
+    WorkerSettings,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -16,10 +16,9 @@ use tokio::time::sleep;
 use super::embedded;
 use super::environment::Surroundings;
 use super::host::{Ended, Kind, client_place};
-use super::hosted::{Hosted, OnStage};
 use super::port::Port;
 use super::stage::{self, Luck};
-use crate::acting::{Clients, Scripted};
+use crate::acting::Clients;
 use crate::history::Place;
 use crate::plan::{Action, Plan, Server};
 
@@ -125,7 +124,8 @@ async fn worker(
         .worker_id(id.as_str())
         .capacity(mine.capacity)
         .settings(worker_settings(plan, grace_ms));
-    let builder = scripted(builder, plan, &mine.roles, place);
+    let piece = stage::with(|stage| stage.piece.clone());
+    let builder = piece.cast(builder, plan, place, &mine.roles);
     let worker = builder.build().expect("a plan's workers are faultless");
     match worker.run(raised(&mut stop)).await {
         Ok(()) => Ended::Stopped,
@@ -136,38 +136,12 @@ async fn worker(
     }
 }
 
-/// Adds handlers that follow the plan's scripts.
-pub(super) fn scripted(
-    builder: WorkerBuilder,
-    plan: &Arc<Plan>,
-    roles: &[String],
-    place: Place,
-) -> WorkerBuilder {
-    let handler = Arc::new(Hosted {
-        place,
-        handler: Scripted {
-            plan: plan.clone(),
-            journal: Arc::new(OnStage(place)),
-        },
-    });
-    roles
-        .iter()
-        .fold(builder, |builder, role| builder.role(role, handler.clone()))
-}
-
-/// The library of a client on a host of its own.
-pub(super) fn client(number: u32, plan: &Plan) -> Client {
+/// A client on a host of its own.
+pub(super) async fn client(number: u32) -> turmoil::Result {
+    let (plan, piece) = stage::with(|stage| (stage.plan.clone(), stage.piece.clone()));
     let surroundings = Arc::new(Surroundings::of_client(number));
-    engine(client_place(number), plan)
-        .within(surroundings)
-        .client()
-}
-
-/// The host of a client: it does what is due of the plan's actions.
-pub(super) async fn client_host(number: u32, clients: Arc<Clients>) -> turmoil::Result {
-    let plan = stage::with(|stage| stage.plan.clone());
-    let library = client(number, &plan);
-    act(&library, &clients, |action| action.client == number).await
+    let engine = engine(client_place(number), &plan).within(surroundings);
+    piece.client(number, engine.client()).await
 }
 
 /// Does the actions that are due, each until it has its last answer.

@@ -16,9 +16,9 @@ use flowkit_runtime::RunInfo;
 use tokio::sync::Notify;
 
 use super::host::{HostState, is_client};
+use super::piece::Piece;
 use super::servers::ServerState;
 use super::wire::Parcel;
-use crate::acting::Clients;
 use crate::dice::Dice;
 use crate::history::{Life, Place, Run, Step, What};
 use crate::observer::Observer;
@@ -62,7 +62,8 @@ pub(super) struct Stage {
     actions_done: usize,
     /// Clients are told of actions that are due.
     pub(super) due: Arc<Notify>,
-    pub(super) clients: Option<Arc<Clients>>,
+    pub(super) piece: Rc<dyn Piece>,
+    answers_due: usize,
     /// Faults that wait for an event.
     waiting_faults: Vec<(When, usize)>,
     waiting_actions: Vec<(When, usize)>,
@@ -110,7 +111,7 @@ pub(super) fn if_standing(look: impl FnOnce(&mut Stage)) {
 }
 
 impl Stage {
-    pub(super) fn new(plan: &Plan, keep_history: bool) -> Self {
+    pub(super) fn new(plan: &Plan, piece: Rc<dyn Piece>, keep_history: bool) -> Self {
         let waiting_faults = plan.faults.iter().enumerate();
         let waiting_faults = waiting_faults
             .filter_map(|(index, fault)| Some((fault.when()?, index)))
@@ -130,7 +131,8 @@ impl Stage {
             open_actions: BTreeSet::new(),
             actions_done: 0,
             due: Arc::default(),
-            clients: None,
+            answers_due: plan.actions.len() + piece.answers(),
+            piece,
             waiting_faults,
             waiting_actions: actions
                 .map(|(index, action)| (action.when, index))
@@ -274,9 +276,14 @@ impl Stage {
         self.actions_done += usize::from(self.open_actions.remove(&index));
     }
 
+    /// A client has had an answer that is no plan's action.
+    pub(crate) fn answered(&mut self) {
+        self.actions_done += 1;
+    }
+
     /// Every client has had its last answer.
     pub(super) fn content(&self) -> bool {
-        self.actions_done == self.plan.actions.len()
+        self.actions_done == self.answers_due
     }
 
     /// A run begins.
