@@ -10,6 +10,9 @@ use crate::run::{Outcome, cargo, step};
 /// Options of `cargo xtask sim`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// 0 = the machines, 1 = whole processes on a simulated network.
+    #[arg(long, value_name = "0|1", default_value_t = 0)]
+    tier: u8,
     /// Number of seeds.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
@@ -23,9 +26,12 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     let arguments = match (options.replay, options.from) {
-        (Some(seed), _) => words(["replay", "--tier", "0", "--seed", &seed.to_string()]),
-        (None, Some(from)) => seeds(options.seeds, from),
-        (None, None) => seeds(options.seeds, fresh()),
+        (Some(seed), _) => {
+            let (tier, seed) = (options.tier.to_string(), seed.to_string());
+            words(["replay", "--tier", &tier, "--seed", &seed])
+        }
+        (None, Some(from)) => seeds(options.tier, options.seeds, from),
+        (None, None) => seeds(options.tier, options.seeds, fresh()),
     };
     // Optimised, and with every assertion on.
     let mut command = cargo();
@@ -43,9 +49,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// Runs seeds that no earlier run has seen, on a `flowkit` that is built already.
-pub(crate) fn run_fresh(flowkit: &Path, count: u64) -> Outcome {
+pub(crate) fn run_fresh(flowkit: &Path, tier: u8, count: u64) -> Outcome {
     let mut command = Command::new(flowkit);
-    step("simulation", command.arg("sim").args(seeds(count, fresh())))
+    let title = format!("simulation, tier {tier}");
+    step(&title, command.arg("sim").args(seeds(tier, count, fresh())))
 }
 
 /// A first seed that no earlier run has used.
@@ -57,9 +64,9 @@ pub(crate) fn fresh() -> u64 {
     u64::try_from(millis).unwrap_or(0).wrapping_mul(500)
 }
 
-fn seeds(count: u64, from: u64) -> Vec<String> {
-    let (count, from) = (count.to_string(), from.to_string());
-    words(["run", "--tier", "0", "--seeds", &count, "--from", &from])
+fn seeds(tier: u8, count: u64, from: u64) -> Vec<String> {
+    let (tier, count, from) = (tier.to_string(), count.to_string(), from.to_string());
+    words(["run", "--tier", &tier, "--seeds", &count, "--from", &from])
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {

@@ -62,7 +62,7 @@ impl Plan {
     }
 
     /// Hosts take turns of this length in true time.
-    pub(crate) const TICK_MS: u64 = 10;
+    pub(crate) const TICK_MS: u64 = 20;
 
     /// Makes a plan one for real processes: clocks, the drivers' time-outs and the grace of a stop are
     /// theirs, whatever the plan says. Lists what cannot be made there.

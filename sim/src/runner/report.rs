@@ -173,7 +173,7 @@ pub struct RunReport {
     pub tier: Tier,
     /// First seed.
     pub first_seed: u64,
-    /// Seeds run (each twice, if so asked).
+    /// Seeds run (some of them twice).
     pub seeds: u64,
     /// Broken promises.
     pub failures: Vec<Failure>,

@@ -35,7 +35,9 @@ fn fresh_seeds_keep_every_promise_as_processes_and_repeat_exactly() {
 fn fresh(tier: Tier, seeds: u64) {
     let first = first_seed();
     println!("first seed: {first} (FLOWKIT_SIM_SEED repeats this run)");
-    let report = run(tier, first..first + seeds, &Options::default(), &mut |_| {});
+    let mut options = Options::default();
+    options.twice_every = 1;
+    let report = run(tier, first..first + seeds, &options, &mut |_| {});
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert_eq!(report.seeds, seeds);
     // A fault that never strikes proves nothing; the rarest ones need more seeds than these.
