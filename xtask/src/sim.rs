@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::run::{Outcome, cargo, step};
+use crate::run::{Outcome, cargo, output, step, target_folder};
 
 /// Options of `cargo xtask sim`.
 #[derive(Args, Debug)]
@@ -53,6 +53,41 @@ pub(crate) fn run_fresh(flowkit: &Path, tier: u8, count: u64) -> Outcome {
     let mut command = Command::new(flowkit);
     let title = format!("simulation, tier {tier}");
     step(&title, command.arg("sim").args(seeds(tier, count, fresh())))
+}
+
+/// Seeds on each tier whose runs are compared between builds.
+const COMPARED: u64 = 20;
+
+/// Fresh seeds come to the very same history with and without optimisation.
+pub(crate) fn builds_agree() -> Outcome {
+    println!("\n== simulation: builds agree");
+    let built = cargo()
+        .args(["build", "--profile", "sim", "--quiet", "-p", "flowkit"])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        return Err("the optimised build failed".to_owned());
+    }
+    let folder = target_folder()?;
+    let (plain, optimised) = (folder.join("debug/flowkit"), folder.join("sim/flowkit"));
+    let from = fresh();
+    for tier in ["0", "1"] {
+        for seed in from..from + COMPARED {
+            let seed = seed.to_string();
+            let history = |flowkit: &Path| {
+                let mut command = Command::new(flowkit);
+                // Logs show real time.
+                command.env("RUST_LOG", "off");
+                output(command.args(["sim", "replay", "--tier", tier, "--seed", &seed]))
+            };
+            if history(&plain)? != history(&optimised)? {
+                return Err(format!(
+                    "tier {tier}, seed {seed}: two builds, two histories"
+                ));
+            }
+        }
+        println!("tier {tier}: {COMPARED} seeds from {from} on, the same history in both builds");
+    }
+    Ok(())
 }
 
 /// A first seed that no earlier run has used.

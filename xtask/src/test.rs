@@ -63,6 +63,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     let mutants = run_tests(&mutants, addresses, &mut sum);
     let simulation = fresh(0, options.seeds)?;
     let hosts = fresh(1, options.host_seeds)?;
+    let builds = sim::builds_agree();
     let chaos = if options.chaos_minutes > 0.0 {
         chaos::run_for(options.chaos_minutes)
     } else {
@@ -78,13 +79,19 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         ("planted bugs", &mutants),
         ("simulation, tier 0", &simulation),
         ("simulation, tier 1", &hosts),
+        ("simulation, builds agree", &builds),
         ("chaos", &chaos),
     ];
     for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
     let line = format!("{} passed, {} failed", sum.passed, sum.failed);
-    let parts = tests.and(fleet).and(mutants).and(simulation).and(hosts);
+    let parts = tests
+        .and(fleet)
+        .and(mutants)
+        .and(simulation)
+        .and(hosts)
+        .and(builds);
     Ok((parts.and(chaos), line))
 }
 
