@@ -8,25 +8,23 @@ use serde::ser::{self, Serialize};
 use std::fmt;
 
 /// What numbers are relative to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// Now, in milliseconds.
     pub(crate) now: u64,
-    /// End of the shard's stream.
-    pub(crate) shard_end: u64,
+    /// End of the stream that is read: a worker's inbox, or the shard's stream.
+    pub(crate) end: u64,
     /// End of the announcements.
     pub(crate) announcements_end: u64,
-    /// End of the worker's inbox.
-    pub(crate) inbox_end: u64,
     /// Seq and id of the newest commit in the store.
     pub(crate) commit: (u64, u64),
 }
 
 /// Which stream's end offsets are relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Base {
-    Shard,
-    Inbox,
+enum Base {
+    /// The process's own stream.
+    Own,
     Announcements,
 }
 
@@ -65,7 +63,7 @@ impl Canon {
         Self {
             state: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
             frame,
-            base: Base::Shard,
+            base: Base::Own,
             next: Next::Plain,
             timeless: false,
             ops: Vec::new(),
@@ -77,19 +75,6 @@ impl Canon {
     pub(crate) fn add(&mut self, value: &impl Serialize) {
         // This serializer has no error to give.
         let _ = value.serialize(&mut *self);
-    }
-
-    /// Another process follows: its op and run ids are its own.
-    pub(crate) fn process(&mut self, base: Base) {
-        self.base = base;
-        self.ops.clear();
-        self.runs.clear();
-        self.word(0x70);
-    }
-
-    /// The inbox of the process that follows ends here.
-    pub(crate) const fn inbox_end(&mut self, end: u64) {
-        self.frame.inbox_end = end;
     }
 
     pub(crate) fn finish(&self) -> u64 {
@@ -118,8 +103,7 @@ impl Canon {
             Next::Place if value == 0 => u64::MAX,
             Next::Place => {
                 let end = match self.base {
-                    Base::Shard => frame.shard_end,
-                    Base::Inbox => frame.inbox_end,
+                    Base::Own => frame.end,
                     Base::Announcements => frame.announcements_end,
                 };
                 end.wrapping_sub(value)

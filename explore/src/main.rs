@@ -22,6 +22,18 @@ struct Arguments {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Plant each known bug in turn and look for it.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long)]
+    mutants: bool,
+    /// Only this bug.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long)]
+    only: Option<String>,
+    /// Print the shortest way to each bug.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long)]
+    traces: bool,
     /// Print the scopes.
     #[arg(long)]
     list: bool,
@@ -42,6 +54,10 @@ fn main() -> ExitCode {
         time_max: Duration::from_secs_f64(arguments.minutes * 60.0),
         threads: arguments.threads,
     };
+    #[cfg(feature = "planted-bugs")]
+    if arguments.mutants {
+        return mutants(arguments.only.as_deref(), limits, arguments.traces);
+    }
     let mut ok = true;
     for name in &arguments.scope {
         let Some(scope) = Scope::named(name) else {
@@ -85,4 +101,38 @@ fn print(scope: &Scope, outcome: &Outcome) {
             outcome.left
         ),
     }
+}
+
+/// Plants each bug in turn. Not all of them can show in a scope: see the guide.
+#[cfg(feature = "planted-bugs")]
+fn mutants(only: Option<&str>, limits: Limits, traces: bool) -> ExitCode {
+    use flowkit_explore::mutants::{Bug, SCOPES_OF_BUGS, hunt};
+
+    let mut killed = 0;
+    let mut all = 0;
+    for bug in Bug::ALL {
+        if only.is_some_and(|only| only != bug.name()) {
+            continue;
+        }
+        all += 1;
+        let Some((scope, outcome)) = hunt(*bug, SCOPES_OF_BUGS, limits) else {
+            println!("{:22} survived", bug.name());
+            continue;
+        };
+        killed += 1;
+        if let Some(found) = outcome.counterexample {
+            let steps = found.steps.len();
+            println!(
+                "{:22} {:12} {steps:3} steps  {}",
+                bug.name(),
+                scope.name,
+                found.broken
+            );
+            for (number, step) in found.steps.iter().enumerate().filter(|_| traces) {
+                println!("{:4}  {step}", number + 1);
+            }
+        }
+    }
+    println!("{killed} of {all} killed");
+    ExitCode::SUCCESS
 }

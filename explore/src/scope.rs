@@ -108,6 +108,40 @@ pub const SCOPES: &[Scope] = &[
         ..PLAIN
     },
     Scope {
+        name: "restart",
+        about: "the only worker crashes at any moment and is started again",
+        budget: Budget {
+            worker_crashes: 1,
+            restarts: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "owner-crash",
+        about: "the coordinator crashes at any moment, another one takes over",
+        coordinators: 2,
+        budget: Budget {
+            coordinator_crashes: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "chain",
+        about: "two nodes, one after the other, a cancel, and a message twice",
+        nodes: 2,
+        batches: 1,
+        workers: 2,
+        knows_last: true,
+        budget: Budget {
+            cancels: 1,
+            doubles: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
         name: "pause",
         about: "everything under way is late by more than a lease",
         workers: 2,

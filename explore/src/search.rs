@@ -266,8 +266,7 @@ fn is_waiting(actions: &[Action]) -> bool {
     !actions.iter().any(acts)
 }
 
-/// Runs on without faults until the task settles; what is broken if it does not. A dead owner is
-/// replaced, a dead worker is not.
+/// Runs on without faults until the task settles; what is broken if it does not.
 fn settle(from: &World, shared: &Shared) -> Option<(Broken, Vec<String>)> {
     let mut world = from.clone();
     let mut steps = Vec::new();
@@ -281,16 +280,13 @@ fn settle(from: &World, shared: &Shared) -> Option<(Broken, Vec<String>)> {
             break;
         }
         passed.push(digest);
-        let mut actions = Vec::new();
-        world.ordinary(&mut actions);
-        // In turn, so that nobody is left out for ever.
-        let action = if actions.is_empty() {
-            let mut all = world.actions();
-            all.retain(|action| matches!(action, Action::TakeOver(_)));
-            all.first().copied()
-        } else {
-            Some(actions[step % actions.len()])
-        };
+        let action = world.replaces_the_dead().or_else(|| {
+            let mut actions = Vec::new();
+            world.ordinary(&mut actions);
+            // In turn, so that nobody is left out for ever.
+            let number = step.checked_rem(actions.len());
+            number.map(|number| actions[number])
+        });
         let Some(action) = action else {
             let broken = Broken::new("settle", "nothing goes on, and the task is not settled");
             return Some((broken, steps));

@@ -31,7 +31,7 @@ impl World {
         let Some(mut seat) = self.coordinators[at].process.take() else {
             return;
         };
-        let owner = Arc::make_mut(&mut seat);
+        let owner = seat.change();
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let mut effects = Vec::new();
@@ -113,7 +113,7 @@ impl World {
         let Some(mut seat) = self.workers[at].process.take() else {
             return;
         };
-        let hand = Arc::make_mut(&mut seat);
+        let hand = seat.change();
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let mut effects = Vec::new();
@@ -235,7 +235,7 @@ impl World {
     ) -> Result<StoreReply, PortError> {
         let now = self.store_now();
         let before = matches!(request, StoreRequest::Commit(_)).then(|| self.store.clone());
-        let reply = Arc::make_mut(&mut self.store).apply(now, request);
+        let reply = self.store.change().apply(now, request);
         if let (StoreRequest::Commit(commit), Some(before)) = (request, before) {
             self.watch_commit(&before, commit, &reply);
         }

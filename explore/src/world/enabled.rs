@@ -257,6 +257,18 @@ impl World {
         }
     }
 
+    /// Somebody must run the engine: if all coordinators, or all workers, are dead, one is started.
+    pub(crate) fn replaces_the_dead(&self) -> Option<Action> {
+        let mut starts = Vec::new();
+        self.starts(&mut starts);
+        let no_owner = self.coordinators.iter().all(|seat| seat.process.is_none());
+        let no_worker = self.workers.iter().all(|seat| seat.process.is_none());
+        starts.into_iter().find(|action| match action {
+            Action::TakeOver(_) => no_owner,
+            _ => no_worker,
+        })
+    }
+
     fn without_answer(&self, out: &mut Vec<Action>) {
         for process in self.processes() {
             let mut sent = false;

@@ -20,7 +20,7 @@ pub use enabled::Action;
 pub use watch::Broken;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use flowkit_core::coordinator::Coordinator;
 use flowkit_core::id::{OpId, ShardId, TaskId, Token};
@@ -33,7 +33,7 @@ use flowkit_core::worker::{RunId, Worker};
 use flowkit_memory::{BrokerModel, StoreModel};
 use serde::Serialize;
 
-use crate::canon::{Base, Canon, Frame};
+use crate::canon::{Canon, Frame};
 use crate::scope::{Budget, Scope};
 use handler::Handler;
 use watch::{Lease, Watch};
@@ -73,6 +73,62 @@ pub(crate) enum At {
     TransportDone(Result<TransportReply, PortError>, Option<Arc<Envelope>>),
 }
 
+/// A value that is shared between states until one changes it, with its hash once that was asked for.
+#[derive(Debug)]
+pub(crate) struct Shared<T>(Arc<Inner<T>>);
+
+#[derive(Debug)]
+struct Inner<T> {
+    value: T,
+    digest: Mutex<Option<(Frame, u64)>>,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Clone + Serialize> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(Inner {
+            value,
+            digest: Mutex::new(None),
+        }))
+    }
+
+    /// The value, to be changed: what is known of its hash is forgotten.
+    pub(crate) fn change(&mut self) -> &mut T {
+        if Arc::get_mut(&mut self.0).is_none() {
+            *self = Self::new(self.0.value.clone());
+        }
+        let inner = Arc::get_mut(&mut self.0).expect("nobody else has it");
+        inner.digest = Mutex::new(None);
+        &mut inner.value
+    }
+
+    fn digest(&self, frame: Frame) -> u64 {
+        let mut known = self.0.digest.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((of, digest)) = *known
+            && of == frame
+        {
+            return digest;
+        }
+        let mut canon = Canon::new(frame);
+        canon.add(&self.0.value);
+        let digest = canon.finish();
+        *known = Some((frame, digest));
+        digest
+    }
+}
+
+impl<T> std::ops::Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
 /// A coordinator's process.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Owner {
@@ -93,7 +149,7 @@ pub(crate) struct Hand {
 /// A place for a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Seat<P> {
-    pub(crate) process: Option<Arc<P>>,
+    pub(crate) process: Option<Shared<P>>,
     /// Starts so far.
     pub(crate) starts: u32,
 }
@@ -125,7 +181,7 @@ pub struct World {
     pub(crate) now: u64,
     /// How far the store's clock is ahead: shard leases lapse by it.
     pub(crate) store_ahead: u64,
-    pub(crate) store: Arc<StoreModel>,
+    pub(crate) store: Shared<StoreModel>,
     pub(crate) broker: Arc<BrokerModel>,
     /// Hash of each entry of the shard's stream.
     pub(crate) log: Arc<Vec<u64>>,
@@ -134,7 +190,7 @@ pub struct World {
     pub(crate) mail: Vec<Mail>,
     pub(crate) late: Vec<Late>,
     pub(crate) left: Budget,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) watch: Shared<Watch>,
     pub(crate) broken: Option<Broken>,
 }
 
@@ -182,35 +238,43 @@ impl World {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let shard = self.store.applied().shard(ShardId(0));
-        let end = self.log.len() as u64;
-        let mut canon = Canon::new(Frame {
+        let frame = Frame {
             now: self.now,
-            shard_end: end,
+            end: self.log.len() as u64,
             announcements_end: self.end(Stream::Announcements),
-            inbox_end: 0,
             commit: shard.map_or((0, 0), |record| (record.commit_seq, record.commit_id)),
-        });
+        };
+        let mut canon = Canon::new(frame);
         canon.add(&self.left);
-        canon.add(&self.store);
+        canon.word(self.store.digest(Frame {
+            now: 0,
+            announcements_end: 0,
+            ..frame
+        }));
         let from = usize::try_from(self.read_from()).unwrap_or(usize::MAX);
         for hash in self.log.get(from..).unwrap_or_default() {
             canon.word(*hash);
         }
+        canon.word(0);
         for seat in &self.coordinators {
-            canon.process(Base::Shard);
             canon.word(u64::from(seat.starts));
-            canon.add(&seat.process);
+            let process = seat.process.as_ref();
+            canon.word(process.map_or(0, |process| process.digest(frame)));
         }
         for (worker, seat) in self.workers.iter().enumerate() {
-            canon.process(Base::Inbox);
-            canon.inbox_end(self.end(inbox_of_worker(worker)));
             canon.word(u64::from(seat.starts));
-            canon.add(&seat.process);
+            // The only places and commits that a worker knows are those of its inbox.
+            let frame = Frame {
+                now: self.now,
+                end: self.end(inbox_of_worker(worker)),
+                ..Frame::default()
+            };
+            let process = seat.process.as_ref();
+            canon.word(process.map_or(0, |process| process.digest(frame)));
         }
-        canon.process(Base::Shard);
         canon.add(&self.mail);
         canon.add(&self.late);
-        canon.add(&self.watch);
+        canon.word(self.watch.digest(Frame::default()));
         canon.word(u64::from(self.broken.is_some()));
         canon.finish()
     }

@@ -12,14 +12,11 @@ use flowkit_memory::{BrokerModel, StoreModel};
 
 use super::step::client;
 use super::watch::Watch;
-use super::{Action, Hand, Owner, SHARD, Seat, World};
+use super::{Action, Hand, Owner, SHARD, Seat, Shared, World};
 use crate::scope::{LEASE_TTL_MS, Scope};
 
 /// So long that no renewal is due within a scope: when the lease lapses is an action of its own.
 const SHARD_LEASE_TTL_MS: u64 = 1_000_000_000_000;
-/// So long that it is not due within a scope.
-const NEVER_MS: u64 = 1_000_000_000_000;
-
 impl World {
     /// Every process has started and waits; the client's submission stands in the stream.
     #[must_use]
@@ -33,7 +30,7 @@ impl World {
             task: TaskId::new("t").expect("a short plain text is an id"),
             now: 1_000_000,
             store_ahead: 0,
-            store: Arc::new(StoreModel::durable()),
+            store: Shared::new(StoreModel::durable()),
             broker: Arc::new(BrokerModel::new()),
             log: Arc::default(),
             coordinators: (0..scope.coordinators).map(seat).collect(),
@@ -46,7 +43,7 @@ impl World {
             mail: Vec::new(),
             late: Vec::new(),
             left: scope.budget,
-            watch: Arc::new(Watch::default()),
+            watch: Shared::new(Watch::default()),
             broken: None,
         };
         for at in 0..scope.workers {
@@ -87,9 +84,8 @@ impl World {
         let role = Role::new("work").expect("a short plain text is an id");
         let nonce = u64::from(seat.starts);
         let mut config = worker::Config::new(Scope::worker_id(at), vec![role], 1, nonce);
-        config.announce_interval_ms = NEVER_MS;
         config.db_cancel_poll_ms = 10_000;
-        seat.process = Some(Arc::new(Hand {
+        seat.process = Some(Shared::new(Hand {
             machine: Worker::new(config),
             calls: Vec::new(),
             handlers: BTreeMap::new(),
@@ -109,7 +105,7 @@ impl World {
         config.lease_ttl_ms = LEASE_TTL_MS;
         config.resend_backoff_ms = 2_000;
         config.commit_delay_ms = 0;
-        seat.process = Some(Arc::new(Owner {
+        seat.process = Some(Shared::new(Owner {
             machine: Coordinator::new(config),
             calls: Vec::new(),
         }));

@@ -39,7 +39,7 @@ impl World {
                 let Some(mut seat) = self.workers[at].process.take() else {
                     return;
                 };
-                let event = self.make_move(Arc::make_mut(&mut seat), run, made.0);
+                let event = self.make_move(seat.change(), run, made.0);
                 self.workers[at].process = Some(seat);
                 if let Some(event) = event {
                     self.feed_worker(at, worker::Input::Run { run, event });
@@ -127,10 +127,8 @@ impl World {
 
     fn calls_mut(&mut self, process: Process) -> Option<&mut Vec<Call>> {
         Some(match process {
-            Process::Coordinator(at) => {
-                &mut Arc::make_mut(self.coordinators[at].process.as_mut()?).calls
-            }
-            Process::Worker(at) => &mut Arc::make_mut(self.workers[at].process.as_mut()?).calls,
+            Process::Coordinator(at) => &mut self.coordinators[at].process.as_mut()?.change().calls,
+            Process::Worker(at) => &mut self.workers[at].process.as_mut()?.change().calls,
         })
     }
 

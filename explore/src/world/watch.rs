@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use flowkit_core::id::{NodeId, Token};
 use flowkit_core::json::Json;
@@ -100,7 +99,7 @@ impl World {
     }
 
     fn watch_mut(&mut self) -> &mut Watch {
-        Arc::make_mut(&mut self.watch)
+        self.watch.change()
     }
 
     /// A commit was carried out, or refused.
@@ -409,7 +408,7 @@ impl World {
         let Process::Worker(at) = process else { return };
         for (node, current, _) in looked(result, asked) {
             if let Some(hand) = &mut self.workers[at].process {
-                for ((of, token), lease) in &mut Arc::make_mut(hand).leases {
+                for ((of, token), lease) in &mut hand.change().leases {
                     lease.told_fenced |= *of == node && current != Some(*token);
                 }
             }
@@ -464,7 +463,7 @@ impl World {
         let Some(hand) = &mut self.workers[at].process else {
             return;
         };
-        let hand = Arc::make_mut(hand);
+        let hand = hand.change();
         for beat in &heartbeat.runs {
             let of = (place(&beat.node_id), beat.token);
             let lease = hand.leases.entry(of).or_insert(Lease {
@@ -504,7 +503,7 @@ impl World {
             }
             let fenced = matches!(&envelope.body, Body::TaskCancel(cancel)
                 if cancel.reason == CancelReason::Fenced);
-            if let Some(lease) = Arc::make_mut(hand).leases.get_mut(&(place(node), token)) {
+            if let Some(lease) = hand.change().leases.get_mut(&(place(node), token)) {
                 lease.told_fenced |= fenced;
             }
         }
