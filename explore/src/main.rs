@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use flowkit_explore::{Limits, Outcome, SCOPES, Scope, search};
+use flowkit_explore::{Limits, Outcome, Planted, SCOPES, Scope, search};
 
 /// Visits every state of small scopes of the real machines.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask explore", bin_name = "cargo xtask explore")]
 struct Arguments {
-    /// The scopes, by name.
+    /// The scopes, by name; without one, all that take less than a minute.
     #[arg(long)]
     scope: Vec<String>,
     /// Most states per scope.
@@ -19,9 +19,9 @@ struct Arguments {
     /// Longest time per scope.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// Threads.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    /// Threads; all of this machine's if absent.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Plant each known bug in turn and look for it.
     #[cfg(feature = "planted-bugs")]
     #[arg(long)]
@@ -52,19 +52,28 @@ fn main() -> ExitCode {
     let limits = Limits {
         states_max: arguments.states_max,
         time_max: Duration::from_secs_f64(arguments.minutes * 60.0),
-        threads: arguments.threads,
+        threads: arguments.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        }),
     };
     #[cfg(feature = "planted-bugs")]
     if arguments.mutants {
         return mutants(arguments.only.as_deref(), limits, arguments.traces);
     }
     let mut ok = true;
-    for name in &arguments.scope {
+    let small = SCOPES.iter().filter(|scope| scope.is_small);
+    let small: Vec<String> = small.map(|scope| scope.name.to_owned()).collect();
+    let names = if arguments.scope.is_empty() {
+        &small
+    } else {
+        &arguments.scope
+    };
+    for name in names {
         let Some(scope) = Scope::named(name) else {
             eprintln!("error: no scope is called `{name}`; --list shows all");
             return ExitCode::from(2);
         };
-        let outcome = search(scope, limits, Default::default());
+        let outcome = search(scope, limits, Planted::default());
         print(scope, &outcome);
         ok &= outcome.counterexample.is_none();
     }

@@ -32,6 +32,8 @@ pub struct Scope {
     pub name: &'static str,
     /// What it is for.
     pub about: &'static str,
+    /// Visited whole within a minute.
+    pub is_small: bool,
     /// Nodes of the task, each after the one before.
     pub nodes: usize,
     /// Batches of each node.
@@ -73,6 +75,7 @@ const NOTHING: Budget = Budget {
 const PLAIN: Scope = Scope {
     name: "plain",
     about: "nothing goes wrong",
+    is_small: true,
     nodes: 1,
     batches: 3,
     workers: 1,
@@ -144,6 +147,8 @@ pub const SCOPES: &[Scope] = &[
     Scope {
         name: "pause",
         about: "everything under way is late by more than a lease",
+        is_small: false,
+        batches: 2,
         workers: 2,
         budget: Budget {
             pauses: 1,
@@ -176,6 +181,80 @@ pub const SCOPES: &[Scope] = &[
         budget: Budget {
             doubles: 1,
             ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "cancel-takeover",
+        about: "a cancel, and a takeover from a living coordinator",
+        is_small: false,
+        batches: 2,
+        coordinators: 2,
+        budget: Budget {
+            cancels: 1,
+            takeovers: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "crash-takeover",
+        about: "a worker crashes, and another coordinator takes over from a living one",
+        is_small: false,
+        batches: 2,
+        workers: 2,
+        coordinators: 2,
+        budget: Budget {
+            worker_crashes: 1,
+            takeovers: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "delay-double",
+        about: "one message or commit without an answer, one message twice, a cancel",
+        is_small: false,
+        batches: 2,
+        budget: Budget {
+            cancels: 1,
+            delays: 1,
+            doubles: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "delay-takeover",
+        about: "one message or commit without an answer, and a takeover",
+        is_small: false,
+        batches: 1,
+        coordinators: 2,
+        budget: Budget {
+            delays: 1,
+            takeovers: 1,
+            ..NOTHING
+        },
+        ..PLAIN
+    },
+    Scope {
+        name: "full",
+        about: "two nodes, two workers, two coordinators, and one of everything that goes wrong",
+        is_small: false,
+        nodes: 2,
+        workers: 2,
+        coordinators: 2,
+        knows_last: true,
+        slow_finalize: true,
+        budget: Budget {
+            worker_crashes: 1,
+            coordinator_crashes: 1,
+            restarts: 1,
+            takeovers: 1,
+            doubles: 1,
+            delays: 1,
+            pauses: 1,
+            cancels: 1,
         },
         ..PLAIN
     },

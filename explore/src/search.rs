@@ -335,16 +335,20 @@ fn trace(scope: &'static Scope, shared: &Shared, index: u32, last: Option<u16>) 
 pub type Planted = Option<Bug>;
 /// The bug to plant: without the feature `planted-bugs` there is none.
 #[cfg(not(feature = "planted-bugs"))]
-pub type Planted = ();
+pub type Planted = Nothing;
+/// Nothing to plant.
+#[cfg(not(feature = "planted-bugs"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nothing;
 
 #[cfg(feature = "planted-bugs")]
 const NO_BUG: Planted = None;
 #[cfg(not(feature = "planted-bugs"))]
-const NO_BUG: Planted = ();
+const NO_BUG: Planted = Nothing;
 
 #[cfg(feature = "planted-bugs")]
 fn set_bug(bug: Planted) {
     plant(bug);
 }
 #[cfg(not(feature = "planted-bugs"))]
-fn set_bug((): Planted) {}
+fn set_bug(_: Planted) {}

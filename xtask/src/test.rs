@@ -49,6 +49,9 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
     let mutants = [&sample[..], &["--test", "mutants"]].concat();
     let mutants = run_tests(&mutants, addresses, &mut sum);
+    let sample = ["-p", "flowkit-explore", "--features", "planted-bugs"];
+    let found = [&sample[..], &["--test", "mutants"]].concat();
+    let mutants = mutants.and(run_tests(&found, addresses, &mut sum));
     let simulation = if options.seeds == 0 {
         println!("\n== simulation: left out (--seeds 0)");
         Ok(())

@@ -17,6 +17,9 @@ use crate::scope::{LEASE_TTL_MS, Scope};
 
 /// So long that no renewal is due within a scope: when the lease lapses is an action of its own.
 const SHARD_LEASE_TTL_MS: u64 = 1_000_000_000_000;
+/// So long that no pause reaches it: announcements only matter where nothing else goes on.
+const ANNOUNCE_INTERVAL_MS: u64 = 600_000;
+
 impl World {
     /// Every process has started and waits; the client's submission stands in the stream.
     #[must_use]
@@ -85,6 +88,7 @@ impl World {
         let nonce = u64::from(seat.starts);
         let mut config = worker::Config::new(Scope::worker_id(at), vec![role], 1, nonce);
         config.db_cancel_poll_ms = 10_000;
+        config.announce_interval_ms = ANNOUNCE_INTERVAL_MS;
         seat.process = Some(Shared::new(Hand {
             machine: Worker::new(config),
             calls: Vec::new(),
