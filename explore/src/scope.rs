@@ -113,6 +113,7 @@ pub const SCOPES: &[Scope] = &[
     Scope {
         name: "restart",
         about: "the only worker crashes at any moment and is started again",
+        is_small: false,
         budget: Budget {
             worker_crashes: 1,
             restarts: 1,
@@ -148,7 +149,7 @@ pub const SCOPES: &[Scope] = &[
         name: "pause",
         about: "everything under way is late by more than a lease",
         is_small: false,
-        batches: 2,
+        batches: 1,
         workers: 2,
         budget: Budget {
             pauses: 1,
@@ -159,6 +160,7 @@ pub const SCOPES: &[Scope] = &[
     Scope {
         name: "takeover",
         about: "another coordinator takes over from a living one, at any moment",
+        is_small: false,
         coordinators: 2,
         budget: Budget {
             takeovers: 1,
