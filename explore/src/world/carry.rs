@@ -254,7 +254,7 @@ impl World {
         {
             let mut canon = Canon::new(Frame::default());
             canon.add(&**envelope);
-            Arc::make_mut(&mut self.log).push(canon.finish());
+            Arc::make_mut(&mut self.log).push((canon.finish(), now));
         }
         match outcome {
             Outcome::Done(result) => Some(result),

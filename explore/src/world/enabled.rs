@@ -116,7 +116,9 @@ impl World {
         for process in self.processes() {
             self.ordinary_of(process, out);
         }
-        if out.is_empty() && !self.is_settled() && self.next_timer().is_some() {
+        // Without an owner only a worker's regular looks would go on, for ever.
+        let owned = self.coordinators.iter().any(|seat| seat.process.is_some());
+        if out.is_empty() && owned && !self.is_settled() && self.next_timer().is_some() {
             out.push(Action::TimePasses);
         }
     }

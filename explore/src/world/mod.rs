@@ -183,8 +183,8 @@ pub struct World {
     pub(crate) store_ahead: u64,
     pub(crate) store: Shared<StoreModel>,
     pub(crate) broker: Arc<BrokerModel>,
-    /// Hash of each entry of the shard's stream.
-    pub(crate) log: Arc<Vec<u64>>,
+    /// Hash of each entry of the shard's stream, and when it was appended.
+    pub(crate) log: Arc<Vec<(u64, u64)>>,
     pub(crate) coordinators: Vec<Seat<Owner>>,
     pub(crate) workers: Vec<Seat<Hand>>,
     pub(crate) mail: Vec<Mail>,
@@ -252,8 +252,9 @@ impl World {
             ..frame
         }));
         let from = usize::try_from(self.read_from()).unwrap_or(usize::MAX);
-        for hash in self.log.get(from..).unwrap_or_default() {
+        for (hash, at) in self.log.get(from..).unwrap_or_default() {
             canon.word(*hash);
+            canon.word(u64::from(*at < self.now));
         }
         canon.word(0);
         for seat in &self.coordinators {

@@ -140,6 +140,9 @@ impl World {
             let old_node = node_record(old, self, node);
             if let Some(new_node) = node_record(new, self, node) {
                 self.watch_node(node, old_node.as_ref(), &new_node, was_ending);
+                if let Some(old_node) = &old_node {
+                    self.watch_loss(node, old_node, &new_node, commit.next.0);
+                }
                 self.watch_artifacts(node, old_node.as_ref(), &new_node, old, new);
             }
         }
@@ -225,6 +228,44 @@ impl World {
         };
         let watch = self.watch_mut();
         watch.grants.insert((node, new.lease_no), granted);
+    }
+
+    /// A grant may be lost only when its holder is silent, and everything that could speak for it was
+    /// folded.
+    fn watch_loss(&mut self, node: usize, old: &NodeRecord, new: &NodeRecord, next: u64) {
+        let Some(grant) = old.grant.as_ref().filter(|_| new.losses > old.losses) else {
+            return;
+        };
+        let (token, budget) = (old.lease_no, self.scope.budget);
+        // With these an event may be missing, which is a loss at once.
+        let complete = budget.delays == 0 && budget.doubles == 0 && budget.worker_crashes == 0;
+        let holder = self.worker_named(Some(grant.worker_id.as_str()));
+        let hand = holder.and_then(|at| self.workers[at].process.as_ref());
+        let hand = hand.filter(|hand| hand.machine.incarnation() == Some(grant.incarnation));
+        let lives = hand
+            .and_then(|hand| hand.leases.get(&(node, token)))
+            .is_some_and(|lease| lease.until.0 > self.now && !lease.told_fenced);
+        self.breaks_if(complete && lives, "single_owner", || {
+            format!("token {token} is taken from a holder that lives and may go on")
+        });
+        // What came after the stream's end was asked for came at this very moment, unless a pause is
+        // left for in between.
+        let crashes = budget.worker_crashes + budget.coordinator_crashes;
+        let one_moment = budget.pauses == 0 || budget.delays + crashes == 0;
+        let unread = self.broker.entries(super::SHARD).any(|entry| {
+            let early = usize::try_from(entry.offset.0).ok();
+            let early = early.and_then(|offset| self.log.get(offset));
+            let early = early.is_some_and(|(_, at)| *at < self.now);
+            let speaks = entry.message.is_ok_and(|envelope| {
+                *envelope.sender.id == *grant.worker_id.as_str()
+                    && envelope.node_id.as_ref() == Some(&old.node_id)
+                    && envelope.lease_no == Some(token)
+            });
+            entry.offset.0 >= next && early && speaks
+        });
+        self.breaks_if(one_moment && unread, "single_owner", || {
+            format!("token {token} is taken though the stream holds news of it")
+        });
     }
 
     fn watch_artifacts(
