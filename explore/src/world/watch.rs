@@ -501,12 +501,17 @@ impl World {
             return;
         };
         let until = Mono(envelope.ts_ms.cast_unsigned() + LEASE_TTL_MS);
+        let (start, watch) = (self.workers[at].starts, self.watch.clone());
         let Some(hand) = &mut self.workers[at].process else {
             return;
         };
         let hand = hand.change();
         for beat in &heartbeat.runs {
             let of = (place(&beat.node_id), beat.token);
+            let began = watch.began.contains(&(at, start, of.0, of.1));
+            if began && !hand.leases.contains_key(&of) {
+                continue; // Its handler is closed.
+            }
             let lease = hand.leases.entry(of).or_insert(Lease {
                 until,
                 told_fenced: false,
