@@ -126,7 +126,6 @@ macro_rules! numbers {
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
-        #[serde(transparent)]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {

@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod check;
+mod explore;
 mod fidelity;
 mod licences;
 mod mutants;
@@ -45,6 +46,8 @@ enum Job {
     Services(services::Options),
     /// Faults on real processes over real servers, judged by the simulation's checkers.
     Chaos(chaos::Options),
+    /// Visit every state of small scopes of the real machines (an optimised build).
+    Explore(explore::Options),
     /// Run the simulator (an optimised build).
     Sim(sim::Options),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Job::Mutants(options) => mutants::run(&options),
         Job::Services(options) => services::run(&options),
         Job::Chaos(options) => chaos::run(&options),
+        Job::Explore(options) => explore::run(&options),
         Job::Sim(options) => sim::run(&options),
     };
     match outcome {

@@ -61,6 +61,9 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
     let mutants = [&sample[..], &["--test", "mutants"]].concat();
     let mutants = run_tests(&mutants, addresses, &mut sum);
+    let sample = ["-p", "flowkit-explore", "--features", "planted-bugs"];
+    let found = [&sample[..], &["--test", "mutants"]].concat();
+    let mutants = mutants.and(run_tests(&found, addresses, &mut sum));
     let simulation = fresh(0, options.seeds)?;
     let hosts = fresh(1, options.host_seeds)?;
     let builds = sim::builds_agree();

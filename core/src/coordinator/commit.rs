@@ -1,5 +1,6 @@
 //! Group commit: what changed goes to the store in one piece, and only then messages leave.
 
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const OFFSET_LAG_MAX: u64 = 10_000;
 
 /// What must have happened to a commit before a message that rests on it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum When {
     /// Visible to everyone who may act on the message: a crash takes both or neither.
     Applied,
@@ -29,7 +30,7 @@ pub(super) enum When {
 }
 
 /// A message that waits for a commit.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Outgoing {
     pub(super) when: When,
     pub(super) stream: Stream,
@@ -39,7 +40,7 @@ pub(super) struct Outgoing {
 }
 
 /// What changed since the last commit was cut.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct OpenCommit {
     pub(super) tasks: BTreeSet<u64>,
     pub(super) nodes: BTreeSet<NodeKey>,
@@ -81,7 +82,7 @@ impl OpenCommit {
 }
 
 /// A commit that the store has not answered for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct InFlight {
     pub(super) commit: Arc<Commit>,
     pub(super) outbox: Vec<Outgoing>,

@@ -1,5 +1,6 @@
 //! What every part of the machine needs while one input is handled.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::report::Report;
 use crate::time::Now;
 
 /// What an outstanding request was made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Purpose {
     /// Follow the announcements.
     Announcements(AnnounceOp),
@@ -26,14 +27,14 @@ pub(super) enum Purpose {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum AnnounceOp {
     Bounds,
     Workers,
     Read,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum ShardOp {
     /// Can the stream's end be read? Asked before the lease is.
     Probe,
@@ -55,7 +56,7 @@ pub(super) enum ShardOp {
 }
 
 /// Outstanding requests by op id.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Ops {
     newest: u64,
     open: BTreeMap<OpId, Purpose>,
@@ -80,7 +81,7 @@ impl Ops {
 }
 
 /// A small seeded generator (splitmix64) for commit ids and jitter.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

@@ -1,5 +1,6 @@
 //! Grants that may be ended only once everything that stood in the stream by then is folded.
 
+use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::task::NodeKey;
@@ -8,7 +9,7 @@ use crate::time::Mono;
 
 /// An owner never expires what it has not yet read: a grant whose time is up first waits for the
 /// stream's end offset, then for the fold to reach it, and is then judged again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Gate {
     /// Wait for the next question.
     waiting: BTreeSet<NodeKey>,

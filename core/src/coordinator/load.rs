@@ -19,7 +19,7 @@ use crate::report::{Report, ReportKind};
 const PLANS_MAX: usize = 64;
 
 /// Compiled graphs by the hash of their text: equal graphs share one plan and one text.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Plans {
     plans: BTreeMap<u128, (Json, Arc<Plan>)>,
 }

@@ -40,6 +40,7 @@ use commit::CommitOutcome;
 use context::{AnnounceOp, Context, Ops, Purpose, Random, ShardOp};
 use ownership::{Phase, Slot};
 use peers::Peers;
+use serde::Serialize;
 use workers::Workers;
 
 use crate::id::{Incarnation, Offset, ShardId, WorkerId};
@@ -52,7 +53,7 @@ const ANNOUNCE_WAIT_MS: u64 = 30_000;
 const ANNOUNCE_LIMIT: u32 = 256;
 
 /// The coordinator machine. See the crate's documentation for how to drive it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Coordinator {
     config: Config,
     ops: Ops,
@@ -67,7 +68,7 @@ pub struct Coordinator {
 }
 
 /// Following the workers that come and go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Announcements {
     /// Where to read on, once the end was looked up.
     from: Option<Offset>,

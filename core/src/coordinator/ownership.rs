@@ -3,6 +3,7 @@
 //! The order is what keeps two owners apart: the lease; then the shard epoch is raised; *then*
 //! everything is read; then the stream is followed from the offset in the shard record.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Config;
@@ -31,7 +32,7 @@ const LEASES_KEPT: u64 = 2;
 const REFUSED_MAX: usize = 1_024;
 
 /// One shard as this process sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Slot {
     pub(super) id: ShardId,
     ownership: u64,
@@ -55,7 +56,7 @@ pub(super) struct Slot {
 }
 
 /// How far the takeover is.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) enum Phase {
     /// Not ours; tried again then.
     Waiting(Mono),

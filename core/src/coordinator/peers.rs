@@ -5,6 +5,7 @@
 //! the others make way. Where views differ, shards are only in worse hands: the lease and the shard
 //! epoch say who owns, never this.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::config::Config;
@@ -19,7 +20,7 @@ use crate::time::Mono;
 const PEERS_MAX: usize = 1_000;
 
 /// The coordinators heard of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Peers {
     /// When each was heard first and last. This process is not among them.
     heard: BTreeMap<ClientId, (Mono, Mono)>,

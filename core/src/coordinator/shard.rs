@@ -1,5 +1,6 @@
 //! An owned shard: its tasks, what changed since the last commit, and what waits for what.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ const FETCH_LIMIT: u32 = 512;
 const FETCH_WAIT_MS: u64 = 10_000;
 
 /// A shard that this process owns.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Shard {
     pub(super) id: ShardId,
     /// Counts this process's ownerships; replies to an earlier one are dropped.
@@ -80,6 +81,7 @@ pub(super) struct Shard {
     pub(super) refused: BTreeMap<TaskId, u128>,
     /// Nothing new is folded or looked up: the process stops.
     pub(super) stopping: bool,
+    #[serde(skip)]
     pub(super) plans: super::load::Plans,
 }
 

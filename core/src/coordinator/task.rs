@@ -1,5 +1,6 @@
 //! A task in the owner's memory: its records, its compiled graph and what follows from them.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,15 +19,16 @@ use crate::time::Mono;
 const START_PARENTS_MAX: usize = 256;
 
 /// A node in memory. Task numbers grow and are never used again within one ownership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct NodeKey {
     pub(super) task: u64,
     pub(super) node: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Task {
     pub(super) record: TaskRecord,
+    #[serde(skip)]
     pub(super) plan: Arc<Plan>,
     pub(super) nodes: Vec<Node>,
     /// Nodes that are not terminal.
@@ -37,7 +39,7 @@ pub(super) struct Task {
     pub(super) watchers: BTreeMap<(Arc<str>, Arc<str>), u32>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Node {
     pub(super) record: NodeRecord,
     /// State of the edge from each parent, by the plan's parent slots.
@@ -58,7 +60,7 @@ pub(super) struct Node {
 }
 
 /// The owner's view of one grant. Nothing of it is stored.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Run {
     /// START was sent: its commit is in the store.
     pub(super) released: bool,

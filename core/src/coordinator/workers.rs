@@ -1,5 +1,6 @@
 //! The workers that this coordinator knows, and how many free slots each has.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Incarnation, Role, WorkerId};
@@ -8,7 +9,7 @@ use crate::planted::{Bug, is_planted};
 use crate::record::{RECORD_VERSION, WorkerRecord};
 
 /// One worker as last heard of.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Worker {
     pub(super) record: WorkerRecord,
     /// It said it is leaving or stopping.
@@ -28,7 +29,7 @@ pub(super) struct Worker {
 }
 
 /// Workers are offered work in this order: heard before unheard, then most free slots.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Rank {
     unheard: bool,
     taken: u32,
@@ -46,7 +47,7 @@ pub(super) enum Heard {
     Stranger,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Workers {
     all: BTreeMap<WorkerId, Worker>,
     /// Workers with a free slot, by role and rank.

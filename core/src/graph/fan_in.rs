@@ -1,5 +1,6 @@
 //! Fan-in: when a node may start, judged by counting its parent edges.
 
+use serde::Serialize;
 use std::fmt;
 
 use crate::planted::{Bug, is_planted};
@@ -26,7 +27,7 @@ impl fmt::Display for FanIn {
 }
 
 /// What one parent edge says to its child now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum EdgeState {
     /// The parent may still come to count.
     Pending,
@@ -50,7 +51,7 @@ pub enum Verdict {
 }
 
 /// The parent edges of one node, counted by state. Every change is O(1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FanInTally {
     /// Edges in state [`EdgeState::Counting`].
     pub counting: u32,

@@ -18,7 +18,7 @@ pub type Cursor = BTreeMap<NodeId, u64>;
 /// Kind and payload of a message.
 ///
 /// Not exhaustive on the wire: a kind this version does not know arrives as [`Body::Unknown`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Body {
     /// client -> shard: take this task.
     Submit(Submit),

@@ -1,6 +1,7 @@
 //! Heartbeats: one message per shard and interval names all its runs. The first one that names a
 //! token accepts its START; every confirmed one moves the leases of the runs it names.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Worker;
@@ -20,12 +21,12 @@ use crate::time::{Mono, Now};
 const RUNS_PER_BEAT: usize = 512;
 
 /// The runs that are named, by shard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Beats {
     shards: BTreeMap<ShardId, ShardBeats>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct ShardBeats {
     runs: BTreeSet<RunId>,
     failures: u32,

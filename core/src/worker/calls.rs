@@ -11,9 +11,10 @@ use crate::port::{
 };
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
+use serde::Serialize;
 
 /// What a store call is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) enum For {
     Register,
     Grants(GrantRead),
@@ -29,7 +30,7 @@ pub(super) enum For {
 }
 
 /// A store call under way, or waiting to be repeated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Call {
     pub(super) why: For,
     request: StoreRequest,
@@ -38,7 +39,7 @@ pub(super) struct Call {
 }
 
 /// What a sent request of the transport is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) enum Sent {
     Bounds,
     Inbox,

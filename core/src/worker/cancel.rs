@@ -2,6 +2,7 @@
 
 use crate::message::{Body, CancelReason, Cancelled, ReleaseReason, TaskReleased};
 use crate::time::Mono;
+use serde::Serialize;
 
 /// Time a handler has after its lease lapsed. The owner waits at least a second longer than the
 /// lease, so nobody else runs the node before this is over.
@@ -14,7 +15,7 @@ pub(super) const CLEANUP_MS: u64 = 30_000;
 pub(super) const CANCEL_GRACE_MS: u64 = 30_000;
 
 /// A run is to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Ending {
     pub(super) reason: CancelReason,
     pub(super) deadline: Mono,

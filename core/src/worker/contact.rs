@@ -1,6 +1,7 @@
 //! Whether the store answers. Decides nothing about runs.
 
 use crate::time::Mono;
+use serde::Serialize;
 
 /// How long the store must fail before the worker calls it away.
 pub(super) const AWAY_AFTER_MS: u64 = 2_000;
@@ -18,7 +19,7 @@ pub(super) enum Change {
 }
 
 /// The store as the worker sees it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Contact {
     failing_since: Option<Mono>,
     away: bool,

@@ -1,13 +1,14 @@
 //! Identities of commands seen lately. It only saves work: correctness never rests on it, because
 //! it may forget.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::id::DedupId;
 use crate::time::Mono;
 
 /// A cache of message identities, bounded in size and age.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Dedup {
     size_max: usize,
     ttl_ms: u64,

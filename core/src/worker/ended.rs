@@ -4,6 +4,7 @@
 //! superseded for certain. The size is bounded by what owners have granted to this process and not
 //! yet folded the end of; beyond [`ENDED_MAX`] no START is taken.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -15,7 +16,7 @@ use crate::message::{Envelope, RefusalReason};
 pub(super) const ENDED_MAX: usize = 65_536;
 
 /// What a repeated START or CANCEL of an ended token is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Answer {
     /// The run's terminal event, with its old seq.
     Event(Box<Envelope>),
@@ -24,14 +25,14 @@ pub(super) enum Answer {
 }
 
 /// An ended token and its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct EndedToken {
     pub(super) token: Token,
     pub(super) answer: Answer,
 }
 
 /// The memory of ended tokens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Ended {
     tokens: BTreeMap<NodeKey, EndedToken>,
     /// Where the next grant read goes on.

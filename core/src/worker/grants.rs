@@ -7,6 +7,7 @@ use super::io::{Effect, RunId};
 use super::presence::Phase;
 use super::run::{NodeKey, Work};
 use super::timers::Timer;
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 use super::Worker;
@@ -23,7 +24,7 @@ const ENDED_PER_START: usize = 2;
 const ENDED_PAGE: usize = 1_000;
 
 /// What one read asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct GrantRead {
     nodes: Vec<(NodeKey, Token)>,
     /// Runs whose START it checks.
@@ -31,7 +32,7 @@ pub(super) struct GrantRead {
 }
 
 /// What is to be read next.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Grants {
     /// STARTs to be checked.
     waiting: Vec<RunId>,

@@ -13,7 +13,6 @@ use crate::time::Mono;
 
 /// A run of this process: one token, taken at most once. Never used again within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct RunId(pub u64);
 
 /// An input of the worker machine.

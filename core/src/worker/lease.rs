@@ -3,9 +3,10 @@
 
 use crate::planted::{Bug, is_planted};
 use crate::time::Mono;
+use serde::Serialize;
 
 /// The lease of one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Lease {
     ttl_ms: u64,
     /// Live before this moment. Before the first heartbeat is confirmed: give up at this moment.

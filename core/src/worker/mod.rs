@@ -37,6 +37,7 @@ mod tests;
 pub use config::Config;
 pub use io::{Effect, Input, RunCommand, RunEvent, RunFailure, RunId, RunSpec};
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 use crate::id::{Incarnation, Offset, OpId};
@@ -61,7 +62,7 @@ use timers::{Timer, Timers};
 const RETRY_MS_MAX: u64 = 2_000;
 
 /// The worker machine. Pure: it takes the time and inputs, and pushes effects.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Worker {
     config: Config,
     phase: Phase,

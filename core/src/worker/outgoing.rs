@@ -4,6 +4,7 @@
 //! same seq and identity, even those that were confirmed: an event leaves the queue only when
 //! every earlier one has.
 
+use serde::Serialize;
 use std::collections::VecDeque;
 
 use crate::id::OpId;
@@ -12,14 +13,14 @@ use crate::message::Envelope;
 /// Unconfirmed events at which a run stops drawing batches.
 pub(super) const UNCONFIRMED_MAX: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum State {
     Waiting,
     InFlight(OpId),
     Confirmed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 struct Event {
     seq: u64,
     envelope: Envelope,
@@ -27,7 +28,7 @@ struct Event {
 }
 
 /// The outgoing events of one run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Outgoing {
     last_seq: u64,
     queue: VecDeque<Event>,

@@ -14,6 +14,7 @@ use crate::port::{
 };
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
+use serde::Serialize;
 
 /// Longest wait of one read of the inbox, in milliseconds.
 const READ_WAIT_MS: u64 = 30_000;
@@ -23,7 +24,7 @@ const READ_LIMIT: u32 = 256;
 const FAREWELL_MS: u64 = 1_000;
 
 /// Where the process stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Phase {
     New,
     /// Looks up the end of its inbox, then registers.
@@ -33,7 +34,7 @@ pub(super) enum Phase {
 }
 
 /// A graceful stop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Drain {
     /// When running batches are aborted.
     pub(super) deadline: Mono,

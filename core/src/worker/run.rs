@@ -1,5 +1,6 @@
 //! One run of one token: what it waits for and what it carries.
 
+use serde::Serialize;
 use std::collections::VecDeque;
 
 use super::adapter::Puller;
@@ -22,7 +23,7 @@ pub(super) type NodeKey = (TaskId, NodeId);
 pub(super) const SAVES_MAX: usize = 16;
 
 /// What a run waits for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) enum Work {
     /// The store's word that the grant is current.
     Checking,
@@ -87,7 +88,7 @@ impl Work {
 }
 
 /// A batch that the source yielded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Drawn {
     pub(super) uid: BatchUid,
     pub(super) payload: Json,
@@ -98,7 +99,7 @@ pub(super) struct Drawn {
 }
 
 /// The batch in work.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct InWork {
     pub(super) uid: BatchUid,
     pub(super) last: bool,
@@ -109,7 +110,7 @@ pub(super) struct InWork {
 }
 
 /// A batch that succeeded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Done {
     pub(super) uid: BatchUid,
     pub(super) last: bool,
@@ -119,7 +120,7 @@ pub(super) struct Done {
 }
 
 /// A run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Run {
     pub(super) id: RunId,
     pub(super) task_id: TaskId,

@@ -1,6 +1,7 @@
 //! Which runs hold a slot, and which shards wait for one. A slot is held from the moment a START
 //! is looked into until nothing of the handler is left.
 
+use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::io::RunId;
@@ -8,7 +9,7 @@ use crate::id::ShardId;
 use crate::planted::{Bug, is_planted};
 
 /// The slots of the worker, shared by all its roles.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Slots {
     capacity: u32,
     taken: BTreeSet<RunId>,

@@ -1,5 +1,6 @@
 //! What a run has met and done: counts, uids, totals.
 
+use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::hash::stable128;
@@ -25,7 +26,7 @@ pub(super) enum Meeting {
 }
 
 /// Counts, uids and totals of one run. Uids are kept as 128-bit hashes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Tally {
     counts: Counts,
     totals: Totals,

@@ -1,5 +1,6 @@
 //! Every timer of the machine in one ordered structure. Decides nothing.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::io::RunId;
@@ -7,7 +8,7 @@ use crate::id::{OpId, ShardId};
 use crate::time::Mono;
 
 /// What is due. At most one timer per key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum Timer {
     /// Stop believing in a run. Taken before everything else that is due, so that a process that
     /// was stalled does nothing for a run that has lapsed meanwhile.
@@ -43,7 +44,7 @@ pub(super) enum Timer {
 }
 
 /// Pending timers, by time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Timers {
     leases: BTreeSet<(Mono, Timer)>,
     others: BTreeSet<(Mono, Timer)>,

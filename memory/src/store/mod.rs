@@ -13,6 +13,7 @@ pub use fault::StoreFault;
 pub use tables::Tables;
 
 use flowkit_core::record::WorkerRecord;
+use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 
 use fault::Faults;
@@ -47,17 +48,18 @@ use tables::Write;
 ///
 /// **A record that cannot be read** sets its task aside in pages; lookups call the task
 /// `Quarantined` with submission hash 0, grant reads tell its runs to end, `ReadTask` is `Corrupt`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StoreModel {
     applied: Tables,
     side: Side,
     /// Set in two-phase mode.
     unsynced: Option<Unsynced>,
+    #[serde(skip)]
     faults: Faults,
 }
 
 /// What two-phase mode keeps beside the applied state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Unsynced {
     /// State as of the last sync.
     durable: Tables,

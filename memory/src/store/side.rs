@@ -6,9 +6,10 @@ use flowkit_core::json::Json;
 use flowkit_core::port::LeaseView;
 use flowkit_core::port::StoreReply;
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Side {
     pub(super) deployment: Option<DeploymentRecord>,
     pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
@@ -19,7 +20,7 @@ pub(super) struct Side {
     pub(super) durable_writes: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 struct Lease {
     owner: ClientId,
     until_ms: u64,

@@ -3,12 +3,13 @@
 use flowkit_core::id::{BatchUid, NodeId, Offset, ShardId, TaskId, WorkerId};
 use flowkit_core::port::{Commit, Record};
 use flowkit_core::record::{ArtifactRecord, NodeRecord, ShardRecord, TaskRecord};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One consistent state of everything that commits write. Read-only from outside: checkers look
 /// into it instead of asking the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tables {
     shards: BTreeMap<ShardId, ShardRecord>,
     pub(super) tasks: BTreeMap<TaskId, TaskRow>,
@@ -18,14 +19,14 @@ pub struct Tables {
     pub(super) active: BTreeMap<WorkerId, BTreeSet<(TaskId, NodeId)>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct TaskRow {
     pub(super) record: Option<Arc<TaskRecord>>,
     pub(super) unreadable: Option<Arc<str>>,
     pub(super) nodes: BTreeMap<NodeId, NodeRow>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct NodeRow {
     pub(super) record: Option<Arc<NodeRecord>>,
     pub(super) unreadable: Option<Arc<str>>,
@@ -48,14 +49,14 @@ impl TaskRow {
 }
 
 /// A commit whose records are shared instead of copied: it may be applied to two states.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Write {
     pub(super) shard: ShardRecord,
     pub(super) now_ms: u64,
     records: Vec<Row>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 enum Row {
     Task(Arc<TaskRecord>),
     Node(Arc<NodeRecord>),

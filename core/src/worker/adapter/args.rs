@@ -1,5 +1,6 @@
 //! Names and arguments of the input adapters, checked at run time: a handler may propose them.
 
+use serde::Serialize;
 use std::sync::Arc;
 
 use crate::graph::Adapter;
@@ -16,7 +17,7 @@ const POLL_MS_MIN: u64 = 10;
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
 /// How artifacts become batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::worker) enum Shape {
     /// One batch per artifact.
     Whole,
@@ -28,7 +29,7 @@ pub(in crate::worker) enum Shape {
 }
 
 /// Checked arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::worker) struct Args {
     pub(super) from_nodes: Vec<NodeId>,
     pub(super) poll_ms: u64,

@@ -11,7 +11,7 @@ use crate::message::Artifact;
 use crate::record::ArtifactRecord;
 
 /// One batch to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Chunk {
     pub(super) uid: BatchUid,
     pub(super) payload: Json,

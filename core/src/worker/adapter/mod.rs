@@ -12,6 +12,7 @@ mod chunks;
 
 pub(super) use args::Args;
 
+use serde::Serialize;
 use std::collections::VecDeque;
 
 use chunks::Chunk;
@@ -38,7 +39,7 @@ pub(super) enum Pull {
     End,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 struct Source {
     node_id: NodeId,
     /// Number of the newest artifact whose every chunk was yielded.
@@ -51,7 +52,7 @@ struct Source {
 }
 
 /// The state of one reader.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Puller {
     args: Args,
     sources: Vec<Source>,

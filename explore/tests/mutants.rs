@@ -1,0 +1,43 @@
+//! The search can fail: planted bugs are found, each by a shortest way.
+
+use std::time::Duration;
+
+use flowkit_explore::Limits;
+use flowkit_explore::mutants::{Bug, hunt};
+
+const LIMITS: Limits = Limits {
+    states_max: 100_000,
+    time_max: Duration::from_secs(300),
+    threads: 2,
+};
+
+/// A bug, the scope that shows it, the promise that it breaks.
+const BUGS: &[(Bug, &str, &str)] = &[
+    (Bug::OldTokenAccepted, "delay", "single_owner"),
+    (Bug::TakenTwice, "double", "single_owner"),
+    (Bug::CopyApplied, "double", "settle"),
+    (Bug::CheckpointAhead, "delay", "resume_point"),
+    (Bug::AcceptedAgain, "delay", "resume_point"),
+    (Bug::CancelUnchecked, "cancel", "cancel_final"),
+    (Bug::GrantAfterCancel, "cancel", "cancel_final"),
+    (Bug::SubmitAckedEarly, "plain", "no_lost_task"),
+];
+
+#[test]
+fn planted_bugs_are_found_with_the_way_to_them() {
+    // Some trip an assertion, which is caught and told.
+    std::panic::set_hook(Box::new(|_| {}));
+    for (bug, scope, promise) in BUGS {
+        let found = hunt(*bug, &[scope], LIMITS);
+        let found = found.and_then(|(_, outcome)| outcome.counterexample);
+        let Some(found) = found else {
+            panic!("{} survived in {scope}", bug.name());
+        };
+        println!("{}: {}", bug.name(), found.broken);
+        for (number, step) in found.steps.iter().enumerate() {
+            println!("{:4}  {step}", number + 1);
+        }
+        assert_eq!(found.broken.promise, *promise, "{}", bug.name());
+        assert!(!found.steps.is_empty());
+    }
+}
