@@ -7,6 +7,7 @@
 mod corners;
 mod form;
 mod graph;
+mod limits;
 mod processes;
 mod swarm;
 mod workload;
@@ -506,7 +507,8 @@ impl Plan {
         if self.world.embedded {
             1
         } else {
-            self.world.coordinators + u32::try_from(self.world.workers.len()).unwrap_or(u32::MAX)
+            let workers = u32::try_from(self.world.workers.len()).unwrap_or(u32::MAX);
+            self.world.coordinators.saturating_add(workers)
         }
     }
 

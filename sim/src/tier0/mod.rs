@@ -122,6 +122,16 @@ pub fn check(plan: &Plan, twice: bool) -> Verdict {
     Verdict::of(plan, &first, differs)
 }
 
+/// Runs a plan for so many events at most, for those who feed plans of strangers; whether it came
+/// to its end. Promises are not judged.
+///
+/// # Panics
+/// On a panic of the world or of a machine: what a fuzzer is after.
+#[must_use]
+pub fn run_some(plan: &Plan, events_max: u64) -> bool {
+    world::run_some(plan, events_max)
+}
+
 /// Runs a plan; a panic of a machine is caught, and is a broken promise too.
 fn outcome(plan: &Plan, keep_history: bool) -> Result<Outcome, String> {
     catch_unwind(AssertUnwindSafe(|| world::run(plan, keep_history))).map_err(|panic| {

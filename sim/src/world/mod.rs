@@ -49,6 +49,8 @@ pub(crate) struct World<'p> {
     store: StoreModel,
     broker: BrokerModel,
     parked: BTreeMap<u64, Parked>,
+    /// Events so far.
+    events: u64,
     /// Numbers parked reads, clients' asks and draws that have no other key.
     counter: u64,
     clients: Vec<Client>,
@@ -91,8 +93,20 @@ pub(crate) struct Outcome {
 pub(crate) fn run(plan: &Plan, keep_history: bool) -> Outcome {
     let mut world = World::new(plan, keep_history);
     world.start();
-    let settled = world.drive();
+    let settled = world.drive(u64::MAX);
     world.finish(settled)
+}
+
+/// Runs a plan for so many events at most; whether it came to its end.
+pub(crate) fn run_some(plan: &Plan, events_max: u64) -> bool {
+    let mut world = World::new(plan, false);
+    world.start();
+    let settled = world.drive(events_max);
+    let ended = world.events < events_max;
+    if ended {
+        world.finish(settled);
+    }
+    ended
 }
 
 impl<'p> World<'p> {
@@ -132,6 +146,7 @@ impl<'p> World<'p> {
                 BrokerModel::of_deployment(world.shards, world.inboxes)
             },
             parked: BTreeMap::new(),
+            events: 0,
             counter: 0,
             clients: (0..world.clients).map(Client::new).collect(),
             runs: BTreeMap::new(),
@@ -187,7 +202,7 @@ impl<'p> World<'p> {
     }
 
     /// Runs until every task is settled (and a while longer), or the bound is over.
-    fn drive(&mut self) -> Option<u64> {
+    fn drive(&mut self, events_max: u64) -> Option<u64> {
         let heal = self.plan.heal_ms * 1_000;
         let bound = heal + self.plan.settle_bound_ms() * 1_000;
         // Late words of zombies still arrive after everything is settled.
@@ -195,9 +210,10 @@ impl<'p> World<'p> {
         let mut settled = None;
         while let Some((at, due)) = self.heap.pop() {
             let end = settled.map_or(bound, |at: u64| at + linger);
-            if at > end || !self.seen.broken.is_empty() {
+            if at > end || !self.seen.broken.is_empty() || self.events >= events_max {
                 break;
             }
+            self.events += 1;
             self.now = at.max(self.now);
             self.dispatch(due);
             self.trigger();
