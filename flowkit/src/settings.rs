@@ -88,9 +88,18 @@ impl Given {
         let shown = path.display();
         let is_toml = path.extension().is_some_and(|end| end == "toml");
         let values: Map<String, Value> = if is_toml {
-            toml::from_str(text).map_err(|e| format!("{shown} is not TOML: {e}"))?
+            // The error's own text shows the line, which may hold a password.
+            toml::from_str(text).map_err(|e| {
+                let (line, column) = place(text, e.span().map_or(0, |span| span.start));
+                let why = e.message();
+                format!("{shown} is not TOML: {why} at line {line} column {column}")
+            })?
         } else {
-            serde_json::from_str(text).map_err(|e| format!("{shown} is no JSON object: {e}"))?
+            let value = serde_json::from_str(text);
+            match value.map_err(|e| format!("{shown} is not JSON: {e}"))? {
+                Value::Object(values) => values,
+                _ => return Err(format!("{shown} is no JSON object: write {{…}} around it")),
+            }
         };
         for (key, value) in values {
             self.0.insert(key, (value, shown.to_string()));
@@ -180,20 +189,24 @@ impl Given {
                 Ok(_) => {
                     whole.insert(key, value.clone());
                 }
-                Err(error) => {
-                    let shown = if is_secret(&key) {
-                        "its value"
-                    } else {
-                        &value.to_string()
-                    };
-                    faults.push(format!(
-                        "{key} ({from}): {shown} does not fit: {error}; such as {default}"
-                    ));
-                }
+                // What was found stands in the error's own words, too.
+                Err(_) if is_secret(&key) => faults.push(format!(
+                    "{key} ({from}): its value does not fit: it must be such as {default}"
+                )),
+                Err(error) => faults.push(format!(
+                    "{key} ({from}): {value} does not fit: {error}; such as {default}"
+                )),
             }
         }
         serde_json::from_value(Value::Object(whole)).unwrap_or_default()
     }
+}
+
+/// Line and column of a byte, from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let column = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, column.chars().count() + 1)
 }
 
 fn is_secret(key: &str) -> bool {
@@ -294,6 +307,40 @@ mod tests {
         let settings = environment(&pairs).settings().expect("they fit");
         assert_eq!(settings.fleet.roles, ["scan", "measure"]);
         assert_eq!(settings.fleet.kafka_bootstrap, "k:1");
+    }
+
+    #[test]
+    fn no_error_shows_a_secret() {
+        let texts = [
+            ("a.json", r#"{"kafka_properties": "geheim"}"#),
+            (
+                "a.json",
+                r#"{"kafka_properties": {"sasl.password": 7234561}}"#,
+            ),
+            ("a.json", r#"{"mongo_uri": 7234561}"#),
+            ("a.json", r#""geheim""#),
+            ("a.toml", "shards = 1\nmongo_uri = \"geheim\" \"\n"),
+            ("a.toml", "mongo_uri = geheim\n"),
+            ("a.toml", "mongo_uri = 7234561\nmongo_uri = 7234561\n"),
+            ("a.toml", "kafka_properties = \"geheim\"\n"),
+        ];
+        for (name, text) in texts {
+            let mut given = Given::default();
+            let error = given
+                .text(Path::new(name), text)
+                .and_then(|()| given.settings().map(|_| ()))
+                .expect_err(text);
+            assert!(
+                !error.contains("geheim") && !error.contains("7234561"),
+                "{error}"
+            );
+        }
+        let mut given = Given::default();
+        let toml = "shards = 1\nmongo_uri = \"geheim\" \"\n";
+        let error = given
+            .text(Path::new("a.toml"), toml)
+            .expect_err("a quote too much");
+        assert!(error.ends_with("at line 2 column 22"), "{error}");
     }
 
     #[test]
