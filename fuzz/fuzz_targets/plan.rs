@@ -1,7 +1,7 @@
 //! libFuzzer's entry to target `plan`; bytes are changed as JSON where they are JSON.
 #![no_main]
 
-use flowkit_fuzzed::{plan, mutate};
+use flowkit_fuzzed::{mutate, plan};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
 fuzz_target!(|bytes: &[u8]| plan::run(bytes));

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod envelope;
 pub mod graph;
+pub mod machines;
 pub mod mutate;
 pub mod plan;
 pub mod store;
@@ -14,10 +15,11 @@ pub mod store;
 pub type Body = fn(&[u8]);
 
 /// Every target: the name of its folders, and what it does.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 6] = [
     ("envelope", envelope::run),
     ("graph", graph::run),
     ("config", config::run),
     ("store", store::run),
     ("plan", plan::run),
+    ("machines", machines::run),
 ];

@@ -111,7 +111,7 @@ fn shape(value: &mut Value, random: &mut Random) {
 
 /// Another leaf, of the same kind for the most part.
 fn scalar(old: &Value, random: &mut Random) -> Value {
-    const NUMBERS: [u64; 16] = [
+    const NUMBERS: [u64; 22] = [
         0,
         1,
         2,
@@ -120,7 +120,13 @@ fn scalar(old: &Value, random: &mut Random) -> Value {
         255,
         1_000,
         1_001,
+        10_000,
         1 << 16,
+        500_000,
+        1_000_000,
+        60_000_000,
+        86_400_000,
+        1_000_000_000_000_000,
         i32::MAX as u64,
         1 << 31,
         u32::MAX as u64,

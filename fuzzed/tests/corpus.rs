@@ -62,6 +62,11 @@ fn plans_of_the_corpus_are_run_or_refused() {
 }
 
 #[test]
+fn messages_of_strangers_in_the_corpus_stop_no_machine() {
+    run_all("machines");
+}
+
+#[test]
 fn every_folder_of_files_belongs_to_a_target() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     for folder in files(&fuzz.join("corpus"))
