@@ -117,6 +117,9 @@ fn fuzz(target: &str, options: &Options) -> Outcome<(Figures, Outcome)> {
             command.arg(folder);
         }
     }
+    if target == "plan" {
+        command.arg(root().join("sim/regressions"));
+    }
     let seconds = (options.minutes * 60.0).max(1.0) as u64;
     command.arg("--");
     command.arg(format!("-max_total_time={seconds}"));
