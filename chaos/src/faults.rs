@@ -144,7 +144,8 @@ impl<'a> Faults<'a> {
             (index < hosts.len()).then_some(index)
         };
         let (name, met) = match *fault {
-            Fault::Crash { host, down_ms, .. } => {
+            // To the rest of the world a machine without power is a process that was killed.
+            Fault::Crash { host, down_ms, .. } | Fault::PowerLoss { host, down_ms, .. } => {
                 let met = host_of(hosts, host).map(|h| hosts[h].crash(timeline, ms(down_ms)));
                 ("kill -9", met)
             }
@@ -174,6 +175,11 @@ impl<'a> Faults<'a> {
                 }
                 // What it met is counted by the proxies.
                 ("partition", None)
+            }
+            Fault::Hold { for_ms, .. } => {
+                self.lasting.push((Instant::now() + ms(for_ms), index));
+                self.set_gates();
+                ("held messages", None)
             }
             Fault::Slow { for_ms, .. } => {
                 self.lasting.push((Instant::now() + ms(for_ms), index));
@@ -272,14 +278,16 @@ impl<'a> Faults<'a> {
                     lost,
                     ..
                 } if h as usize == host && from == server => {
-                    // What is sent meanwhile vanishes, or it comes late: both happen.
-                    let way = if index % 2 == 0 { Way::Lost } else { Way::Held };
                     if lost != Lost::Replies {
-                        gate.requests = way;
+                        gate.requests = Way::Lost;
                     }
                     if lost != Lost::Requests {
-                        gate.replies = way;
+                        gate.replies = Way::Lost;
                     }
+                }
+                Fault::Hold { host: h, from, .. } if h as usize == host && from == server => {
+                    gate.requests = Way::Held;
+                    gate.replies = Way::Held;
                 }
                 Fault::Slow {
                     server: s,

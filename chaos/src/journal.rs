@@ -3,6 +3,7 @@
 use flowkit_core::id::{Epoch, NodeId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::port::GrantView;
+use flowkit_runtime::RunInfo;
 use flowkit_sim::judge::Step;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -51,6 +52,16 @@ pub(crate) struct RunKey {
     pub(crate) token: Token,
 }
 
+impl RunKey {
+    fn of(run: &RunInfo) -> Self {
+        Self {
+            task: run.task_id.clone(),
+            node: run.node_id.clone(),
+            token: run.token,
+        }
+    }
+}
+
 /// Microseconds since the Unix epoch. All processes of a run are on one machine: one clock.
 pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -80,6 +91,22 @@ impl Journal {
         text.push('\n');
         file.write_all(text.as_bytes())
             .expect("the journal can be written");
+    }
+}
+
+impl flowkit_sim::acting::Journal for Journal {
+    fn began(&self, run: &RunInfo, checkpoint: Option<Json>) {
+        self.note(Entry::Began {
+            run: RunKey::of(run),
+            epoch: run.epoch,
+            checkpoint,
+            accepted: run.accepted,
+        });
+    }
+
+    fn step(&self, run: &RunInfo, step: Step) {
+        let run = RunKey::of(run);
+        self.note(Entry::Step { run, step });
     }
 }
 

@@ -1,9 +1,7 @@
 //! Faults on real FlowKit processes over a real Kafka and MongoDB, judged by the checkers of the
 //! simulation. `cargo xtask chaos` builds what is needed, starts the servers and runs it.
 
-mod clients;
 mod faults;
-mod handler;
 mod hosts;
 mod journal;
 mod merge;

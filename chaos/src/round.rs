@@ -2,8 +2,9 @@
 
 use flowkit_core::id::{ShardId, WorkerId};
 use flowkit_core::port::Stream;
+use flowkit_sim::acting::Clients;
 use flowkit_sim::judge::{Judge, Judgement, Seen};
-use flowkit_sim::plan::{Logical, Plan};
+use flowkit_sim::plan::{Logical, Plan, When};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +21,7 @@ use crate::oplog::Oplog;
 use crate::proxy::Proxy;
 use crate::servers::Servers;
 use crate::timeline::Timeline;
-use crate::{clients, streams, tamper, worker};
+use crate::{streams, tamper, worker};
 
 const TICK: Duration = Duration::from_millis(5);
 /// How long servers may take to come back when faults heal, and processes to end.
@@ -262,13 +263,36 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
+    /// Starts every action of the plan; the set is empty once all have had their last answer.
+    fn ask(
+        &self,
+        library: &[flowkit_runtime::Client],
+        begin: tokio::time::Instant,
+    ) -> Result<JoinSet<Result<(), String>>, String> {
+        let clients = Clients::new(self.plan, Arc::new(self.timeline.clone()));
+        let clients = Arc::new(clients);
+        let mut asking = JoinSet::new();
+        for action in self.plan.actions.clone() {
+            let When::At { ms } = action.when else {
+                return Err(format!("{:?} is no time", action.when));
+            };
+            let clients = clients.clone();
+            let library = library[action.client as usize % library.len()].clone();
+            asking.spawn(async move {
+                tokio::time::sleep_until(begin + Duration::from_millis(ms)).await;
+                clients.act(&library, &action).await
+            });
+        }
+        Ok(asking)
+    }
+
     async fn live(
         &mut self,
         library: Vec<flowkit_runtime::Client>,
         faults: &mut Faults<'_>,
     ) -> Result<Lived, String> {
         let (start, begin) = (Instant::now(), tokio::time::Instant::now());
-        let mut asking = clients::start(self.plan, library, &self.timeline, begin)?;
+        let mut asking = self.ask(&library, begin)?;
         let heal_at = start + Duration::from_millis(self.plan.heal_ms);
         while Instant::now() < heal_at {
             faults.tend(&mut self.hosts, &self.timeline)?;

@@ -1,5 +1,6 @@
 //! What was seen from outside of the processes, with its time.
 
+use flowkit_sim::acting::Watcher;
 use flowkit_sim::judge::Seen;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,12 @@ use crate::journal::now_us;
 /// Shared by all who watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timeline(Arc<Mutex<Vec<(u64, Seen)>>>);
+
+impl Watcher for Timeline {
+    fn saw(&self, seen: Seen) {
+        self.note(seen);
+    }
+}
 
 impl Timeline {
     /// It happens now.

@@ -6,6 +6,7 @@ use flowkit_core::port::Store;
 use flowkit_runtime::{
     Engine, EngineSettings, Worker, WorkerError, WorkerSettings, shutdown_signal,
 };
+use flowkit_sim::acting::Scripted;
 use flowkit_sim::plan::Plan;
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_transport_kafka::{KafkaSettings, KafkaTransport};
@@ -14,7 +15,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::handler::Scripted;
 use crate::journal::Journal;
 use crate::recorder::Recorded;
 

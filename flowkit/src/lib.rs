@@ -1,6 +1,8 @@
 #![doc = include_str!("../../README.md")]
 
 pub use flowkit_runtime::*;
+#[cfg(feature = "sim")]
+pub use flowkit_sim::user as sim;
 #[cfg(feature = "embedded")]
 pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
 

@@ -4,7 +4,7 @@ use flowkit_core::id::{Incarnation, NodeId, Role, ShardId, TaskId, Token};
 use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0;
+use flowkit_sim::runner;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub fn run(bytes: &[u8]) {
     let strays: Vec<(u64, Stream, Envelope)> = decoded.collect();
     for mut plan in [Plan::small(), Plan::small_embedded()] {
         plan.heal_ms = 300;
-        let _ended = tier0::run_some(&plan, EVENTS_MAX, &strays);
+        let _ended = runner::run_some(&plan, EVENTS_MAX, &strays);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Target `plan`: plan files of the simulation.
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0;
+use flowkit_sim::runner;
 use serde_json::Value;
 
 /// Events of a run; enough for every fault of a small plan to come.
@@ -29,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     assert!(serde_json::from_slice::<Plan>(&text).is_ok_and(|again| again == plan));
     if wrong.is_empty() {
         let _ = plan.settle_bound_ms();
-        let _ended = tier0::run_some(&plan, EVENTS_MAX, &[]);
+        let _ended = runner::run_some(&plan, EVENTS_MAX, &[]);
     }
 }
 
@@ -40,6 +40,7 @@ pub fn donor(number: u32) -> Value {
         0 => Plan::small(),
         1 => Plan::small_embedded(),
         2 => Plan::for_processes(u64::from(number)),
+        3 => Plan::for_hosts(u64::from(number)),
         _ => Plan::from_seed(u64::from(number)),
     };
     serde_json::to_value(plan).unwrap_or_default()

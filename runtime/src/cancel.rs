@@ -1,7 +1,9 @@
 //! How a handler learns that it is to end.
 
 use flowkit_core::message::CancelReason;
-use tokio::sync::watch;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Why a run is to end, and by when.
@@ -15,28 +17,40 @@ pub struct CancelInfo {
 }
 
 /// The cancel flag of one run; raised once, its reason and deadline may be sharpened.
-#[derive(Debug)]
-pub(crate) struct CancelFlag(watch::Sender<Option<CancelInfo>>);
+///
+/// Who waits is woken in the order in which they began to: tokio's `watch` wakes in a random one,
+/// which no simulation could repeat.
+#[derive(Debug, Default)]
+pub(crate) struct CancelFlag {
+    info: Mutex<Option<CancelInfo>>,
+    changed: Notify,
+}
 
 impl CancelFlag {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(None))
-    }
-
     pub(crate) fn raise(&self, reason: CancelReason, deadline: Instant) {
-        self.0.send_replace(Some(CancelInfo { reason, deadline }));
+        *self.lock() = Some(CancelInfo { reason, deadline });
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn info(&self) -> Option<CancelInfo> {
-        *self.0.borrow()
+        *self.lock()
     }
 
     pub(crate) async fn raised(&self) -> CancelInfo {
-        let mut flag = self.0.subscribe();
-        match flag.wait_for(Option::is_some).await.map(|info| *info) {
-            Ok(Some(info)) => info,
-            // The sender lives as long as `self`, and the predicate held.
-            _ => std::future::pending().await,
+        let mut changed = pin!(self.changed.notified());
+        // From here on no change is missed, though it may come before the await.
+        changed.as_mut().enable();
+        loop {
+            if let Some(info) = self.info() {
+                return info;
+            }
+            changed.as_mut().await;
+            changed.set(self.changed.notified());
+            changed.as_mut().enable();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<CancelInfo>> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,41 +1,66 @@
 //! The clocks of a process, as the machines take them.
 
 use flowkit_core::time::{Mono, Now};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+
+use crate::environment::Environment;
 
 /// Monotonic time since this process's engine was made, and wall time.
 ///
 /// The monotonic part follows tokio's clock, so paused and simulated time work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     base: Instant,
+    environment: Option<Arc<dyn Environment>>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
+        Self::within(None)
+    }
+
+    pub(crate) fn within(environment: Option<Arc<dyn Environment>>) -> Self {
         Self {
             base: Instant::now(),
+            environment,
         }
     }
 
     pub(crate) fn now(&self) -> Now {
+        let elapsed = self.base.elapsed();
+        let mono = match &self.environment {
+            None => millis(elapsed),
+            Some(environment) => environment.mono_ms(elapsed),
+        };
         Now {
-            mono: Mono(millis(self.base.elapsed())),
-            wall_ms: wall_ms(),
+            mono: Mono(mono),
+            wall_ms: self.wall_ms(),
+        }
+    }
+
+    pub(crate) fn wall_ms(&self) -> i64 {
+        match &self.environment {
+            None => system_wall_ms(),
+            Some(environment) => environment.wall_ms(),
         }
     }
 
     /// When the monotonic clock reads `mono`.
     pub(crate) fn instant_of(&self, mono: Mono) -> Instant {
+        let elapsed = match &self.environment {
+            None => Duration::from_millis(mono.0),
+            Some(environment) => environment.elapsed_at(mono.0),
+        };
         // `Instant` arithmetic fails on overflow only; no timer is set for centuries.
         self.base
-            .checked_add(Duration::from_millis(mono.0))
+            .checked_add(elapsed)
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400))
     }
 }
 
-pub(crate) fn wall_ms() -> i64 {
+fn system_wall_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(millis(since)).unwrap_or(i64::MAX))

@@ -121,7 +121,7 @@ impl RunContext {
                 checkpoint: spec.checkpoint.clone(),
                 vars: spec.vars.clone(),
                 clock,
-                cancel: CancelFlag::new(),
+                cancel: CancelFlag::default(),
                 outlet,
                 checkpoints: CheckpointQueue::default(),
                 state: Mutex::new(State {
@@ -215,6 +215,12 @@ impl RunContext {
         }
     }
 
+    /// The uid of the batch in work; `None` outside of `process`.
+    #[must_use]
+    pub fn batch_uid(&self) -> Option<BatchUid> {
+        self.state().batch.clone()
+    }
+
     /// The node's checkpoint: the newest one of an accepted batch, where the source resumes.
     ///
     /// # Errors
@@ -267,8 +273,9 @@ impl RunContext {
     /// [`HandlerError::cancelled`].
     pub async fn sleep(&self, duration: Duration) -> Result<(), HandlerError> {
         tokio::select! {
-            () = tokio::time::sleep(duration) => Ok(()),
+            biased;
             _ = self.cancelled() => Err(HandlerError::cancelled()),
+            () = tokio::time::sleep(duration) => Ok(()),
         }
     }
 

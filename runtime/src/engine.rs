@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::clock::Clock;
 use crate::driver::drive_coordinator;
+use crate::environment::{Environment, Pace};
 use crate::ids::IdSource;
 use crate::worker::WorkerHandle;
 use crate::{BuildError, Client, CoordinatorSettings};
@@ -67,6 +68,7 @@ struct Inner {
     settings: EngineSettings,
     /// Every other process of this deployment is dead: it is the only one.
     alone: bool,
+    environment: Option<Arc<dyn Environment>>,
     clock: Clock,
     ids: IdSource,
     deployment: OnceCell<DeploymentRecord>,
@@ -107,12 +109,7 @@ impl Engine {
     #[must_use]
     pub fn memory() -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self::made(
-            store,
-            Arc::new(LocalTransport::new()),
-            EngineSettings::default(),
-            true,
-        )
+        Self::alone(store, Arc::new(LocalTransport::new()))
     }
 
     /// An engine on one machine: a store that this process holds alone, and streams in memory.
@@ -122,8 +119,16 @@ impl Engine {
     /// # Errors
     /// The store cannot be read.
     pub async fn local(store: Arc<dyn Store>) -> Result<Self, PortError> {
-        let settings = EngineSettings::default();
-        let deployment = read_deployment(&*store, &settings).await?;
+        let transport = Self::local_streams(&*store).await?;
+        Ok(Self::alone(store, Arc::new(transport)))
+    }
+
+    /// The streams of an engine on one machine, each starting where its store stopped.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn local_streams(store: &dyn Store) -> Result<LocalTransport, PortError> {
+        let deployment = read_deployment(store, &EngineSettings::default()).await?;
         let mut transport = LocalTransport::new();
         for shard in (0..deployment.shards).map(ShardId) {
             let reply = store.call(StoreRequest::ReadShard { shard }).await?;
@@ -132,7 +137,14 @@ impl Engine {
             };
             transport = transport.starting_at(Stream::Shard(shard), record.next);
         }
-        Ok(Self::made(store, Arc::new(transport), settings, true))
+        Ok(transport)
+    }
+
+    /// An engine that is the whole deployment: no other process uses this store or this transport,
+    /// and none that did is alive.
+    #[must_use]
+    pub fn alone(store: Arc<dyn Store>, transport: Arc<dyn Transport>) -> Self {
+        Self::made(store, transport, EngineSettings::default(), true)
     }
 
     /// An engine over any store and transport, shared with other processes.
@@ -163,8 +175,28 @@ impl Engine {
                 transport,
                 settings,
                 alone,
+                environment: None,
                 clock: Clock::new(),
                 ids: IdSource::new(),
+                deployment: OnceCell::new(),
+                parts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The same engine in a simulated process. To be called before anything else is done with it.
+    #[must_use]
+    pub fn within(&self, environment: Arc<dyn Environment>) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                store: inner.store.clone(),
+                transport: inner.transport.clone(),
+                settings: inner.settings.clone(),
+                alone: inner.alone,
+                clock: Clock::within(Some(environment.clone())),
+                ids: IdSource::seeded(environment.seed()),
+                environment: Some(environment),
                 deployment: OnceCell::new(),
                 parts: Mutex::default(),
             }),
@@ -271,8 +303,12 @@ impl Engine {
         self.inner.settings.rpc_timeout
     }
 
-    pub(crate) fn clock(&self) -> Clock {
-        self.inner.clock
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        Pace(self.inner.environment.clone())
     }
 
     pub(crate) fn ids(&self) -> &IdSource {

@@ -5,7 +5,7 @@ use flowkit_core::id::TaskId;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::wall_ms;
+use crate::clock::Clock;
 
 /// Random numbers of one process: a seed and a counter, hashed.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl IdSource {
     }
 
     /// A task id: 48 bits of time, then 64 random bits, so newer tasks sort behind older ones.
-    pub(crate) fn task_id(&self) -> TaskId {
-        let time = u128::from(wall_ms().unsigned_abs()) & 0xffff_ffff_ffff;
+    pub(crate) fn task_id(&self, clock: &Clock) -> TaskId {
+        let time = u128::from(clock.wall_ms().unsigned_abs()) & 0xffff_ffff_ffff;
         text_id(time << 64 | u128::from(self.random64()))
     }
 }
@@ -88,7 +88,8 @@ mod tests {
         assert!(text_id(31) < text_id(32));
         assert!(text_id(1 << 64) > text_id((1 << 64) - 1));
         let ids = IdSource::seeded([1, 2]);
-        assert_ne!(ids.task_id(), ids.task_id());
+        let clock = Clock::new();
+        assert_ne!(ids.task_id(&clock), ids.task_id(&clock));
         assert_ne!(IdSource::new().random64(), IdSource::new().random64());
     }
 }

@@ -13,6 +13,7 @@ mod config;
 mod context;
 mod driver;
 mod engine;
+mod environment;
 mod error;
 mod handler;
 mod ids;
@@ -33,6 +34,7 @@ pub use client::{
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};
 pub use engine::{Engine, EngineSettings, StartError};
+pub use environment::Environment;
 pub use error::{ErrorClass, HandlerError};
 pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;

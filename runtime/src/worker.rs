@@ -69,6 +69,7 @@ impl Worker {
         let handle = self.start();
         let _stop = StopOnDrop(handle.clone());
         tokio::select! {
+            biased;
             () = shutdown => handle.stop().await,
             outcome = handle.stopped() => outcome,
         }
@@ -142,6 +143,7 @@ async fn deployment(
             Err(error) => return Err(WorkerError::Store(error)),
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(2)),
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         }

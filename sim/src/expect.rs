@@ -130,7 +130,9 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
                 match kind {
                     TroubleKind::Permanent => return End::Failed,
                     TroubleKind::Hangs => return End::Hangs,
-                    TroubleKind::Transient | TroubleKind::RetryAfter { .. } => continue 'attempts,
+                    TroubleKind::Transient
+                    | TroubleKind::Panics
+                    | TroubleKind::RetryAfter { .. } => continue 'attempts,
                     TroubleKind::Slow { .. } => {}
                 }
             }
@@ -147,7 +149,9 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
             match kind {
                 TroubleKind::Permanent => return End::Failed,
                 TroubleKind::Hangs => return End::Hangs,
-                TroubleKind::Transient | TroubleKind::RetryAfter { .. } => continue 'attempts,
+                TroubleKind::Transient | TroubleKind::Panics | TroubleKind::RetryAfter { .. } => {
+                    continue 'attempts;
+                }
                 TroubleKind::Slow { .. } => {}
             }
         }
@@ -195,7 +199,9 @@ fn reader_end(node: &NodePlan, input: u64, refused: bool) -> End {
             match kind {
                 TroubleKind::Permanent => return End::Failed,
                 TroubleKind::Hangs => return End::Hangs,
-                TroubleKind::Transient | TroubleKind::RetryAfter { .. } => continue 'attempts,
+                TroubleKind::Transient | TroubleKind::Panics | TroubleKind::RetryAfter { .. } => {
+                    continue 'attempts;
+                }
                 TroubleKind::Slow { .. } => {}
             }
         }

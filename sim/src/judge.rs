@@ -16,8 +16,8 @@ use crate::checkers::{Broken, Finish};
 use crate::history::What;
 pub use crate::history::{Ask, Life, Place, Run, Step};
 use crate::ledger::Fact;
+use crate::observer::{CommitSeen, Observer};
 use crate::plan::{Logical, Plan};
-use crate::world::{CommitSeen, Observer};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -140,8 +140,8 @@ pub struct Judgement {
 
 /// The checkers, at work on one run of a plan.
 #[derive(Debug)]
-pub struct Judge<'p> {
-    observer: Observer<'p>,
+pub struct Judge {
+    observer: Observer,
     runs: BTreeMap<(Place, u64), Rc<Run>>,
     shards: BTreeMap<ShardId, Owned>,
 }
@@ -157,10 +157,10 @@ struct Owned {
     next: Offset,
 }
 
-impl<'p> Judge<'p> {
+impl Judge {
     /// Judges a run of a plan.
     #[must_use]
-    pub fn new(plan: &'p Plan) -> Self {
+    pub fn new(plan: &Plan) -> Self {
         Self {
             observer: Observer::new(plan, false),
             runs: BTreeMap::new(),
@@ -305,7 +305,7 @@ impl<'p> Judge<'p> {
     pub fn finish(self, at_us: u64, settled: bool, tables: &Tables) -> Judgement {
         let mut observer = self.observer;
         let finish = Finish {
-            plan: observer.plan,
+            plan: &observer.plan,
             now: at_us,
             settled,
             tables,

@@ -14,7 +14,7 @@ use flowkit_core::planted::{plant, times_struck};
 use serde::Serialize;
 
 use crate::plan::Plan;
-use crate::tier0;
+use crate::runner::{self, Tier};
 
 /// Bugs that fall within a few seeds, from different parts of the engine: what tests look for.
 pub const SAMPLE: &[Bug] = &[
@@ -76,7 +76,7 @@ impl Baseline {
             return holds;
         }
         plant(None);
-        let verdict = tier0::check(&Plan::from_seed(seed), false).holds();
+        let verdict = runner::check(Tier::Zero, &Plan::from_seed(seed), false).holds();
         if let Ok(mut holds) = self.holds.lock() {
             holds.insert(seed, verdict);
         }
@@ -86,7 +86,7 @@ impl Baseline {
 
 /// Runs seeds with a bug planted in this thread until one breaks a promise.
 pub fn hunt(bug: Bug, seeds: Range<u64>, baseline: &Baseline) -> Hunt {
-    let stopwatch = tier0::Stopwatch::start();
+    let stopwatch = runner::Stopwatch::start();
     let mut hunt = Hunt {
         bug: bug.name(),
         part: bug.part(),
@@ -101,7 +101,7 @@ pub fn hunt(bug: Bug, seeds: Range<u64>, baseline: &Baseline) -> Hunt {
     for seed in seeds {
         hunt.seeds += 1;
         plant(Some(bug));
-        let verdict = tier0::check(&Plan::from_seed(seed), false);
+        let verdict = runner::check(Tier::Zero, &Plan::from_seed(seed), false);
         hunt.struck += u64::from(times_struck() > 0);
         let Some(failure) = verdict.failures.first() else {
             continue;

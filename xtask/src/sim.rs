@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::run::{Outcome, cargo, step};
+use crate::run::{Outcome, cargo, output, step, target_folder};
 
 /// Options of `cargo xtask sim`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// 0 = the machines, 1 = whole processes on a simulated network.
+    #[arg(long, value_name = "0|1", default_value_t = 0)]
+    tier: u8,
     /// Number of seeds.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
@@ -23,9 +26,12 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     let arguments = match (options.replay, options.from) {
-        (Some(seed), _) => words(["replay", "--tier", "0", "--seed", &seed.to_string()]),
-        (None, Some(from)) => seeds(options.seeds, from),
-        (None, None) => seeds(options.seeds, fresh()),
+        (Some(seed), _) => {
+            let (tier, seed) = (options.tier.to_string(), seed.to_string());
+            words(["replay", "--tier", &tier, "--seed", &seed])
+        }
+        (None, Some(from)) => seeds(options.tier, options.seeds, from),
+        (None, None) => seeds(options.tier, options.seeds, fresh()),
     };
     // Optimised, and with every assertion on.
     let mut command = cargo();
@@ -43,9 +49,45 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// Runs seeds that no earlier run has seen, on a `flowkit` that is built already.
-pub(crate) fn run_fresh(flowkit: &Path, count: u64) -> Outcome {
+pub(crate) fn run_fresh(flowkit: &Path, tier: u8, count: u64) -> Outcome {
     let mut command = Command::new(flowkit);
-    step("simulation", command.arg("sim").args(seeds(count, fresh())))
+    let title = format!("simulation, tier {tier}");
+    step(&title, command.arg("sim").args(seeds(tier, count, fresh())))
+}
+
+/// Seeds on each tier whose runs are compared between builds.
+const COMPARED: u64 = 20;
+
+/// Fresh seeds come to the very same history with and without optimisation.
+pub(crate) fn builds_agree() -> Outcome {
+    println!("\n== simulation: builds agree");
+    let built = cargo()
+        .args(["build", "--profile", "sim", "--quiet", "-p", "flowkit"])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        return Err("the optimised build failed".to_owned());
+    }
+    let folder = target_folder()?;
+    let (plain, optimised) = (folder.join("debug/flowkit"), folder.join("sim/flowkit"));
+    let from = fresh();
+    for tier in ["0", "1"] {
+        for seed in from..from + COMPARED {
+            let seed = seed.to_string();
+            let history = |flowkit: &Path| {
+                let mut command = Command::new(flowkit);
+                // Logs show real time.
+                command.env("RUST_LOG", "off");
+                output(command.args(["sim", "replay", "--tier", tier, "--seed", &seed]))
+            };
+            if history(&plain)? != history(&optimised)? {
+                return Err(format!(
+                    "tier {tier}, seed {seed}: two builds, two histories"
+                ));
+            }
+        }
+        println!("tier {tier}: {COMPARED} seeds from {from} on, the same history in both builds");
+    }
+    Ok(())
 }
 
 /// A first seed that no earlier run has used.
@@ -57,9 +99,9 @@ pub(crate) fn fresh() -> u64 {
     u64::try_from(millis).unwrap_or(0).wrapping_mul(500)
 }
 
-fn seeds(count: u64, from: u64) -> Vec<String> {
-    let (count, from) = (count.to_string(), from.to_string());
-    words(["run", "--tier", "0", "--seeds", &count, "--from", &from])
+fn seeds(tier: u8, count: u64, from: u64) -> Vec<String> {
+    let (tier, count, from) = (tier.to_string(), count.to_string(), from.to_string());
+    words(["run", "--tier", &tier, "--seeds", &count, "--from", &from])
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {

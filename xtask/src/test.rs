@@ -10,15 +10,19 @@ use crate::run::{Outcome, cargo, step, target_folder};
 use crate::services::{self, Addresses};
 use crate::sim;
 
-/// Seeds of the simulator's part: a minute's worth. `cargo xtask sim` runs any number.
-const SEEDS_DEFAULT: u64 = 5_000;
+/// Seeds of the simulator's parts: two minutes' worth. `cargo xtask sim` runs any number.
+const SEEDS_DEFAULT: u64 = 20_000;
+const HOST_SEEDS_DEFAULT: u64 = 1_000;
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Fresh seeds for the simulator; 0 leaves it out.
+    /// Fresh seeds for the simulator's machines; 0 leaves them out.
     #[arg(long, default_value_t = SEEDS_DEFAULT)]
     seeds: u64,
+    /// The same for whole processes on a simulated network.
+    #[arg(long, default_value_t = HOST_SEEDS_DEFAULT)]
+    host_seeds: u64,
     /// Minutes of faults on real processes; 0 leaves them out. `cargo xtask chaos` runs any number.
     #[arg(long, default_value_t = 2.0)]
     chaos_minutes: f64,
@@ -43,19 +47,23 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     let mut sum = Sum::default();
     let tests = run_tests(&["--workspace"], addresses, &mut sum);
     // The command with the servers' adapters is another build of it.
-    let fleet = ["-p", "flowkit", "--features", "fleet", "--test", "fleet"];
+    let features = [
+        "--features",
+        "fleet,sim",
+        "--test",
+        "fleet",
+        "--test",
+        "simulated",
+    ];
+    let fleet = [&["-p", "flowkit"][..], &features].concat();
     let fleet = run_tests(&fleet, addresses, &mut sum);
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
     let mutants = [&sample[..], &["--test", "mutants"]].concat();
     let mutants = run_tests(&mutants, addresses, &mut sum);
-    let simulation = if options.seeds == 0 {
-        println!("\n== simulation: left out (--seeds 0)");
-        Ok(())
-    } else {
-        // The command that its own tests have just used: optimised a little, assertions on.
-        sim::run_fresh(&target_folder()?.join("debug/flowkit"), options.seeds)
-    };
+    let simulation = fresh(0, options.seeds)?;
+    let hosts = fresh(1, options.host_seeds)?;
+    let builds = sim::builds_agree();
     let chaos = if options.chaos_minutes > 0.0 {
         chaos::run_for(options.chaos_minutes)
     } else {
@@ -69,15 +77,33 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         ("tests", &tests),
         ("processes", &fleet),
         ("planted bugs", &mutants),
-        ("simulation", &simulation),
+        ("simulation, tier 0", &simulation),
+        ("simulation, tier 1", &hosts),
+        ("simulation, builds agree", &builds),
         ("chaos", &chaos),
     ];
     for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     }
     let line = format!("{} passed, {} failed", sum.passed, sum.failed);
-    let parts = tests.and(fleet).and(mutants).and(simulation);
+    let parts = tests
+        .and(fleet)
+        .and(mutants)
+        .and(simulation)
+        .and(hosts)
+        .and(builds);
     Ok((parts.and(chaos), line))
+}
+
+/// Seeds that no run has seen. Inside: what came of them; outside: whether they could be run.
+fn fresh(tier: u8, seeds: u64) -> Outcome<Outcome> {
+    if seeds == 0 {
+        println!("\n== simulation, tier {tier}: left out");
+        return Ok(Ok(()));
+    }
+    // The command that its own tests have just used: optimised a little, assertions on.
+    let flowkit = target_folder()?.join("debug/flowkit");
+    Ok(sim::run_fresh(&flowkit, tier, seeds))
 }
 
 /// Runs `cargo test`, shows its output and adds up its result lines.

@@ -1,6 +1,7 @@
 //! The command line of `flowkit`: what can be typed, and the help that teaches it.
 
 use clap::{Args, Parser, Subcommand};
+use flowkit_sim::runner::Tier;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -272,14 +273,22 @@ pub(crate) struct PlanArgs {
     pub(crate) plan: Option<PathBuf>,
 }
 
+fn tier(text: &str) -> Result<Tier, String> {
+    match text {
+        "0" => Ok(Tier::Zero),
+        "1" => Ok(Tier::One),
+        _ => Err("there are tiers 0 and 1".to_owned()),
+    }
+}
+
 /// `flowkit sim …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimCommand {
     /// Run seeds; exit code 1 and a replay line on a broken promise.
     Run {
-        /// 0 = both machines and both models under discrete events.
-        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
-        tier: u8,
+        /// 0 = the machines, exact in time and fastest; 1 = whole processes on a simulated network.
+        #[arg(long, value_name = "0|1", value_parser = tier, default_value = "0")]
+        tier: Tier,
         /// How many seeds.
         #[arg(long, value_name = "N", required_unless_present = "minutes")]
         seeds: Option<u64>,
@@ -295,9 +304,9 @@ pub(crate) enum SimCommand {
     },
     /// Run one seed and print its trace.
     Replay {
-        /// 0 = both machines and both models under discrete events.
-        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0))]
-        tier: u8,
+        /// 0 = the machines, exact in time and fastest; 1 = whole processes on a simulated network.
+        #[arg(long, value_name = "0|1", value_parser = tier, default_value = "0")]
+        tier: Tier,
         #[command(flatten)]
         what: PlanArgs,
         /// Show reads and checks too.
@@ -309,9 +318,9 @@ pub(crate) enum SimCommand {
     },
     /// Reduce a failing plan to what it takes to break the promise, and print it as a test.
     Shrink {
-        /// 0 = both machines and both models under discrete events.
-        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=0), default_value_t = 0)]
-        tier: u8,
+        /// The tier on which it fails.
+        #[arg(long, value_name = "0|1", value_parser = tier, default_value = "0")]
+        tier: Tier,
         #[command(flatten)]
         what: PlanArgs,
         /// Write the small plan to this file, too.
@@ -345,7 +354,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_bad_usage() {
         for line in [
-            &["flowkit", "sim", "run", "--tier", "1", "--seeds", "1"][..],
+            &["flowkit", "sim", "run", "--tier", "2", "--seeds", "1"][..],
             &["flowkit", "demo", "--workers", "0"],
             &["flowkit", "worker", "--capacity", "0"],
         ] {

@@ -1,7 +1,7 @@
-//! `flowkit sim`: the engine's machines under injected faults, on every core.
+//! `flowkit sim`: the engine under injected faults, on every core.
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0::{self, Options, ReplayReport, RunReport};
+use flowkit_sim::runner::{self, Options, ReplayReport, RunReport, Tier};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,7 +18,21 @@ use super::output::{put, putln};
 use super::table::thousands;
 
 /// Seeds that one thread takes at once.
-const CHUNK: u64 = 32;
+const fn chunk(tier: Tier) -> u64 {
+    match tier {
+        Tier::Zero => 32,
+        Tier::One => 4,
+    }
+}
+
+/// So many seeds meet every kind of fault.
+const fn telling(tier: Tier) -> u64 {
+    match tier {
+        Tier::Zero => 5_000,
+        Tier::One => 1_000,
+    }
+}
+
 /// Failures after which a run stops.
 const FAILURES_MAX: usize = 10;
 /// Time between two plain progress lines.
@@ -27,33 +41,42 @@ const LINES_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) fn run(command: &SimCommand) -> Outcome {
     match command {
         SimCommand::Run {
+            tier,
             seeds,
             minutes,
             from,
             json,
-            ..
-        } => seeds_of(*seeds, *minutes, *from, *json),
+        } => {
+            let amount = Amount {
+                seeds: *seeds,
+                minutes: *minutes,
+                from: *from,
+            };
+            seeds_of(*tier, &amount, *json)
+        }
         SimCommand::Replay {
+            tier,
             what,
             verbose,
             html,
-            ..
         } => {
-            let plan = plan_of(what)?;
+            let plan = plan_of(*tier, what)?;
             if let Some(path) = html {
-                write(path, &tier0::page_of(&plan))?;
+                write(path, &runner::page_of(*tier, &plan))?;
             }
-            Ok(replay(&plan, *verbose))
+            Ok(replay(*tier, &plan, *verbose))
         }
-        SimCommand::Shrink { what, out, .. } => shrink(&plan_of(what)?, out.as_deref()),
+        SimCommand::Shrink { tier, what, out } => {
+            shrink(*tier, &plan_of(*tier, what)?, out.as_deref())
+        }
     }
 }
 
 /// The plan that is asked for.
-fn plan_of(what: &PlanArgs) -> Result<Plan, Failure> {
+fn plan_of(tier: Tier, what: &PlanArgs) -> Result<Plan, Failure> {
     let (seed, file) = (what.seed.unwrap_or_default(), what.plan.as_deref());
     let Some(path) = file else {
-        return Ok(Plan::from_seed(seed));
+        return Ok(tier.plan(seed));
     };
     let shown = path.display();
     let text = std::fs::read_to_string(path)
@@ -62,7 +85,10 @@ fn plan_of(what: &PlanArgs) -> Result<Plan, Failure> {
         .map_err(|e| Failure::input(format!("{shown} is no plan: {e}")))?;
     let wrong = plan.faults_of_form();
     if wrong.is_empty() {
-        return Ok(plan);
+        return Ok(match tier {
+            Tier::Zero => plan,
+            Tier::One => plan.fit_hosts(),
+        });
     }
     Err(Failure::input(format!(
         "{shown}: {} faults in the plan:\n  - {}",
@@ -71,23 +97,35 @@ fn plan_of(what: &PlanArgs) -> Result<Plan, Failure> {
     )))
 }
 
-fn seeds_of(count: Option<u64>, minutes: Option<f64>, from: u64, json: bool) -> Outcome {
-    let end = match count {
+/// How many seeds, and which.
+struct Amount {
+    seeds: Option<u64>,
+    minutes: Option<f64>,
+    from: u64,
+}
+
+fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
+    let from = amount.from;
+    let end = match amount.seeds {
         Some(count) => from
             .checked_add(count)
             .ok_or_else(|| Failure::input("--from plus --seeds is beyond 2^64"))?,
         None => u64::MAX,
     };
-    let time = minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
+    let time = amount
+        .minutes
+        .map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
     let time = time.transpose();
     let time = time.map_err(|e| Failure::input(format!("--minutes: {e}")))?;
-    let total = all_cores(from..end, time);
+    let total = all_cores(tier, from..end, time);
     if json {
         putln!("{}", total.json());
     } else {
         put!("{}", total.text());
     }
-    Ok(if total.failures.is_empty() {
+    // A fault that never strikes proves nothing.
+    let silent = total.seeds >= telling(tier) && !total.never_fired().is_empty();
+    Ok(if total.failures.is_empty() && !silent {
         Ending::Finished
     } else {
         Ending::Failed
@@ -104,16 +142,17 @@ fn count_of(seeds: &Range<u64>) -> u64 {
 }
 
 /// Runs the seeds on every core and adds the reports up.
-fn all_cores(seeds: Range<u64>, time: Option<Duration>) -> Total {
+fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>) -> Total {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared {
+        tier,
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
         // A time beyond the clock's end is none.
         until: time.and_then(|time| Instant::now().checked_add(time)),
         enough: AtomicBool::new(false),
         view: Mutex::new(View::new(count_of(&seeds))),
-        total: Mutex::new(Total::new(seeds.start, cores)),
+        total: Mutex::new(Total::new(tier, seeds.start, cores)),
     };
     std::thread::scope(|scope| {
         for _ in 0..cores {
@@ -128,6 +167,7 @@ fn all_cores(seeds: Range<u64>, time: Option<Duration>) -> Total {
 }
 
 struct Shared {
+    tier: Tier,
     next: AtomicU64,
     end: u64,
     until: Option<Instant>,
@@ -141,12 +181,13 @@ impl Shared {
     fn work(&self) {
         let options = Options::default();
         while !self.enough.load(Ordering::Relaxed) {
-            let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            let chunk = chunk(self.tier);
+            let start = self.next.fetch_add(chunk, Ordering::Relaxed);
             if start >= self.end {
                 return;
             }
-            let chunk = start..self.end.min(start.saturating_add(CHUNK));
-            let report = tier0::run(chunk, &options, &mut |_| {});
+            let chunk = start..self.end.min(start.saturating_add(chunk));
+            let report = runner::run(self.tier, chunk, &options, &mut |_| {});
             let mut total = lock(&self.total);
             total.add(report);
             if total.failures.len() >= FAILURES_MAX {
@@ -219,11 +260,12 @@ impl View {
 /// The reports of all chunks, added up.
 #[derive(Clone)]
 struct Total {
+    tier: Tier,
     first_seed: u64,
     cores: usize,
     started: Instant,
     seeds: u64,
-    failures: Vec<tier0::Failure>,
+    failures: Vec<runner::Failure>,
     faulted_task_lives: u64,
     /// Time of all threads together.
     core_ms: u64,
@@ -235,8 +277,9 @@ struct Total {
 }
 
 impl Total {
-    fn new(first_seed: u64, cores: usize) -> Self {
+    fn new(tier: Tier, first_seed: u64, cores: usize) -> Self {
         Self {
+            tier,
             first_seed,
             cores,
             started: Instant::now(),
@@ -273,12 +316,21 @@ impl Total {
         self.worst_overlap_ms = self.worst_overlap_ms.max(report.worst_overlap_ms);
     }
 
+    fn never_fired(&self) -> &[String] {
+        self.never_fired.as_deref().unwrap_or_default()
+    }
+
     fn seeds_per_s(&self) -> f64 {
         self.seeds as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
     fn lives_per_core_s(&self) -> f64 {
         1_000.0 * self.faulted_task_lives as f64 / (self.core_ms as f64).max(1.0)
+    }
+
+    /// Virtual time of one core's runs per real time.
+    fn ratio(&self) -> f64 {
+        self.virtual_ms as f64 / (self.core_ms as f64).max(1.0)
     }
 
     fn rates(&self) -> String {
@@ -292,7 +344,7 @@ impl Total {
 
     fn json(&self) -> Value {
         json!({
-            "tier": 0,
+            "tier": self.tier.number(),
             "ok": self.failures.is_empty(),
             "first_seed": self.first_seed,
             "seeds": self.seeds,
@@ -302,8 +354,9 @@ impl Total {
             "faulted_task_lives": self.faulted_task_lives,
             "faulted_task_lives_per_core_s": self.lives_per_core_s(),
             "virtual_ms": self.virtual_ms,
+            "virtual_per_real_time": self.ratio(),
             "fired": self.fired,
-            "never_fired": self.never_fired.clone().unwrap_or_default(),
+            "never_fired": self.never_fired(),
             "worst_settle_ms": self.worst_settle_ms,
             "worst_overlap_ms": self.worst_overlap_ms,
             "failures": self.failures,
@@ -318,18 +371,25 @@ impl Total {
                 failure.promise, failure.at_ms, failure.explanation, failure.replay
             ));
         }
-        let settle = self.worst_settle_ms.values().max().copied().unwrap_or(0);
+        text.push_str("\nfault, times it struck, slowest recovery after faults healed (ms)\n");
+        for (family, times) in &self.fired {
+            let settle = self.worst_settle_ms.get(family).copied().unwrap_or(0);
+            text.push_str(&format!("  {family:18} {times:>10} {settle:>8}\n"));
+        }
         text.push_str(&format!(
-            "\nseeds {} to {}: {}\n{} of virtual time, {} kinds of fault fired, slowest to settle \
-             {settle} ms, longest overlap {} ms\n",
+            "\nseeds {} to {} on tier {}: {}\n{} of virtual time, {:.0} times real time on each core; \
+             {} kinds of fault, longest overlap {} ms\n",
             self.first_seed,
             self.first_seed + self.seeds.saturating_sub(1),
+            self.tier,
             self.rates(),
             hours(self.virtual_ms),
+            self.ratio(),
             self.fired.len(),
             self.worst_overlap_ms
         ));
-        if let Some(never) = self.never_fired.as_ref().filter(|never| !never.is_empty()) {
+        let never = self.never_fired();
+        if !never.is_empty() {
             text.push_str(&format!("never fired: {}\n", never.join(", ")));
         }
         text
@@ -346,7 +406,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Makes a failing plan small and prints it as a test.
-fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
+fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>) -> Outcome {
     let size = |plan: &Plan| {
         format!(
             "{} faults, {} actions, {} tasks",
@@ -357,7 +417,7 @@ fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     };
     eprintln!("{}", size(plan));
     let mut shown = Instant::now();
-    let shrunk = tier0::shrink(plan, &mut |plan, runs| {
+    let shrunk = runner::shrink(tier, plan, &mut |plan, runs| {
         if shown.elapsed() >= Duration::from_secs(1) {
             shown = Instant::now();
             eprintln!("{runs} runs: {}", size(plan));
@@ -371,17 +431,17 @@ fn shrink(plan: &Plan, out: Option<&Path>) -> Outcome {
     if let Some(path) = out {
         write(path, &format!("{:#}\n", json!(shrunk.plan)))?;
     }
-    put!("{}", tier0::test_of(&shrunk));
+    put!("{}", runner::test_of(&shrunk));
     Ok(Ending::Failed)
 }
 
-fn replay(plan: &Plan, verbose: bool) -> Ending {
+fn replay(tier: Tier, plan: &Plan, verbose: bool) -> Ending {
     let ReplayReport {
         plan,
         rows,
         verdict,
         ..
-    } = tier0::replay_plan(plan, verbose);
+    } = runner::replay_plan(tier, plan, verbose);
     putln!("{}", json!(plan));
     for row in rows {
         putln!("{row}");

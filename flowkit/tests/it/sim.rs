@@ -110,3 +110,24 @@ fn a_replay_can_be_looked_at() {
         "nothing is fetched"
     );
 }
+
+#[test]
+fn a_seed_has_the_same_history_in_every_process() {
+    for tier in ["0", "1"] {
+        let history = || {
+            let mut command = flowkit();
+            // Logs show real time.
+            command.env("RUST_LOG", "off");
+            command.args(["sim", "replay", "--tier", tier, "--seed", "71"]);
+            let output = command.output().expect("it runs");
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        };
+        let first = history();
+        assert!(first.len() > 1_000, "tier {tier}: there is a history");
+        assert!(
+            first == history(),
+            "tier {tier}: two processes, two histories"
+        );
+    }
+}

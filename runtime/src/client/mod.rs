@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-use crate::clock::wall_ms;
 use crate::engine::{Engine, unexpected};
 use crate::ids::task_id_of_key;
 use inbox::Inbox;
@@ -163,7 +162,10 @@ impl Client {
         let key = options.idempotency_key;
         let task_id = options.task_id.unwrap_or_else(|| match &key {
             Some(key) => task_id_of_key(key),
-            None => self.inner.engine.ids().task_id(),
+            None => {
+                let engine = &self.inner.engine;
+                engine.ids().task_id(engine.clock())
+            }
         });
         let inbox = self.inbox().await?;
         let body = Body::Submit(Submit {
@@ -269,7 +271,7 @@ impl Client {
         let engine = &self.inner.engine;
         let shards = engine.deployment().await?.shards;
         let mut waiting = inbox.expect_reply();
-        let mut envelope = Envelope::new(inbox.sender(), wall_ms(), body);
+        let mut envelope = Envelope::new(inbox.sender(), engine.clock().wall_ms(), body);
         envelope.corr_id = Some(waiting.corr_id());
         envelope.task_id = Some(task_id.clone());
         let envelope = Arc::new(envelope.identified(0));

@@ -272,6 +272,7 @@ impl TaskWatch {
                     .settled
                     .get_or_insert_with(|| Box::pin(async move { task.wait().await }));
                 tokio::select! {
+                    biased;
                     outcome = settled => {
                         self.settled = None;
                         outcome?;

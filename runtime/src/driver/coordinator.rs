@@ -50,7 +50,7 @@ async fn drive<M: Machine>(
     mut stop: watch::Receiver<bool>,
     mut make: impl FnMut(Config) -> M,
 ) {
-    let clock = engine.clock();
+    let (clock, pace) = (engine.clock().clone(), engine.pace());
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
     let mut machine = make(config.clone());
     let mut next = VecDeque::from([Input::Wake]);
@@ -60,6 +60,7 @@ async fn drive<M: Machine>(
     let mut idle_due = false;
     let mut turn = 0;
     loop {
+        pace.ready().await;
         let at_hand = match next.pop_front() {
             Some(input) => Some(input),
             None => {

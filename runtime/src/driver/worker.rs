@@ -47,12 +47,12 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         shutdown_grace_ms,
         mut stop,
     } = drive;
-    let clock = engine.clock();
+    let (clock, pace) = (engine.clock().clone(), engine.pace());
     let worker_id = config.worker_id.clone();
     let (events, mut from_runs) = mpsc::unbounded_channel();
     let mut runs = Runs {
         worker_id,
-        clock,
+        clock: clock.clone(),
         handlers,
         running,
         commands: BTreeMap::new(),
@@ -66,6 +66,7 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
     let mut stopping = false;
     let mut turn = 0;
     loop {
+        pace.ready().await;
         // Everything at hand first, then the clock, then sleep.
         let input = match next.take() {
             Some(input) => input,
@@ -176,7 +177,7 @@ impl Runs {
                 run,
                 events: self.events.clone(),
             };
-            let cx = RunContext::new(spec, self.worker_id.clone(), self.clock, outlet);
+            let cx = RunContext::new(spec, self.worker_id.clone(), self.clock.clone(), outlet);
             let (sender, commands) = mailbox();
             if let Some(handler) = self.handlers.get(spec.role.as_str()) {
                 let seat = RunSeat {

@@ -129,11 +129,12 @@ fn granted(
     new: &NodeFact,
     (changes, before): (&[Change], Option<TaskState>),
 ) {
-    let (Some(plan), Some(graph), Some(ledger)) = (
-        view.node(task.as_str(), node.as_str()),
-        view.task(task.as_str()).map(|task| &task.graph),
-        view.ledger.tasks.get(task),
-    ) else {
+    let Some(graph) = view.task(task.as_str()).map(|task| &task.graph) else {
+        // A user's own graph: what may start in it only its author knows.
+        return;
+    };
+    let (Some(plan), Some(ledger)) = (graph.node(node.as_str()), view.ledger.tasks.get(task))
+    else {
         view.broken(
             NAME,
             format!("{task}/{node}: granted, but not in the graph"),

@@ -209,3 +209,29 @@ pub(super) fn gone(draw: &mut Draw, plan: &mut Plan, span: u64) {
     }
     plan.faults.push(Fault::Gone { host, when });
 }
+
+/// Now and then a machine loses its power, or a way holds messages back for a while.
+pub(super) fn cables(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    let world = &plan.world;
+    if world.embedded || plan.faults.is_empty() {
+        return;
+    }
+    let (lease, hosts) = (world.lease_ttl_ms, plan.hosts());
+    if draw.percent(25) {
+        plan.faults.push(Fault::PowerLoss {
+            host: draw.small(0, hosts - 1),
+            when: moment(draw, span),
+            down_ms: draw.wide(0, 3 * lease),
+        });
+    }
+    if draw.percent(25) {
+        for _ in 0..draw.small(1, 3) {
+            plan.faults.push(Fault::Hold {
+                host: draw.small(0, hosts - 1),
+                when: moment(draw, span),
+                for_ms: draw.wide(10, 2 * lease),
+                from: *draw.pick(&[Server::Store, Server::Broker]),
+            });
+        }
+    }
+}

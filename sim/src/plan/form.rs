@@ -130,6 +130,22 @@ impl Plan {
     /// Time that a worker process has when it is asked to stop: a setting of the process.
     pub const PROCESS_GRACE_MS: u64 = 2_000;
 
+    /// Makes a plan one for simulated hosts: what has no setting there is as the library has it, and
+    /// handlers that block their thread are left out, for all hosts share one.
+    #[must_use]
+    pub fn fit_hosts(mut self) -> Self {
+        self.world.accept_timeout_ms = 5_000;
+        self.world.slack_ms = 3 * Self::TICK_MS;
+        let tasks = self.tasks.iter_mut();
+        for node in tasks.flat_map(|task| &mut task.graph.nodes) {
+            node.script.blocks = false;
+        }
+        self
+    }
+
+    /// Hosts take turns of this length in true time.
+    pub(crate) const TICK_MS: u64 = 20;
+
     /// Makes a plan one for real processes: clocks, the drivers' time-outs and the grace of a stop are
     /// theirs, whatever the plan says. Lists what cannot be made there.
     ///
@@ -201,7 +217,8 @@ mod tests {
     #[test]
     fn what_the_generators_make_has_no_fault_of_form() {
         for seed in 0..300 {
-            for plan in [Plan::from_seed(seed), Plan::for_processes(seed)] {
+            for plan in [Plan::from_seed, Plan::for_hosts, Plan::for_processes] {
+                let plan = plan(seed);
                 assert_eq!(plan.faults_of_form(), Vec::<String>::new(), "seed {seed}");
             }
         }

@@ -136,6 +136,8 @@ pub enum TroubleKind {
     },
     /// A permanent failure.
     Permanent,
+    /// A panic: a transient failure.
+    Panics,
     /// It never returns by itself (until it is cancelled).
     Hangs,
     /// It takes so much longer.

@@ -177,8 +177,11 @@ impl Numbers<'_> {
             self.when(at, when);
         }
         match fault {
-            Fault::Crash { down_ms, .. } => self.time(&format!("{at}.down_ms"), *down_ms),
+            Fault::Crash { down_ms, .. } | Fault::PowerLoss { down_ms, .. } => {
+                self.time(&format!("{at}.down_ms"), *down_ms);
+            }
             Fault::Stall { for_ms, .. }
+            | Fault::Hold { for_ms, .. }
             | Fault::Partition { for_ms, .. }
             | Fault::Away { for_ms, .. } => self.time(&format!("{at}.for_ms"), *for_ms),
             Fault::Slow {

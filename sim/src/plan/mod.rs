@@ -119,7 +119,7 @@ pub struct TaskPlan {
 }
 
 /// Something a client does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
     /// When.
     pub when: When,
@@ -130,7 +130,7 @@ pub struct Action {
 }
 
 /// What a client does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActionKind {
     /// Submits a task and waits until it is settled.
     Submit {
@@ -213,6 +213,26 @@ pub enum Fault {
         down_ms: u64,
         /// The worker comes back under another id.
         new_id: bool,
+    },
+    /// The machine under a process loses its power: nobody is told that its connections are gone.
+    PowerLoss {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// How long it is down.
+        down_ms: u64,
+    },
+    /// What a process and a server say to each other is held back, and comes late.
+    Hold {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// Which server.
+        from: Server,
     },
     /// A process freezes: its inputs queue up, its clock runs on.
     Stall {
@@ -345,6 +365,8 @@ impl Fault {
     pub fn when(&self) -> Option<When> {
         Some(match self {
             Self::Crash { when, .. }
+            | Self::PowerLoss { when, .. }
+            | Self::Hold { when, .. }
             | Self::Stall { when, .. }
             | Self::Partition { when, .. }
             | Self::Away { when, .. }
@@ -361,11 +383,29 @@ impl Fault {
         })
     }
 
+    /// Makes it about another host.
+    pub(crate) fn rehost(&mut self, other: impl Fn(u32) -> u32) {
+        match self {
+            Self::Crash { host, .. }
+            | Self::PowerLoss { host, .. }
+            | Self::Hold { host, .. }
+            | Self::Stall { host, .. }
+            | Self::Partition { host, .. }
+            | Self::Shutdown { host, .. }
+            | Self::WallStep { host, .. }
+            | Self::Gone { host, .. }
+            | Self::Twin { host, .. } => *host = other(*host),
+            _ => {}
+        }
+    }
+
     /// The host that it is about, if it is about one.
     #[must_use]
     pub fn host(&self) -> Option<u32> {
         match self {
             Self::Crash { host, .. }
+            | Self::PowerLoss { host, .. }
+            | Self::Hold { host, .. }
             | Self::Stall { host, .. }
             | Self::Partition { host, .. }
             | Self::Shutdown { host, .. }
@@ -440,6 +480,12 @@ impl Plan {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         swarm::plan(seed)
+    }
+
+    /// The plan of a seed for simulated hosts.
+    #[must_use]
+    pub fn for_hosts(seed: u64) -> Self {
+        swarm::for_hosts(seed).fit_hosts()
     }
 
     /// The plan of a seed for real processes and servers (`cargo xtask chaos`): only faults that can

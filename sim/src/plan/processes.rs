@@ -143,6 +143,14 @@ fn faults(draw: &mut Draw, plan: &mut Plan, span: u64) {
             lost,
         };
         plan.faults.push(partition(from));
+        if for_ms > 20 && draw.percent(40) {
+            plan.faults.push(Fault::Hold {
+                host,
+                when: moment(draw, span),
+                for_ms,
+                from,
+            });
+        }
         // Sometimes a host is cut off from everything.
         if draw.percent(25) {
             let other = match from {

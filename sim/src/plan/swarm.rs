@@ -71,6 +71,19 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::corners::store_clock(&mut Draw::stream(seed, 9), &mut plan);
     super::corners::refused_task(&mut Draw::stream(seed, 10), &mut plan);
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
+    super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
+    plan
+}
+
+/// The plan of a seed for hosts on a network: the same, with servers that also restart.
+pub(super) fn for_hosts(seed: u64) -> Plan {
+    let mut plan = plan(seed);
+    let mut draw = Draw::stream(seed, 20);
+    for fault in &mut plan.faults {
+        if let Fault::Away { how, .. } = fault {
+            *how = *draw.pick(&[Leaving::Frozen, Leaving::Stopped, Leaving::Killed]);
+        }
+    }
     plan
 }
 

@@ -154,7 +154,8 @@ fn trouble(draw: &mut Draw, graph: &mut GraphPlan, at: usize) {
             Some(draw.small(0, script.batches.max(1) - 1))
         };
         let kind = match draw.small(0, 19) {
-            0..=9 => TroubleKind::Transient,
+            0..=7 => TroubleKind::Transient,
+            8..=9 => TroubleKind::Panics,
             10..=12 => TroubleKind::RetryAfter {
                 ms: draw.between(0, 800),
             },

@@ -96,7 +96,11 @@ impl World<'_> {
         }
         let there = self.way(dice) + self.server_delay(server, dice);
         let back = self.way(dice);
-        let arrives = self.now + there;
+        let held_until = self.hosts[from.host as usize].held_until(server);
+        let arrives = (self.now + there).max(held_until);
+        if held_until > self.now {
+            self.seen.fire("hold");
+        }
         if cut_back {
             self.seen.fire("partition_replies");
             return Fate {

@@ -1,18 +1,12 @@
 //! Faults of the plan take effect; at the end all of them heal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use flowkit_core::id::ShardId;
-use flowkit_core::message::DecodeError;
-use flowkit_core::port::Stream;
 
 use super::heap::{Due, Given};
 use super::host::{Cut, Host, Kind};
 use super::{World, host_number};
 use crate::history::{Place, What};
 use crate::plan::{Fault, Logical, When};
-use crate::script;
 
 /// Faults and actions that wait for an event.
 #[derive(Debug, Default)]
@@ -101,6 +95,18 @@ impl World<'_> {
                 }
                 self.crash(host, down_ms);
             }
+            Fault::PowerLoss { host, down_ms, .. } => {
+                if self.hosts[host as usize].process.is_some() {
+                    self.seen.fire("power_loss");
+                }
+                self.crash(host, down_ms);
+            }
+            Fault::Hold {
+                host, for_ms, from, ..
+            } => {
+                let until = until(for_ms, self.now);
+                self.hosts[host as usize].holds.push((until, from));
+            }
             Fault::Stall { host, for_ms, .. } => {
                 self.seen.fire("stall");
                 self.stall(host, for_ms);
@@ -138,7 +144,7 @@ impl World<'_> {
             }
             Fault::StoreClock { by_ms, .. } => {
                 self.seen.fire("store_clock");
-                self.store_ahead_ms += by_ms;
+                self.servers.store_ahead_ms += by_ms;
                 self.note(What::StoreClock { by_ms });
             }
             Fault::Gone { host, .. } => {
@@ -188,17 +194,8 @@ impl World<'_> {
 
     /// Entries that no coordinator should trip over.
     fn poison(&mut self, shard: u32) {
-        self.seen.fire("poison");
-        let stream = Stream::Shard(ShardId(shard.min(self.plan.world.shards - 1)));
-        let now_ms = self.now / 1_000;
-        let error = DecodeError::Envelope("simulated garbage".to_owned());
-        let _ = self.broker.append_undecodable(now_ms, stream, error);
+        let stream = self.servers.poison(self.now, shard, &mut self.seen);
         self.wake_readers(stream);
-        let task = self.plan.tasks.first().map_or("none", |task| &task.id);
-        for (nonce, stray) in (0..).zip(script::strays(task)) {
-            let envelope = stray.identified(self.now + nonce);
-            let _ = self.append(stream, Arc::new(envelope));
-        }
     }
 
     /// Every process is up again and the network is fine.
@@ -210,6 +207,7 @@ impl World<'_> {
         for host in 0..host_number(self.hosts.len()) {
             let index = host as usize;
             self.hosts[index].partitions.clear();
+            self.hosts[index].holds.clear();
             if self.hosts[index].stalled_until > self.now {
                 let generation = self.hosts[index].generation;
                 self.hosts[index].stalled_until = self.now;

@@ -452,6 +452,7 @@ fn failed(kinds: &[TroubleKind]) -> Option<(Option<Step>, Option<RunEvent>)> {
     kinds.iter().find_map(|kind| {
         let (mut failure, permanent) = match kind {
             TroubleKind::Transient => (failure("flaky", false, false), false),
+            TroubleKind::Panics => (failure("panic", false, false), false),
             TroubleKind::RetryAfter { .. } => (failure("busy", false, false), false),
             TroubleKind::Permanent => (failure("hopeless", true, false), true),
             TroubleKind::Hangs | TroubleKind::Slow { .. } => return None,

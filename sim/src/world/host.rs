@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use flowkit_core::coordinator::Coordinator;
 use flowkit_core::id::{Incarnation, WorkerId};
 use flowkit_core::port::Stream;
-use flowkit_core::time::{Mono, Now};
+use flowkit_core::time::Mono;
 use flowkit_core::worker::Worker;
 
 use super::heap::Due;
+use crate::clock::HostClock;
 use crate::plan::{Clock, Lost, Server};
 
 /// A place where one process runs at a time.
@@ -31,6 +32,8 @@ pub(crate) struct Host {
     /// Latest arrival of an append by stream: appends of a process keep their order.
     pub(crate) last_append: BTreeMap<Stream, u64>,
     pub(crate) partitions: Vec<Cut>,
+    /// Ways to servers on which messages are held back, and until when.
+    pub(crate) holds: Vec<(u64, Server)>,
     /// Nothing starts here any more: a newer process has the worker id.
     pub(crate) retired: bool,
     /// A restart is scheduled.
@@ -107,10 +110,7 @@ impl Machine {
 impl Host {
     pub(crate) fn new(kind: Kind, clock: Clock) -> Self {
         Self {
-            clock: HostClock {
-                plan: clock,
-                stepped_ms: 0,
-            },
+            clock: HostClock::new(clock),
             kind,
             generation: 0,
             process: None,
@@ -120,9 +120,16 @@ impl Host {
             calls: [0; 4],
             last_append: BTreeMap::new(),
             partitions: Vec::new(),
+            holds: Vec::new(),
             retired: false,
             restarting: false,
         }
+    }
+
+    /// When messages to and from a server come through.
+    pub(crate) fn held_until(&self, server: Server) -> u64 {
+        let holds = self.holds.iter().filter(|(_, from)| *from == server);
+        holds.map(|(until, _)| *until).max().unwrap_or(0)
     }
 
     /// Whether a partition swallows requests to (or replies from) a server now.
@@ -136,66 +143,5 @@ impl Host {
                     Lost::Replies => replies,
                 }
         })
-    }
-}
-
-/// Two clocks of a host as a function of true time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HostClock {
-    plan: Clock,
-    pub(crate) stepped_ms: i64,
-}
-
-const WALL_START_MS: i64 = 1_700_000_000_000;
-const MILLION: i128 = 1_000_000;
-
-impl HostClock {
-    /// What the clocks show at a true time in microseconds.
-    pub(crate) fn now(&self, at: u64) -> Now {
-        let wall = WALL_START_MS + i64::try_from(at / 1_000).unwrap_or(0);
-        Now::new(
-            self.mono(at),
-            wall + self.plan.wall_offset_ms + self.stepped_ms,
-        )
-    }
-
-    fn mono(&self, at: u64) -> u64 {
-        let run = i128::from(at) * (MILLION + i128::from(self.plan.drift_ppm)) / MILLION / 1_000;
-        self.plan.mono_offset_ms + u64::try_from(run).unwrap_or(0)
-    }
-
-    /// First true time in microseconds at which the monotonic clock shows `mono` or more.
-    pub(crate) fn when(&self, mono: Mono) -> u64 {
-        let run = i128::from(mono.0.saturating_sub(self.plan.mono_offset_ms));
-        let rate = MILLION + i128::from(self.plan.drift_ppm);
-        let mut at = u64::try_from(run * 1_000 * MILLION / rate).unwrap_or(u64::MAX / 2);
-        while self.mono(at) < mono.0 {
-            at += 1;
-        }
-        at
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_shows_a_moment_first_when_it_says_so() {
-        for drift_ppm in [-400, 0, 371] {
-            let clock = HostClock {
-                plan: Clock {
-                    mono_offset_ms: 777,
-                    drift_ppm,
-                    wall_offset_ms: 0,
-                },
-                stepped_ms: 0,
-            };
-            for mono in [777, 778, 1_000, 123_456] {
-                let at = clock.when(Mono(mono));
-                assert!(clock.now(at).mono.0 >= mono);
-                assert!(at == 0 || clock.now(at - 1).mono.0 < mono);
-            }
-        }
     }
 }

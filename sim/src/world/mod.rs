@@ -7,7 +7,6 @@ mod faults;
 mod handlers;
 mod heap;
 mod host;
-mod observer;
 mod processes;
 mod servers;
 
@@ -18,18 +17,19 @@ use flowkit_core::coordinator;
 use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
 use flowkit_core::worker::{self, RunId};
-use flowkit_memory::{BrokerModel, StoreModel};
 
-use crate::checkers::{Broken, Finish};
+use crate::checkers::Finish;
 use crate::dice::Dice;
-use crate::history::{Event, Place, What};
+use crate::history::{Place, What};
+use crate::observer::Observer;
+use crate::outcome::Outcome;
 use crate::plan::{Plan, When};
+use crate::servers::Servers;
 use clients::Client;
 use faults::Pending;
 use handlers::HandlerRun;
 use heap::{Due, Heap};
 use host::{Host, Kind};
-pub(crate) use observer::{CommitSeen, Observer};
 use servers::Parked;
 
 /// What a draw is for; part of its key.
@@ -49,8 +49,7 @@ pub(crate) struct World<'p> {
     now: u64,
     heap: Heap,
     hosts: Vec<Host>,
-    store: StoreModel,
-    broker: BrokerModel,
+    servers: Servers,
     parked: BTreeMap<u64, Parked>,
     /// Events so far.
     events: u64,
@@ -61,37 +60,15 @@ pub(crate) struct World<'p> {
     clients: Vec<Client>,
     runs: BTreeMap<(Place, RunId), HandlerRun<'p>>,
     pending: Pending,
-    /// Commits that reached the store.
-    commits: u64,
     /// Both servers: away until, slow until and by how much.
     away: [u64; 2],
     slow: [(u64, u64); 2],
-    /// How far the store's clock is ahead of true time.
-    store_ahead_ms: i64,
     healed: bool,
     /// Effects of each host when every client had its last answer first.
     life: Vec<u64>,
-    seen: Observer<'p>,
+    seen: Observer,
     coordinator_effects: Vec<coordinator::Effect>,
     worker_effects: Vec<worker::Effect>,
-}
-
-/// What came of a run.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) broken: Vec<Broken>,
-    pub(crate) fired: BTreeMap<&'static str, u64>,
-    pub(crate) trace_hash: u64,
-    pub(crate) trace_events: u64,
-    /// True time at the end.
-    pub(crate) ended_ms: u64,
-    /// Time from healing until every task was settled; absent if they never were.
-    pub(crate) settled_after_ms: Option<u64>,
-    /// Longest time two handlers of one node overlapped.
-    pub(crate) overlap_ms: u64,
-    /// Effects of each host until every client had its last answer: the tasks' life.
-    pub(crate) effects: Vec<u64>,
-    pub(crate) history: Vec<Event>,
 }
 
 /// Runs a plan to its end.
@@ -147,16 +124,7 @@ impl<'p> World<'p> {
             now: 0,
             heap: Heap::default(),
             hosts,
-            store: if world.embedded {
-                StoreModel::two_phase()
-            } else {
-                StoreModel::durable()
-            },
-            broker: if world.embedded {
-                BrokerModel::new()
-            } else {
-                BrokerModel::of_deployment(world.shards, world.inboxes)
-            },
+            servers: Servers::new(plan),
             parked: BTreeMap::new(),
             events: 0,
             forgives: false,
@@ -164,10 +132,8 @@ impl<'p> World<'p> {
             clients: (0..world.clients).map(Client::new).collect(),
             runs: BTreeMap::new(),
             pending: Pending::default(),
-            commits: 0,
             away: [0; 2],
             slow: [(0, 0); 2],
-            store_ahead_ms: 0,
             healed: false,
             life: Vec::new(),
             seen: Observer::new(plan, keep_history),
@@ -277,7 +243,7 @@ impl<'p> World<'p> {
                 plan: self.plan,
                 now: self.now,
                 settled: settled_after_ms.is_some(),
-                tables: self.store.synced(),
+                tables: self.servers.store.synced(),
             };
             self.seen.judges.finish(&finish, &mut self.seen.broken);
         }

@@ -127,11 +127,11 @@ impl World<'_> {
     /// The broker of an embedded engine died with its process: its shard logs start where the
     /// shard records say.
     fn open_embedded(&mut self) {
-        self.broker = BrokerModel::new();
+        self.servers.broker = BrokerModel::new();
         for shard in (0..self.plan.world.shards).map(ShardId) {
-            if let Some(record) = self.store.synced().shard(shard) {
+            if let Some(record) = self.servers.store.synced().shard(shard) {
                 let next = record.next;
-                self.broker.set_start(Stream::Shard(shard), next);
+                self.servers.broker.set_start(Stream::Shard(shard), next);
             }
         }
     }
@@ -393,29 +393,10 @@ impl World<'_> {
     fn lose_unsynced(&mut self, host: u32) {
         let generation = u64::from(self.hosts[host as usize].generation);
         let mut dice = self.dice(Luck::Process, 1_000 + u64::from(host), generation);
-        let unsynced = self.store.unsynced_commits();
-        if unsynced > 0 {
-            let keep = usize::try_from(dice.between(0, unsynced as u64)).unwrap_or(0);
-            if keep < unsynced {
-                self.seen.fire("unsynced_lost");
-            }
-            self.store.crash_keeping(keep);
-        } else {
-            self.store.crash();
-        }
-        // One shard per store is what an embedded engine has; with more, commits of all of them
-        // carry their own seq, and the ledger is told by the newest surviving one of each.
-        let seq = self.synced_seq();
-        let changes = self.seen.ledger.undo_above(seq);
-        if !changes.is_empty() {
-            self.note(What::Undone { changes });
-        }
+        let unsynced = self.servers.store.unsynced_commits() as u64;
+        let keep = usize::try_from(dice.between(0, unsynced)).unwrap_or(0);
+        self.servers.lose_unsynced(self.now, keep, &mut self.seen);
         self.parked.clear();
-    }
-
-    pub(super) fn synced_seq(&self) -> u64 {
-        let record = self.store.synced().shard(ShardId(0));
-        record.map_or(0, |record| record.commit_seq)
     }
 
     /// Freezes a process.

@@ -1,22 +1,18 @@
 //! The two servers carry out what reaches them.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use flowkit_core::id::OpId;
 use flowkit_core::message::Envelope;
 use flowkit_core::port::{
-    Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest, Stream, TransportReply,
-    TransportRequest,
+    ErrorKind, PortError, StoreReply, Stream, TransportReply, TransportRequest,
 };
 use flowkit_memory::Outcome;
 
 use super::World;
 use super::heap::{Back, BrokerCall, Due, Given, StoreCall};
-use super::observer::CommitSeen;
-use crate::history::{Place, What};
-use crate::ledger::Fact;
-use crate::plan::{Fault, Server};
+use crate::history::Place;
+use crate::plan::Server;
 
 /// A read that waits at the broker.
 #[derive(Debug)]
@@ -25,14 +21,7 @@ pub(super) struct Parked {
     stream: Stream,
 }
 
-/// The store's clock shows this at the start of a run.
-const STORE_START_MS: u64 = 5_000_000;
-
 impl World<'_> {
-    fn store_ms(&self) -> u64 {
-        (STORE_START_MS + self.now / 1_000).saturating_add_signed(self.store_ahead_ms)
-    }
-
     /// A reply that meets a partition on its way is lost; the driver gives up at its timeout.
     fn back(&mut self, from: Place, server: Server, back: Back) -> Option<u64> {
         let Back::After(after) = back else {
@@ -46,7 +35,9 @@ impl World<'_> {
             self.seen.fire("partition_replies");
             return None;
         }
-        Some(self.now + after)
+        let held_until = host.held_until(server);
+        let late = held_until > self.now + self.plan.world.call_timeout_ms * 1_000;
+        (!late).then(|| (self.now + after).max(held_until))
     }
 
     fn lost_on_the_way(&self) -> (u64, PortError) {
@@ -64,10 +55,14 @@ impl World<'_> {
             request,
             back,
         } = call;
-        let result = match request {
-            StoreRequest::Commit(commit) => self.commit(from, Arc::unwrap_or_clone(commit)),
-            request => self.other(from, &request),
+        let result = if self.dead_with_its_store(from) {
+            Err(PortError::new(ErrorKind::Unknown, "store", "dead"))
+        } else {
+            self.servers.store(self.now, from, request, &mut self.seen)
         };
+        if let Ok(StoreReply::Registered(incarnation)) = &result {
+            self.registered(from, *incarnation);
+        }
         if let Back::After(_) = back {
             let (at, result) = match self.back(from, Server::Store, back) {
                 Some(at) => (at, result),
@@ -81,144 +76,10 @@ impl World<'_> {
         }
     }
 
-    fn commit(&mut self, from: Place, commit: Commit) -> Result<StoreReply, PortError> {
-        let host = from.host;
-        let embedded_dead =
-            self.plan.world.embedded && self.hosts[host as usize].generation != from.generation;
-        if embedded_dead
-            || (self.plan.world.embedded && self.hosts[host as usize].process.is_none())
-        {
-            // The store died with the process that asked.
-            return Err(PortError::new(ErrorKind::Unknown, "commit", "dead"));
-        }
-        self.commits += 1;
-        let (shard, epoch, seq, next) = (commit.shard, commit.epoch, commit.seq, commit.next);
-        let stored = self.store.applied().shard(shard).copied();
-        let fresh =
-            stored.is_some_and(|stored| stored.commit_seq + 1 == seq && stored.epoch == epoch);
-        if fresh && self.refuses(&commit) {
-            self.note(What::Refused {
-                host,
-                kind: ErrorKind::Invalid,
-                epoch,
-                seq,
-            });
-            return Err(PortError::new(ErrorKind::Invalid, "commit", "simulated"));
-        }
-        let facts: Vec<Fact> = if fresh {
-            commit.records.iter().map(Fact::of).collect()
-        } else {
-            Vec::new()
-        };
-        let result = self.store.commit(self.store_ms(), commit);
-        match &result {
-            Ok(_) if fresh => {
-                let seen = CommitSeen {
-                    host,
-                    epoch,
-                    seq,
-                    next,
-                    facts,
-                };
-                self.seen
-                    .committed(self.now, seen, self.plan.world.embedded);
-            }
-            Ok(_) => self.seen.fire("commit_repeated"),
-            Err(error) => {
-                self.seen.fire(match error.kind {
-                    ErrorKind::Fenced => "commit_fenced",
-                    ErrorKind::Conflict => "commit_conflict",
-                    _ => "commit_refused",
-                });
-                self.note(What::Refused {
-                    host,
-                    kind: error.kind,
-                    epoch,
-                    seq,
-                });
-            }
-        }
-        result
-    }
-
-    /// Whether a fault of the plan makes the store refuse this commit.
-    fn refuses(&mut self, commit: &Commit) -> bool {
-        let mut family = None;
-        for fault in &self.plan.faults {
-            match fault {
-                Fault::RefuseCommit { nth } if *nth == self.commits => {
-                    family = Some("refuse_commit");
-                }
-                Fault::RefuseBatches { task, node } => {
-                    let id = &self.plan.tasks[*task as usize].id;
-                    let hit = commit.records.iter().any(|record| {
-                        matches!(record, Record::Artifact(artifact)
-                            if artifact.task_id.as_str() == id && artifact.node_id.as_str() == node)
-                    });
-                    if hit {
-                        family = Some("refuse_batches");
-                    }
-                }
-                Fault::RefuseTask { task } => {
-                    let id = &self.plan.tasks[*task as usize].id;
-                    let hit = commit.records.iter().any(|record| {
-                        matches!(record, Record::Task(task) if task.task_id.as_str() == id)
-                    });
-                    if hit {
-                        family = Some("refuse_task");
-                    }
-                }
-                _ => {}
-            }
-        }
-        if let Some(family) = family {
-            self.seen.fire(family);
-        }
-        family.is_some()
-    }
-
-    fn other(&mut self, from: Place, request: &StoreRequest) -> Result<StoreReply, PortError> {
-        if self.plan.world.embedded && self.hosts[from.host as usize].generation != from.generation
-        {
-            return Err(PortError::new(ErrorKind::Unknown, "store", "dead"));
-        }
-        let result = self.store.apply(self.store_ms(), request);
-        if self.plan.world.embedded {
-            // A durable write of its own carries every commit before it along.
-            let seq = self.synced_seq();
-            self.seen.ledger.synced(seq);
-        }
-        match (request, &result) {
-            (StoreRequest::RaiseEpoch { shard, .. }, Ok(StoreReply::Shard(record))) => {
-                let (shard, epoch) = (*shard, record.epoch);
-                self.note(What::EpochRaised {
-                    host: from.host,
-                    shard,
-                    epoch,
-                });
-                let seq = self.synced_seq();
-                self.seen.ledger.synced(seq);
-            }
-            (StoreRequest::Sync { .. }, Ok(_)) => {
-                let seq = self.synced_seq();
-                self.seen.ledger.synced(seq);
-            }
-            (StoreRequest::RegisterWorker { worker_id, .. }, Ok(StoreReply::Registered(n))) => {
-                let incarnation = *n;
-                self.registered(from, incarnation);
-                self.note(What::Registered {
-                    place: from,
-                    worker: worker_id.clone(),
-                    incarnation,
-                });
-            }
-            (StoreRequest::ReadGrants { nodes, .. }, Ok(_)) if !nodes.is_empty() => {
-                let nodes: Rc<[_]> = Rc::from(nodes.as_slice());
-                self.note(What::GrantsRead { place: from, nodes });
-            }
-            _ => {}
-        }
-        result
+    /// The store died with the process that asked.
+    fn dead_with_its_store(&self, from: Place) -> bool {
+        let host = &self.hosts[from.host as usize];
+        self.plan.world.embedded && (host.generation != from.generation || host.process.is_none())
     }
 
     pub(super) fn broker_call(&mut self, call: BrokerCall) {
@@ -233,7 +94,7 @@ impl World<'_> {
             self.answer_broker(call.from, call.op, call.back, reply);
             return;
         }
-        match self.broker.apply(self.store_ms(), &call.request) {
+        match self.servers.broker(self.now, &call.request) {
             Outcome::Done(result) => self.answer_broker(call.from, call.op, call.back, result),
             Outcome::Wait => {
                 if let TransportRequest::Read {
@@ -293,20 +154,10 @@ impl World<'_> {
         stream: Stream,
         envelope: Arc<Envelope>,
     ) -> Result<TransportReply, PortError> {
-        let request = TransportRequest::Append {
-            stream,
-            envelope: envelope.clone(),
-        };
-        let result = match self.broker.apply(self.store_ms(), &request) {
-            Outcome::Done(result) => result,
-            Outcome::Wait => Err(PortError::new(ErrorKind::Retry, "append", "busy")),
-        };
-        if let Ok(TransportReply::Appended { offset }) = &result {
-            self.note(What::Appended {
-                stream,
-                offset: *offset,
-                envelope: envelope.clone(),
-            });
+        let result = self
+            .servers
+            .append(self.now, stream, &envelope, &mut self.seen);
+        if result.is_ok() {
             self.wake_readers(stream);
             if matches!(stream, Stream::Inbox(_)) {
                 self.reply_appended(&envelope);
@@ -326,7 +177,7 @@ impl World<'_> {
         for number in waiting {
             if let Some(parked) = self.parked.remove(&number) {
                 let call = parked.call;
-                match self.broker.apply(self.store_ms(), &call.request) {
+                match self.servers.broker(self.now, &call.request) {
                     Outcome::Done(result) => {
                         self.answer_broker(call.from, call.op, call.back, result);
                     }

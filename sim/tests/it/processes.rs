@@ -1,7 +1,7 @@
 //! Plans for real processes are plans: what holds there holds in a simulation, and the other way.
 
 use flowkit_sim::plan::{Plan, When};
-use flowkit_sim::tier0::check;
+use flowkit_sim::runner::{Tier, check};
 
 const SEEDS: u64 = 150;
 
@@ -9,7 +9,7 @@ const SEEDS: u64 = 150;
 fn plans_for_processes_keep_every_promise_in_a_simulation() {
     for seed in 0..SEEDS {
         let plan = Plan::for_processes(seed);
-        let verdict = check(&plan, false);
+        let verdict = check(Tier::Zero, &plan, false);
         assert!(verdict.holds(), "seed {seed}: {verdict:?}");
     }
 }
@@ -29,6 +29,7 @@ fn every_kind_of_fault_that_can_be_made_from_outside_is_drawn() {
         "Away",
         "Crash",
         "Gone",
+        "Hold",
         "Partition",
         "Poison",
         "Shutdown",

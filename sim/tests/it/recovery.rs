@@ -3,7 +3,7 @@
 //! result of each plan's scripts; here plans and crash points are drawn at random.
 
 use flowkit_sim::plan::{Fault, Plan, Rates, When};
-use flowkit_sim::tier0::check;
+use flowkit_sim::runner::{Tier, check};
 use proptest::prelude::*;
 
 /// A generated workload without any fault of its own.
@@ -27,7 +27,7 @@ proptest! {
         cuts in proptest::collection::vec((any::<u32>(), 1..2_000_u64, 1..5_000_u64), 1..5),
     ) {
         let calm = calm(seed);
-        let without = check(&calm, false);
+        let without = check(Tier::Zero, &calm, false);
         prop_assert!(without.failures.is_empty(), "without a crash: {:?}", without.failures);
         let mut plan = calm;
         for (host, nth, down_ms) in cuts {
@@ -35,7 +35,7 @@ proptest! {
             let when = When::Effect { nth };
             plan = plan.with(Fault::Crash { host, when, down_ms, new_id: false });
         }
-        let with = check(&plan, false);
+        let with = check(Tier::Zero, &plan, false);
         prop_assert!(with.failures.is_empty(), "{:?} of {}", with.failures,
             serde_json::to_string(&plan).unwrap_or_default());
     }

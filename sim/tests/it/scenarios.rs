@@ -5,7 +5,7 @@ use flowkit_sim::plan::{
     Action, ActionKind, Clock, Fault, GraphPlan, Link, Logical, Lost, NodePlan, Plan, Script,
     Server, TaskPlan, Trouble, TroubleKind, When,
 };
-use flowkit_sim::tier0::{ReplayReport, replay_plan};
+use flowkit_sim::runner::{ReplayReport, Tier, replay_plan};
 
 const fn at(ms: u64) -> When {
     When::At { ms }
@@ -30,7 +30,7 @@ const fn stall(host: u32, when: When, for_ms: u64) -> Fault {
 
 /// Runs the plan and requires every promise, and that the named things took effect.
 fn hold(plan: &Plan, fired: &[&str]) -> ReplayReport {
-    let report = replay_plan(plan, true);
+    let report = replay_plan(Tier::Zero, plan, true);
     let verdict = &report.verdict;
     assert!(
         verdict.holds(),
@@ -41,6 +41,7 @@ fn hold(plan: &Plan, fired: &[&str]) -> ReplayReport {
     for family in fired {
         assert!(verdict.fired.contains_key(*family), "{family} never fired");
     }
+    crate::holds_as_processes(plan);
     report
 }
 

@@ -6,7 +6,7 @@
 use flowkit_sim::plan::{
     Action, ActionKind, Fault, Leaving, Logical, Lost, Plan, Rates, Server, When, WorkerPlan,
 };
-use flowkit_sim::tier0::{Verdict, check};
+use flowkit_sim::runner::{Tier, Verdict, check};
 
 const WORKER: u32 = 2;
 
@@ -16,7 +16,7 @@ fn at(what: Logical, nth: u64) -> When {
 
 /// Runs the plan twice; every promise holds, and each fault named took effect.
 fn holds(plan: &Plan, fired: &[&str]) -> Verdict {
-    let verdict = check(plan, true);
+    let verdict = check(Tier::Zero, plan, true);
     assert!(verdict.holds(), "{:?}", verdict.failures);
     for family in fired {
         assert!(
@@ -25,6 +25,7 @@ fn holds(plan: &Plan, fired: &[&str]) -> Verdict {
             verdict.fired
         );
     }
+    crate::holds_as_processes(plan);
     verdict
 }
 

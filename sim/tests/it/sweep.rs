@@ -1,7 +1,8 @@
 //! A crash at every effect of every process over one task's life.
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::tier0::sweep::{SweepReport, crash_everywhere, crash_pairs};
+use flowkit_sim::runner::Tier;
+use flowkit_sim::runner::sweep::{SweepReport, crash_everywhere, crash_pairs};
 
 fn judge(name: &str, report: &SweepReport) {
     println!("{name}: {report}");
@@ -14,7 +15,7 @@ fn judge(name: &str, report: &SweepReport) {
 fn a_task_survives_a_crash_at_every_effect_of_every_process() {
     let mut plan = Plan::small();
     plan.heal_ms = 7_000;
-    let report = crash_everywhere(&plan, &[30, 6_000]);
+    let report = crash_everywhere(Tier::Zero, &plan, &[30, 6_000]);
     judge("two coordinators, two workers", &report);
     assert!(report.points > 400, "{}", report.points);
 }
@@ -24,7 +25,7 @@ fn a_task_survives_a_crash_at_every_effect_of_every_process() {
 fn an_embedded_task_survives_a_crash_at_every_effect() {
     let mut plan = Plan::small_embedded();
     plan.heal_ms = 2_000;
-    let report = crash_everywhere(&plan, &[20]);
+    let report = crash_everywhere(Tier::Zero, &plan, &[20]);
     judge("embedded", &report);
     assert!(report.points > 150, "{}", report.points);
 }
@@ -33,8 +34,8 @@ fn an_embedded_task_survives_a_crash_at_every_effect() {
 fn a_task_survives_pairs_of_crashes() {
     let mut plan = Plan::small();
     plan.heal_ms = 2_000;
-    judge("pairs, servers", &crash_pairs(&plan, 30, 151));
+    judge("pairs, servers", &crash_pairs(Tier::Zero, &plan, 30, 151));
     let mut plan = Plan::small_embedded();
     plan.heal_ms = 2_000;
-    judge("pairs, embedded", &crash_pairs(&plan, 20, 151));
+    judge("pairs, embedded", &crash_pairs(Tier::Zero, &plan, 20, 151));
 }

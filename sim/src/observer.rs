@@ -1,6 +1,7 @@
 //! Takes down what happens: history, committed state, trace hash, counters; asks the checkers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::checkers::{Broken, Judges};
 use crate::history::{Change, Event, Life, Step, What};
@@ -13,8 +14,8 @@ use flowkit_core::record::TaskState;
 
 /// Everything that outlives a run.
 #[derive(Debug)]
-pub(crate) struct Observer<'p> {
-    pub(crate) plan: &'p Plan,
+pub(crate) struct Observer {
+    pub(crate) plan: Arc<Plan>,
     pub(crate) ledger: Ledger,
     pub(crate) trace: Trace,
     pub(crate) judges: Judges,
@@ -29,10 +30,10 @@ pub(crate) struct Observer<'p> {
     pub(crate) history: Option<Vec<Event>>,
 }
 
-impl<'p> Observer<'p> {
-    pub(crate) fn new(plan: &'p Plan, keep_history: bool) -> Self {
+impl Observer {
+    pub(crate) fn new(plan: &Plan, keep_history: bool) -> Self {
         Self {
-            plan,
+            plan: Arc::new(plan.clone()),
             ledger: Ledger::default(),
             trace: Trace::new(),
             judges: Judges::new(plan),
@@ -119,7 +120,7 @@ impl<'p> Observer<'p> {
         }
         let event = Event { at, what };
         self.judges
-            .event(self.plan, &self.ledger, &event, &mut self.broken);
+            .event(&self.plan, &self.ledger, &event, &mut self.broken);
         if let Some(history) = &mut self.history {
             history.push(event);
         }

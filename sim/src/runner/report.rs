@@ -5,18 +5,36 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::replay_line;
+use super::{Tier, replay_line};
 use crate::checkers::Broken;
+use crate::outcome::Outcome;
 use crate::plan::Plan;
-use crate::world::Outcome;
 
 /// Families of faults that must have fired in a run of many seeds.
-pub(crate) const FAMILIES: &[&str] = &[
+fn families(tier: Tier) -> impl Iterator<Item = &'static &'static str> {
+    let own = match tier {
+        Tier::Zero => ZERO,
+        Tier::One => ONE,
+    };
+    BOTH.iter().chain(own)
+}
+
+/// What only the machines' world has.
+const ZERO: &[&str] = &["broker_away", "handler_blocks", "store_away"];
+
+/// What only hosts on a network have.
+const ONE: &[&str] = &[
+    "broker_frozen",
+    "broker_restarted",
+    "store_frozen",
+    "store_restarted",
+];
+
+const BOTH: &[&str] = &[
     "append_lost",
     "append_overtaken",
     "append_refused",
     "append_twice",
-    "broker_away",
     "broker_slow",
     "client_reply_lost",
     "commit_fenced",
@@ -26,18 +44,18 @@ pub(crate) const FAMILIES: &[&str] = &[
     "crash",
     "crash_new_id",
     "gone",
-    "handler_blocks",
+    "hold",
     "partition_broker",
     "partition_replies",
     "partition_store",
     "poison",
+    "power_loss",
     "read_lost",
     "refuse_batches",
     "refuse_commit",
     "refuse_task",
     "shutdown",
     "stall",
-    "store_away",
     "store_clock",
     "store_late",
     "store_lost",
@@ -66,13 +84,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn of(seed: u64, broken: &Broken) -> Self {
+    fn of(tier: Tier, seed: u64, broken: &Broken) -> Self {
         Self {
             seed,
             promise: broken.promise.to_owned(),
             explanation: broken.what.clone(),
             at_ms: broken.at / 1_000,
-            replay: replay_line(seed),
+            replay: replay_line(tier, seed),
         }
     }
 }
@@ -97,12 +115,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn of(plan: &Plan, outcome: &Outcome, more: Option<Broken>) -> Self {
+    pub(super) fn of(tier: Tier, plan: &Plan, outcome: &Outcome, more: Option<Broken>) -> Self {
         let broken = outcome.broken.iter().chain(more.as_ref());
         let fired = outcome.fired.iter();
         Self {
             failures: broken
-                .map(|broken| Failure::of(plan.seed, broken))
+                .map(|broken| Failure::of(tier, plan.seed, broken))
                 .collect(),
             fired: fired.map(|(name, n)| ((*name).to_owned(), *n)).collect(),
             trace_hash: outcome.trace_hash,
@@ -113,10 +131,10 @@ impl Verdict {
         }
     }
 
-    pub(super) fn panicked(plan: &Plan, panic: &str) -> Self {
+    pub(super) fn panicked(tier: Tier, plan: &Plan, panic: &str) -> Self {
         let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
         Self {
-            failures: vec![Failure::of(plan.seed, &broken)],
+            failures: vec![Failure::of(tier, plan.seed, &broken)],
             fired: BTreeMap::new(),
             trace_hash: 0,
             virtual_ms: 0,
@@ -151,9 +169,11 @@ pub struct Progress {
 /// What came of a run of seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
+    /// The tier.
+    pub tier: Tier,
     /// First seed.
     pub first_seed: u64,
-    /// Seeds run (each twice, if so asked).
+    /// Seeds run (some of them twice).
     pub seeds: u64,
     /// Broken promises.
     pub failures: Vec<Failure>,
@@ -182,6 +202,8 @@ pub struct RunReport {
 /// A replayed run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayReport {
+    /// The tier.
+    pub tier: Tier,
     /// The seed of the plan.
     pub seed: u64,
     /// The plan.
@@ -200,9 +222,10 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn start(seeds: &Range<u64>) -> Self {
+    pub(super) fn start(tier: Tier, seeds: &Range<u64>) -> Self {
         Self {
             report: RunReport {
+                tier,
                 first_seed: seeds.start,
                 seeds: 0,
                 failures: Vec::new(),
@@ -272,9 +295,7 @@ impl Meter {
         report.elapsed_ms = self.stopwatch.elapsed_ms();
         report.seeds_per_s = self.stopwatch.per_s(report.seeds);
         report.faulted_task_lives_per_core_s = self.stopwatch.per_s(report.faulted_task_lives);
-        let silent = FAMILIES
-            .iter()
-            .filter(|name| !report.fired.contains_key(**name));
+        let silent = families(report.tier).filter(|name| !report.fired.contains_key(**name));
         report.never_fired = silent.map(|name| (*name).to_owned()).collect();
         report
     }

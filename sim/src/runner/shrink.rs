@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use super::check;
+use super::{Tier, check};
 use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shrunk {
+    /// Where it was run.
+    pub tier: Tier,
     /// The smallest plan that was found.
     pub plan: Plan,
     /// The promise that it breaks, like the plan that it came from.
@@ -23,9 +25,28 @@ pub struct Shrunk {
 
 /// Shrinks a plan that breaks a promise; `None` if it breaks none. `progress` is called after every
 /// step that took something away, with the plan so far and the number of runs.
-pub fn shrink(plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
-    let promise = check(plan, false).failures.first()?.promise.clone();
+pub fn shrink(tier: Tier, plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
+    let judge = |plan: &Plan| {
+        let failures = check(tier, plan, false).failures.into_iter();
+        failures.map(|f| (f.promise, f.explanation)).collect()
+    };
+    let mut shrunk = shrink_by(plan, &judge, progress)?;
+    shrunk.tier = tier;
+    Some(shrunk)
+}
+
+/// Promises that a plan breaks, each with what was seen.
+type Judge<'a> = &'a dyn Fn(&Plan) -> Vec<(String, String)>;
+
+/// The same with any judge.
+pub(crate) fn shrink_by(
+    plan: &Plan,
+    judge: Judge<'_>,
+    progress: &mut dyn FnMut(&Plan, u64),
+) -> Option<Shrunk> {
+    let promise = judge(plan).first()?.0.clone();
     let mut shrinker = Shrinker {
+        judge,
         plan: plan.clone(),
         promise,
         runs: 1,
@@ -39,12 +60,15 @@ pub fn shrink(plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrun
         runs,
         ..
     } = shrinker;
-    let failures = check(&plan, false).failures;
-    let failure = failures.into_iter().find(|f| f.promise == promise)?;
+    let failures = judge(&plan);
+    let (_, explanation) = failures
+        .into_iter()
+        .find(|(broken, _)| *broken == promise)?;
     Some(Shrunk {
+        tier: Tier::One,
         plan,
         promise,
-        explanation: failure.explanation,
+        explanation,
         runs,
     })
 }
@@ -59,16 +83,18 @@ pub fn test_of(shrunk: &Shrunk) -> String {
          fn {promise}_holds_with_seed_{seed}() {{\n    \
              let plan = r#\"{json}\"#;\n    \
              let plan: flowkit_sim::plan::Plan = serde_json::from_str(plan).expect(\"a plan\");\n    \
-             let verdict = flowkit_sim::tier0::check(&plan, true);\n    \
+             let verdict = flowkit_sim::runner::check({tier}, &plan, true);\n    \
              assert!(verdict.holds(), \"{{:#?}}\", verdict.failures);\n\
          }}\n",
         promise = shrunk.promise,
+        tier = format_args!("flowkit_sim::runner::Tier::{:?}", shrunk.tier),
         explanation = shrunk.explanation.replace('\n', " "),
         seed = shrunk.plan.seed,
     )
 }
 
 struct Shrinker<'a> {
+    judge: Judge<'a>,
     plan: Plan,
     promise: String,
     runs: u64,
@@ -83,8 +109,8 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let failures = check(&smaller, false).failures;
-        let same = failures.iter().any(|f| f.promise == self.promise);
+        let failures = (self.judge)(&smaller);
+        let same = failures.iter().any(|(broken, _)| *broken == self.promise);
         if same {
             self.plan = smaller;
             (self.progress)(&self.plan, self.runs);
@@ -263,7 +289,7 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
     let mut smaller = plan.clone();
     smaller.tasks.remove(gone);
     let actions = plan.actions.iter().filter_map(|action| {
-        let kind = match action.kind.clone() {
+        let kind = match action.kind {
             ActionKind::Submit { task } => ActionKind::Submit {
                 task: renumbered(task)?,
             },
@@ -275,10 +301,7 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
                 grace_ms,
             },
         };
-        Some(Action {
-            kind,
-            ..action.clone()
-        })
+        Some(Action { kind, ..*action })
     });
     smaller.actions = actions.collect();
     let faults = plan.faults.iter().filter_map(|fault| {
@@ -304,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_breaks_nothing_cannot_be_shrunk() {
-        assert_eq!(shrink(&Plan::small(), &mut |_, _| {}), None);
+        assert_eq!(shrink(Tier::Zero, &Plan::small(), &mut |_, _| {}), None);
     }
 
     /// Without a single worker nothing settles, whatever else goes wrong or not.
@@ -321,7 +344,8 @@ mod tests {
             by_ms: 5,
         });
         let mut steps = 0;
-        let shrunk = shrink(&plan, &mut |_, _| steps += 1).expect("it breaks a promise");
+        let shrunk =
+            shrink(Tier::Zero, &plan, &mut |_, _| steps += 1).expect("it breaks a promise");
         assert_eq!(shrunk.promise, "settle");
         assert!(steps > 0 && shrunk.runs > steps);
         let left = (
@@ -344,7 +368,7 @@ mod tests {
         let mut plan = Plan::small();
         plan.tasks.push(plan.tasks[0].clone());
         plan.tasks[1].id = "task-1".to_owned();
-        let mut second = plan.actions[0].clone();
+        let mut second = plan.actions[0];
         second.kind = ActionKind::Submit { task: 1 };
         plan.actions.push(second);
         plan.faults.push(Fault::RefuseTask { task: 1 });

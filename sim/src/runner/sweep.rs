@@ -4,12 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::report::Verdict;
-use super::{check, outcome};
+use super::{Tier, check, outcome};
 use crate::plan::{Fault, Plan, When};
 
 /// What a sweep found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepReport {
+    /// Where it was run.
+    pub tier: Tier,
     /// Crash points tried.
     pub points: u64,
     /// Crash points after which every promise held.
@@ -42,7 +44,7 @@ impl std::fmt::Display for SweepReport {
 
 impl SweepReport {
     fn add(&mut self, plan: &Plan, crashes: u64, place: impl FnOnce() -> String) {
-        let verdict = check(plan, false);
+        let verdict = check(self.tier, plan, false);
         let struck = verdict.fired.get("crash").copied().unwrap_or(0);
         if verdict.holds() && struck < crashes {
             // After an earlier crash a host may never come to that effect: no point.
@@ -62,8 +64,8 @@ impl SweepReport {
 /// # Panics
 /// When the plan breaks a promise before any crash is added.
 #[must_use]
-pub fn effects_of(plan: &Plan) -> Vec<u64> {
-    match outcome(plan, false) {
+pub fn effects_of(tier: Tier, plan: &Plan) -> Vec<u64> {
+    match outcome(tier, plan, false) {
         Ok(outcome) => {
             assert!(
                 outcome.broken.is_empty(),
@@ -88,16 +90,17 @@ pub fn crashed_after(plan: &Plan, host: u32, nth: u64, down_ms: u64) -> Plan {
     })
 }
 
-fn empty() -> SweepReport {
+fn empty(tier: Tier) -> SweepReport {
     SweepReport {
+        tier,
         points: 0,
         survived: 0,
         failed: Vec::new(),
     }
 }
 
-fn points_of(plan: &Plan) -> Vec<(u32, u64)> {
-    let hosts = (0_u32..).zip(effects_of(plan));
+fn points_of(tier: Tier, plan: &Plan) -> Vec<(u32, u64)> {
+    let hosts = (0_u32..).zip(effects_of(tier, plan));
     hosts
         .flat_map(|(host, effects)| (1..=effects).map(move |nth| (host, nth)))
         .collect()
@@ -109,9 +112,9 @@ fn points_of(plan: &Plan) -> Vec<(u32, u64)> {
 /// # Panics
 /// When the plan breaks a promise before any crash is added.
 #[must_use]
-pub fn crash_everywhere(plan: &Plan, down_ms: &[u64]) -> SweepReport {
-    let mut report = empty();
-    for (host, nth) in points_of(plan) {
+pub fn crash_everywhere(tier: Tier, plan: &Plan, down_ms: &[u64]) -> SweepReport {
+    let mut report = empty(tier);
+    for (host, nth) in points_of(tier, plan) {
         for &down in down_ms {
             report.add(&crashed_after(plan, host, nth, down), 1, || {
                 format!("host {host}, right after effect {nth}, down {down} ms")
@@ -127,9 +130,9 @@ pub fn crash_everywhere(plan: &Plan, down_ms: &[u64]) -> SweepReport {
 /// # Panics
 /// When the plan breaks a promise before any crash is added.
 #[must_use]
-pub fn crash_pairs(plan: &Plan, down_ms: u64, stride: usize) -> SweepReport {
-    let points = points_of(plan);
-    let mut report = empty();
+pub fn crash_pairs(tier: Tier, plan: &Plan, down_ms: u64, stride: usize) -> SweepReport {
+    let points = points_of(tier, plan);
+    let mut report = empty(tier);
     let pairs = points.len() * points.len();
     for at in (0..pairs).step_by(stride.max(1)) {
         let (one, two) = (points[at / points.len()], points[at % points.len()]);

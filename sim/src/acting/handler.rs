@@ -4,31 +4,33 @@ use flowkit_core::json::Json;
 use flowkit_runtime::{
     Batch, BatchResult, BatchStream, FinalizeResult, Handler, HandlerError, RunContext, TaskInput,
 };
-use flowkit_sim::judge::Step;
-use flowkit_sim::plan::{NodePlan, Plan, TroubleKind};
-use flowkit_sim::script;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::journal::{Entry, Journal, RunKey};
+use super::Journal;
+use crate::judge::Step;
+use crate::plan::{NodePlan, Plan, TroubleKind};
+use crate::script;
 
 /// Works for any role.
 #[derive(Debug)]
-pub(crate) struct Scripted {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) journal: Arc<Journal>,
+pub struct Scripted<J> {
+    /// Whose scripts.
+    pub plan: Arc<Plan>,
+    /// Where it says what it does.
+    pub journal: Arc<J>,
 }
 
 /// Notes that a handler was ended when its future is dropped before it was done.
-struct Unfinished<'a> {
-    scripted: &'a Scripted,
+struct Unfinished<'a, J: Journal> {
+    scripted: &'a Scripted<J>,
     cx: &'a RunContext,
     done: bool,
 }
 
-impl Drop for Unfinished<'_> {
+impl<J: Journal> Drop for Unfinished<'_, J> {
     fn drop(&mut self) {
         if !self.done {
             self.scripted.step(self.cx, Step::Abort);
@@ -36,23 +38,17 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-fn key(cx: &RunContext) -> RunKey {
-    let info = cx.info();
-    RunKey {
-        task: info.task_id.clone(),
-        node: info.node_id.clone(),
-        token: info.token,
-    }
-}
+/// What a script throws that panics; nothing else does.
+#[derive(Debug)]
+pub(crate) struct PlannedPanic;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-impl Scripted {
+impl<J: Journal> Scripted<J> {
     fn step(&self, cx: &RunContext, step: Step) {
-        let run = key(cx);
-        self.journal.note(Entry::Step { run, step });
+        self.journal.step(cx.info(), step);
     }
 
     fn node(&self, cx: &RunContext) -> Result<&NodePlan, HandlerError> {
@@ -119,6 +115,10 @@ impl Scripted {
                     HandlerError::transient("busy", "as the script says").retry_after(ms(*wait))
                 }
                 TroubleKind::Permanent => HandlerError::permanent("hopeless", "as the script says"),
+                TroubleKind::Panics => {
+                    self.ended(cx, false, false);
+                    std::panic::panic_any(PlannedPanic);
+                }
                 TroubleKind::Hangs => {
                     self.work(cx, node, Duration::from_secs(86_400)).await?;
                     continue;
@@ -182,21 +182,15 @@ impl Scripted {
     }
 }
 
-impl Handler for Scripted {
+impl<J: Journal> Handler for Scripted<J> {
     type Run = ();
     type Input = Value;
     type Output = Value;
 
     async fn init(&self, cx: &RunContext) -> Result<(), HandlerError> {
         let node = self.node(cx)?;
-        let info = cx.info();
-        self.journal.note(Entry::Began {
-            run: key(cx),
-            epoch: info.epoch,
-            checkpoint: cx.checkpoint()?,
-            accepted: info.accepted,
-        });
-        let (told, journal, run) = (cx.clone(), self.journal.clone(), key(cx));
+        self.journal.began(cx.info(), cx.checkpoint()?);
+        let (told, journal) = (cx.clone(), self.journal.clone());
         let watch = tokio::spawn(async move {
             let cancel = told.cancelled().await;
             let left = cancel.deadline.saturating_duration_since(Instant::now());
@@ -204,7 +198,7 @@ impl Handler for Scripted {
                 reason: cancel.reason,
                 grace_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             };
-            journal.note(Entry::Step { run, step });
+            journal.step(told.info(), step);
         });
         cx.on_cleanup(async move { watch.abort() });
         let init = self.work(cx, node, ms(node.script.init_ms));

@@ -3,112 +3,128 @@
 use flowkit_core::id::TaskId;
 use flowkit_core::message::{ErrorReply, Reply, ReplyError};
 use flowkit_runtime::{Client, ClientError, SubmitOptions, TaskOutcome, TaskState};
-use flowkit_sim::judge::{Ask, Seen};
-use flowkit_sim::plan::{Action, ActionKind, Plan, When};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
-use crate::timeline::Timeline;
+use super::Watcher;
+use crate::judge::{Ask, Seen};
+use crate::plan::{Action, ActionKind, Plan};
 
 /// A request that failed is made again after this long.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Whether a task's submission was answered, and how.
-type Answers = BTreeMap<u32, watch::Sender<Option<bool>>>;
+/// Whether tasks' submissions were answered, and how. Who waits is woken in order: a run repeats.
+#[derive(Debug, Default)]
+struct Answers {
+    known: Mutex<BTreeMap<u32, bool>>,
+    grown: Notify,
+}
 
-struct Shared {
+impl Answers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, bool>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, task: u32) -> Option<bool> {
+        self.lock().get(&task).copied()
+    }
+
+    fn add(&self, task: u32, ok: bool) {
+        *self.lock().entry(task).or_default() |= ok;
+        self.grown.notify_waiters();
+    }
+
+    async fn wait(&self, task: u32) -> bool {
+        loop {
+            let mut grown = pin!(self.grown.notified());
+            grown.as_mut().enable();
+            if let Some(answer) = self.of(task) {
+                return answer;
+            }
+            grown.await;
+        }
+    }
+}
+
+/// The clients of a plan.
+#[derive(Debug)]
+pub struct Clients {
     plan: Arc<Plan>,
-    clients: Vec<Client>,
-    timeline: Timeline,
+    watcher: Arc<dyn Watcher>,
     answers: Answers,
 }
 
-/// Starts every action of the plan; the set is empty once all have had their last answer.
-pub(crate) fn start(
-    plan: &Arc<Plan>,
-    clients: Vec<Client>,
-    timeline: &Timeline,
-    start: Instant,
-) -> Result<JoinSet<Result<(), String>>, String> {
-    let tasks = 0..u32::try_from(plan.tasks.len()).unwrap_or(0);
-    let shared = Arc::new(Shared {
-        plan: plan.clone(),
-        clients,
-        timeline: timeline.clone(),
-        answers: tasks.map(|task| (task, watch::Sender::new(None))).collect(),
-    });
-    let mut running = JoinSet::new();
-    for action in plan.actions.clone() {
-        let When::At { ms } = action.when else {
-            return Err(format!(
-                "{:?} is not a time; real processes know no other",
-                action.when
-            ));
-        };
-        let shared = shared.clone();
-        running.spawn(async move {
-            tokio::time::sleep_until(start + Duration::from_millis(ms)).await;
-            shared.act(&action).await
-        });
+impl Clients {
+    /// Clients that have asked for nothing yet.
+    #[must_use]
+    pub fn new(plan: &Arc<Plan>, watcher: Arc<dyn Watcher>) -> Self {
+        Self {
+            plan: plan.clone(),
+            watcher,
+            answers: Answers::default(),
+        }
     }
-    Ok(running)
+
+    /// Does one thing with the library, until it has its last answer.
+    ///
+    /// # Errors
+    /// The plan makes no sense.
+    pub async fn act(&self, library: &Client, action: &Action) -> Result<(), String> {
+        let asking = Asking {
+            clients: self,
+            library,
+            client: action.client,
+        };
+        asking.act(action.kind).await
+    }
 }
 
-impl Shared {
-    async fn act(&self, action: &Action) -> Result<(), String> {
-        let client = action.client;
-        match action.kind {
+/// A client on its way through an action.
+struct Asking<'a> {
+    clients: &'a Clients,
+    library: &'a Client,
+    client: u32,
+}
+
+impl Asking<'_> {
+    async fn act(&self, kind: ActionKind) -> Result<(), String> {
+        match kind {
             ActionKind::Submit { task } => {
-                let reply = self.ask(client, task, Ask::Submit).await?;
-                if let Some(answer) = self.answers.get(&task) {
-                    answer.send_if_modified(|answer| {
-                        let better = *answer != Some(true);
-                        *answer = if better { Some(reply.ok) } else { *answer };
-                        better
-                    });
-                }
+                let reply = self.ask(task, Ask::Submit).await?;
+                self.clients.answers.add(task, reply.ok);
                 if reply.ok {
-                    self.ask(client, task, Ask::Wait).await?;
+                    self.ask(task, Ask::Wait).await?;
                 }
                 Ok(())
             }
-            ActionKind::SubmitOther { task } => {
-                self.once_there(client, task, Ask::SubmitOther).await
-            }
+            ActionKind::SubmitOther { task } => self.once_there(task, Ask::SubmitOther).await,
             ActionKind::Cancel { task, grace_ms } => {
-                self.once_there(client, task, Ask::Cancel { grace_ms })
-                    .await
+                self.once_there(task, Ask::Cancel { grace_ms }).await
             }
         }
     }
 
     /// Asks once the submission is acknowledged.
-    async fn once_there(&self, client: u32, task: u32, ask: Ask) -> Result<(), String> {
-        let answer = self.answers.get(&task);
-        let mut answer = answer
-            .ok_or_else(|| format!("the plan has no task {task}"))?
-            .subscribe();
-        let there = answer.wait_for(Option::is_some).await;
-        let there = there.map_err(|e| e.to_string())?.unwrap_or(false);
-        if there {
-            self.ask(client, task, ask).await?;
+    async fn once_there(&self, task: u32, ask: Ask) -> Result<(), String> {
+        if self.clients.answers.wait(task).await {
+            self.ask(task, ask).await?;
         }
         Ok(())
     }
 
     /// Asks until there is an answer.
-    async fn ask(&self, client: u32, task: u32, ask: Ask) -> Result<Reply, String> {
-        let plan = self.plan.tasks.get(task as usize);
+    async fn ask(&self, task: u32, ask: Ask) -> Result<Reply, String> {
+        let plan = self.clients.plan.tasks.get(task as usize);
         let plan = plan.ok_or_else(|| format!("the plan has no task {task}"))?;
         let id = TaskId::new(&plan.id).map_err(|e| format!("{}: {e}", plan.id))?;
-        let library = &self.clients[client as usize % self.clients.len()];
+        let (library, client) = (self.library, self.client);
+        let watcher = &self.clients.watcher;
         loop {
-            self.timeline.note(Seen::Asked {
+            watcher.saw(Seen::Asked {
                 client,
                 task: id.clone(),
                 ask,
@@ -154,7 +170,7 @@ impl Shared {
                     continue;
                 }
             };
-            self.timeline.note(Seen::Answered {
+            watcher.saw(Seen::Answered {
                 client,
                 task: id,
                 ask,

@@ -1,0 +1,167 @@
+//! A user's own handlers in the simulated world: what is wrong with them is found and told, and the
+//! cure holds.
+
+use flowkit::prelude::*;
+use flowkit::sim::{End, Outside, Simulation};
+use serde_json::{Value, json};
+
+#[derive(serde::Deserialize)]
+struct Orders {
+    orders: Vec<u64>,
+}
+
+/// Pays every order of its input, one batch each.
+struct Pay {
+    bank: Outside,
+    careful: bool,
+}
+
+impl Handler for Pay {
+    type Run = ();
+    type Input = u64;
+    type Output = Value;
+
+    async fn init(&self, _cx: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _cx: &RunContext,
+        input: TaskInput,
+    ) -> Result<BatchStream<u64>, HandlerError> {
+        let input: Orders = input.decode()?;
+        let batches = input
+            .orders
+            .into_iter()
+            .map(|n| Batch::new(format!("{n}"), n));
+        Ok(BatchStream::iter(batches))
+    }
+
+    async fn process(
+        &self,
+        cx: &RunContext,
+        _run: &mut (),
+        batch: Batch<u64>,
+    ) -> Result<BatchResult<Value>, HandlerError> {
+        let order = format!("pay order {}", batch.payload);
+        if self.careful {
+            let key = cx.idempotency_key();
+            self.bank.apply_once(cx, &key, order).await?;
+        } else {
+            self.bank.apply(cx, order).await?;
+        }
+        Ok(BatchResult::of(json!(batch.payload)).metric("paid", 1))
+    }
+}
+
+fn paying(bank: &Outside, careful: bool) -> Simulation {
+    let graph = json!({"nodes": [{
+        "node_id": "pay", "type": "pay",
+        "io": {"input_inline": {"orders": [11, 12, 13, 14, 15, 16, 17]}},
+        "retry_policy": {"max": 20, "backoff_sec": 0.1},
+    }]});
+    let at = bank.clone();
+    Simulation::new(graph)
+        .role("pay", move || Pay {
+            bank: at.clone(),
+            careful,
+        })
+        .outside(bank)
+        .seeds(0..60)
+}
+
+#[test]
+fn a_handler_that_is_not_idempotent_is_told_which_batch_had_its_effect_twice() {
+    let report = paying(&Outside::new("bank"), false).run();
+    assert!(!report.is_clean());
+    let found = report.found.as_ref().expect("some seed pays twice");
+    assert_eq!(found.promise, "effect_twice");
+    let text = report.to_string();
+    for part in [
+        "of node pay had its effect on the bank twice: \"pay order",
+        "cure: ",
+        "cx.idempotency_key()",
+        "again: FLOWKIT_SIM_SEED=",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    println!("{text}");
+}
+
+#[test]
+fn with_an_idempotency_key_every_order_is_paid_once() {
+    let bank = Outside::new("bank");
+    let seen = bank.clone();
+    paying(&bank, true)
+        .verify(move |end| {
+            end.finished()?;
+            let paid: Vec<u64> = (11..18)
+                .filter(|n| seen.count(&format!("pay order {n}")) == 1)
+                .collect();
+            let artifacts = end.artifacts_of("pay");
+            if paid.len() == 7 && artifacts.len() == 7 {
+                Ok(())
+            } else {
+                Err(format!("paid {paid:?}, artifacts {artifacts:?}"))
+            }
+        })
+        .check();
+}
+
+#[test]
+fn what_a_user_requires_of_the_end_is_told_with_the_seed() {
+    let report = paying(&Outside::new("bank"), true)
+        .verify(|end| Err(format!("{:?} is not enough", end.status.state)))
+        .run();
+    let text = report.to_string();
+    assert!(text.contains("verify (seed 0"), "{text}");
+    assert!(text.contains("Finished is not enough"), "{text}");
+}
+
+#[test]
+fn a_graph_that_is_refused_is_told_with_its_faults() {
+    let report = Simulation::new(json!({"nodes": [{"node_id": "a"}]}))
+        .role("a", || {
+            handler_fn(|_cx, _batch: Batch<Value>| async move { Ok(BatchResult::<()>::new()) })
+        })
+        .run();
+    let text = report.to_string();
+    assert!(text.contains("a task was refused"), "{text}");
+}
+
+#[test]
+fn cancelled_tasks_end_too() {
+    let bank = Outside::new("bank");
+    paying(&bank, true)
+        .cancels(100)
+        .verify(End::finished)
+        .seeds(0..20)
+        .check();
+}
+
+#[test]
+fn a_handler_that_draws_from_a_clock_is_told_that_seeds_do_not_repeat() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let graph = json!({"nodes": [{"node_id": "a", "type": "a"}]});
+    let report = Simulation::new(graph)
+        .role("a", || {
+            handler_fn(|cx, _batch: Batch<Value>| async move {
+                // Stands for anything that differs from run to run.
+                let wait = CALLS.fetch_add(1, Ordering::Relaxed) * 40;
+                cx.sleep(std::time::Duration::from_millis(wait)).await?;
+                Ok(BatchResult::<()>::new())
+            })
+        })
+        .run();
+    let found = report.found.expect("two runs differ");
+    assert_eq!(found.promise, "determinism");
+}
+
+#[test]
+fn a_simulation_of_no_seed_proves_nothing() {
+    let report = paying(&Outside::new("bank"), true).seeds(5..5).run();
+    assert!(!report.is_clean());
+    assert!(report.to_string().contains("no seed was run"));
+}

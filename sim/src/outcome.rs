@@ -1,0 +1,24 @@
+//! What came of a run.
+
+use std::collections::BTreeMap;
+
+use crate::checkers::Broken;
+use crate::history::Event;
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) broken: Vec<Broken>,
+    pub(crate) fired: BTreeMap<&'static str, u64>,
+    pub(crate) trace_hash: u64,
+    pub(crate) trace_events: u64,
+    /// True time at the end.
+    pub(crate) ended_ms: u64,
+    /// Time from healing until every task was settled; absent if they never were.
+    pub(crate) settled_after_ms: Option<u64>,
+    /// Longest time two handlers of one node overlapped.
+    pub(crate) overlap_ms: u64,
+    /// Effects of each host until every client had its last answer: the tasks' life.
+    pub(crate) effects: Vec<u64>,
+    pub(crate) history: Vec<Event>,
+}

@@ -1,0 +1,270 @@
+//! The two servers: the models, what the plan makes them refuse, and what comes to pass in them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flowkit_core::id::ShardId;
+use flowkit_core::message::{DecodeError, Envelope};
+use flowkit_core::port::{
+    Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest, Stream, TransportReply,
+    TransportRequest,
+};
+use flowkit_memory::{BrokerModel, Outcome, StoreModel};
+
+use crate::history::{Place, What};
+use crate::ledger::Fact;
+use crate::observer::{CommitSeen, Observer};
+use crate::plan::{Fault, Plan};
+use crate::script;
+
+/// The store's clock shows this at the start of a run.
+const STORE_START_MS: u64 = 5_000_000;
+
+/// The store and the broker of a run. Times are true time in microseconds.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    pub(crate) store: StoreModel,
+    pub(crate) broker: BrokerModel,
+    /// How far the store's clock is ahead of true time.
+    pub(crate) store_ahead_ms: i64,
+    /// Commits that reached the store.
+    commits: u64,
+    /// The store applies before it syncs, and dies with its process.
+    embedded: bool,
+}
+
+impl Servers {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let world = &plan.world;
+        Self {
+            store: if world.embedded {
+                StoreModel::two_phase()
+            } else {
+                StoreModel::durable()
+            },
+            broker: if world.embedded {
+                BrokerModel::new()
+            } else {
+                BrokerModel::of_deployment(world.shards, world.inboxes)
+            },
+            store_ahead_ms: 0,
+            commits: 0,
+            embedded: world.embedded,
+        }
+    }
+
+    fn store_ms(&self, now: u64) -> u64 {
+        (STORE_START_MS + now / 1_000).saturating_add_signed(self.store_ahead_ms)
+    }
+
+    /// A request reaches the store.
+    pub(crate) fn store(
+        &mut self,
+        now: u64,
+        from: Place,
+        request: StoreRequest,
+        seen: &mut Observer,
+    ) -> Result<StoreReply, PortError> {
+        match request {
+            StoreRequest::Commit(commit) => {
+                self.commit(now, from.host, Arc::unwrap_or_clone(commit), seen)
+            }
+            request => self.other(now, from, &request, seen),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        now: u64,
+        host: u32,
+        commit: Commit,
+        seen: &mut Observer,
+    ) -> Result<StoreReply, PortError> {
+        self.commits += 1;
+        let (shard, epoch, seq, next) = (commit.shard, commit.epoch, commit.seq, commit.next);
+        let stored = self.store.applied().shard(shard).copied();
+        let fresh =
+            stored.is_some_and(|stored| stored.commit_seq + 1 == seq && stored.epoch == epoch);
+        let refused = |kind| What::Refused {
+            host,
+            kind,
+            epoch,
+            seq,
+        };
+        if fresh && self.refuses(&commit, seen) {
+            seen.note(now, refused(ErrorKind::Invalid));
+            return Err(PortError::new(ErrorKind::Invalid, "commit", "simulated"));
+        }
+        let facts: Vec<Fact> = if fresh {
+            commit.records.iter().map(Fact::of).collect()
+        } else {
+            Vec::new()
+        };
+        let result = self.store.commit(self.store_ms(now), commit);
+        match &result {
+            Ok(_) if fresh => {
+                let commit = CommitSeen {
+                    host,
+                    epoch,
+                    seq,
+                    next,
+                    facts,
+                };
+                seen.committed(now, commit, self.embedded);
+            }
+            Ok(_) => seen.fire("commit_repeated"),
+            Err(error) => {
+                seen.fire(match error.kind {
+                    ErrorKind::Fenced => "commit_fenced",
+                    ErrorKind::Conflict => "commit_conflict",
+                    _ => "commit_refused",
+                });
+                seen.note(now, refused(error.kind));
+            }
+        }
+        result
+    }
+
+    /// Whether a fault of the plan makes the store refuse this commit.
+    fn refuses(&self, commit: &Commit, seen: &mut Observer) -> bool {
+        let mut family = None;
+        for fault in &seen.plan.faults {
+            match fault {
+                Fault::RefuseCommit { nth } if *nth == self.commits => {
+                    family = Some("refuse_commit");
+                }
+                Fault::RefuseBatches { task, node } => {
+                    let id = &seen.plan.tasks[*task as usize].id;
+                    let hit = commit.records.iter().any(|record| {
+                        matches!(record, Record::Artifact(artifact)
+                            if artifact.task_id.as_str() == id && artifact.node_id.as_str() == node)
+                    });
+                    if hit {
+                        family = Some("refuse_batches");
+                    }
+                }
+                Fault::RefuseTask { task } => {
+                    let id = &seen.plan.tasks[*task as usize].id;
+                    let hit = commit.records.iter().any(|record| {
+                        matches!(record, Record::Task(task) if task.task_id.as_str() == id)
+                    });
+                    if hit {
+                        family = Some("refuse_task");
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(family) = family {
+            seen.fire(family);
+        }
+        family.is_some()
+    }
+
+    fn other(
+        &mut self,
+        now: u64,
+        from: Place,
+        request: &StoreRequest,
+        seen: &mut Observer,
+    ) -> Result<StoreReply, PortError> {
+        let result = self.store.apply(self.store_ms(now), request);
+        if self.embedded {
+            // A durable write of its own carries every commit before it along.
+            seen.ledger.synced(self.synced_seq());
+        }
+        match (request, &result) {
+            (StoreRequest::RaiseEpoch { shard, .. }, Ok(StoreReply::Shard(record))) => {
+                let what = What::EpochRaised {
+                    host: from.host,
+                    shard: *shard,
+                    epoch: record.epoch,
+                };
+                seen.note(now, what);
+                seen.ledger.synced(self.synced_seq());
+            }
+            (StoreRequest::Sync { .. }, Ok(_)) => seen.ledger.synced(self.synced_seq()),
+            (StoreRequest::RegisterWorker { worker_id, .. }, Ok(StoreReply::Registered(n))) => {
+                let what = What::Registered {
+                    place: from,
+                    worker: worker_id.clone(),
+                    incarnation: *n,
+                };
+                seen.note(now, what);
+            }
+            (StoreRequest::ReadGrants { nodes, .. }, Ok(_)) if !nodes.is_empty() => {
+                let nodes: Rc<[_]> = Rc::from(nodes.as_slice());
+                seen.note(now, What::GrantsRead { place: from, nodes });
+            }
+            _ => {}
+        }
+        result
+    }
+
+    /// Newest commit of the first shard that a crash would not undo.
+    pub(crate) fn synced_seq(&self) -> u64 {
+        let record = self.store.synced().shard(ShardId(0));
+        record.map_or(0, |record| record.commit_seq)
+    }
+
+    /// The process died: commits that were not synced are gone, but for the first `keep`.
+    pub(crate) fn lose_unsynced(&mut self, now: u64, keep: usize, seen: &mut Observer) {
+        let unsynced = self.store.unsynced_commits();
+        if keep < unsynced {
+            seen.fire("unsynced_lost");
+        }
+        self.store.crash_keeping(keep.min(unsynced));
+        // One shard per store is what an embedded engine has; with more, commits of all of them
+        // carry their own seq, and the ledger is told by the newest surviving one of each.
+        let changes = seen.ledger.undo_above(self.synced_seq());
+        if !changes.is_empty() {
+            seen.note(now, What::Undone { changes });
+        }
+    }
+
+    /// A request other than an append reaches the broker.
+    pub(crate) fn broker(&mut self, now: u64, request: &TransportRequest) -> Outcome {
+        self.broker.apply(self.store_ms(now), request)
+    }
+
+    /// A message comes to stand in a stream.
+    pub(crate) fn append(
+        &mut self,
+        now: u64,
+        stream: Stream,
+        envelope: &Arc<Envelope>,
+        seen: &mut Observer,
+    ) -> Result<TransportReply, PortError> {
+        let request = TransportRequest::Append {
+            stream,
+            envelope: envelope.clone(),
+        };
+        let result = match self.broker(now, &request) {
+            Outcome::Done(result) => result,
+            Outcome::Wait => Err(PortError::new(ErrorKind::Retry, "append", "busy")),
+        };
+        if let Ok(TransportReply::Appended { offset }) = &result {
+            let what = What::Appended {
+                stream,
+                offset: *offset,
+                envelope: envelope.clone(),
+            };
+            seen.note(now, what);
+        }
+        result
+    }
+
+    /// Entries that no coordinator should trip over; returns their stream.
+    pub(crate) fn poison(&mut self, now: u64, shard: u32, seen: &mut Observer) -> Stream {
+        seen.fire("poison");
+        let stream = Stream::Shard(ShardId(shard.min(seen.plan.world.shards - 1)));
+        let error = DecodeError::Envelope("simulated garbage".to_owned());
+        let _ = self.broker.append_undecodable(now / 1_000, stream, error);
+        let task = seen.plan.tasks.first();
+        let task = task.map_or("none", |task| &task.id).to_owned();
+        for (nonce, stray) in (0..).zip(script::strays(&task)) {
+            let _ = self.append(now, stream, &Arc::new(stray.identified(now + nonce)), seen);
+        }
+        stream
+    }
+}

@@ -1,0 +1,85 @@
+//! The surroundings of a simulated process.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use flowkit_core::time::Mono;
+use flowkit_runtime::Environment;
+
+use super::host::client_place;
+use super::stage::{self, Luck};
+use crate::clock::HostClock;
+use crate::history::Place;
+use crate::plan::Clock;
+
+/// Clocks that run as the plan says, seeded ids, a process that can be frozen.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    place: Place,
+    /// True time when the process began, in microseconds.
+    began: u64,
+    clock: HostClock,
+    seed: [u64; 2],
+}
+
+impl Surroundings {
+    /// Of a process that begins now.
+    pub(super) fn of(place: Place) -> Self {
+        stage::with(|stage| {
+            let (host, generation) = (u64::from(place.host), u64::from(place.generation));
+            let mut dice = stage.dice(Luck::Process, host, generation);
+            Self {
+                place,
+                began: turmoil::sim_elapsed().map_or(stage.now, micros),
+                clock: stage.hosts[place.host as usize].clock,
+                seed: [dice.draw(), dice.draw()],
+            }
+        })
+    }
+}
+
+impl Surroundings {
+    /// Of a client, which begins with the run and has perfect clocks.
+    pub(super) fn of_client(number: u32) -> Self {
+        let mut dice = stage::with(|stage| stage.dice(Luck::Process, 1_000, u64::from(number)));
+        Self {
+            place: client_place(number),
+            began: 0,
+            clock: HostClock::new(Clock::default()),
+            seed: [dice.draw(), dice.draw()],
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Environment for Surroundings {
+    fn mono_ms(&self, elapsed: Duration) -> u64 {
+        self.clock.now(self.began + micros(elapsed)).mono.0
+    }
+
+    fn elapsed_at(&self, mono_ms: u64) -> Duration {
+        Duration::from_micros(self.clock.when(Mono(mono_ms)).saturating_sub(self.began))
+    }
+
+    fn wall_ms(&self) -> i64 {
+        stage::with(|stage| {
+            let now = stage.now;
+            let clock = match stage.hosts.get(self.place.host as usize) {
+                Some(host) => host.clock,
+                None => self.clock,
+            };
+            clock.now(now).wall_ms
+        })
+    }
+
+    fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        stage::with(|stage| stage.poll_pace(self.place, Luck::Pace, cx))
+    }
+}

@@ -1,0 +1,130 @@
+//! A host as the run knows it: what runs there, whether it is frozen, when it comes back.
+
+use flowkit_core::id::{Incarnation, WorkerId};
+use tokio::sync::watch;
+
+use super::gate::Gate;
+use crate::clock::HostClock;
+use crate::history::Place;
+use crate::plan::{Lost, Server};
+
+/// What a host runs.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Coordinator,
+    /// A worker of the plan.
+    Worker {
+        /// Its index there.
+        plan: usize,
+        /// The id that it has now.
+        id: WorkerId,
+    },
+    /// A coordinator and every worker of the plan in one process, over a store of its own.
+    Embedded,
+}
+
+/// How a process ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Stopped,
+    Superseded,
+    /// It could not go on; its supervisor starts it again.
+    Failed,
+}
+
+/// Numbers of clients' hosts start here.
+const CLIENTS: u32 = 10_000;
+
+pub(super) const fn is_client(host: u32) -> bool {
+    host >= CLIENTS
+}
+
+/// The one process of a client.
+pub(super) const fn client_place(number: u32) -> Place {
+    Place {
+        host: CLIENTS + number,
+        generation: 1,
+        machine: 0,
+    }
+}
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct HostState {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) clock: HostClock,
+    /// Counts process starts.
+    pub(super) generation: u32,
+    /// A process runs here.
+    pub(super) alive: bool,
+    /// Shut while its process is frozen.
+    pub(super) gate: Gate,
+    pub(super) stalled_until: u64,
+    /// Tells its process to stop.
+    pub(super) stop: Option<watch::Sender<bool>>,
+    pub(super) ended: Option<Ended>,
+    /// Nothing starts here any more.
+    pub(super) retired: bool,
+    /// When its next process starts.
+    pub(super) starts_at: Option<u64>,
+    /// What its processes asked servers for.
+    pub(super) effects: u64,
+    /// Calls of all its processes by kind, which key their luck.
+    pub(super) calls: [u64; 4],
+    pub(super) paces: u64,
+    pub(super) cuts: Vec<Cut>,
+    /// Newest incarnation that its process registered.
+    pub(super) incarnation: Incarnation,
+    /// Time that its worker has when it is told to stop.
+    pub(super) grace_ms: u64,
+}
+
+/// A disturbed way between a host and a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) until: u64,
+    pub(super) from: Server,
+    pub(super) lost: CutKind,
+}
+
+/// What becomes of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CutKind {
+    Lost(Lost),
+    /// They come once the way is free.
+    Held,
+}
+
+impl HostState {
+    pub(super) fn new(name: String, kind: Kind, clock: HostClock) -> Self {
+        Self {
+            name,
+            kind,
+            clock,
+            generation: 0,
+            alive: false,
+            gate: Gate::default(),
+            stalled_until: 0,
+            stop: None,
+            ended: None,
+            retired: false,
+            starts_at: None,
+            effects: 0,
+            calls: [0; 4],
+            paces: 0,
+            cuts: Vec::new(),
+            incarnation: Incarnation(0),
+            grace_ms: 1_000,
+        }
+    }
+
+    /// Its process now.
+    pub(super) fn place(&self, host: u32) -> Place {
+        Place {
+            host,
+            generation: self.generation,
+            machine: 0,
+        }
+    }
+}
