@@ -135,7 +135,10 @@ impl Asking<'_> {
                     if ask == Ask::SubmitOther {
                         graph["nodes"][0]["retry_policy"]["max"] = json!(77);
                     }
-                    let options = SubmitOptions::with_task_id(id.clone());
+                    let mut options = SubmitOptions::with_task_id(id.clone());
+                    // Every other task has a key as well; another graph under it is refused.
+                    let has_key = task % 2 == 1;
+                    options.idempotency_key = has_key.then(|| format!("key of {id}"));
                     library.submit(&graph, options).await.map(|_| answer(None))
                 }
                 Ask::Cancel { grace_ms } => {

@@ -1,6 +1,6 @@
 //! What is due, by time and then by order of scheduling.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
@@ -122,49 +122,48 @@ impl Given {
     }
 }
 
-/// The heap: earliest first, then first scheduled first.
+/// The heap: earliest first, then first scheduled first. What is due lies beside it, so that little
+/// is moved about.
 #[derive(Debug, Default)]
 pub(crate) struct Heap {
-    heap: BinaryHeap<Item>,
+    heap: BinaryHeap<Reverse<Item>>,
     scheduled: u64,
+    due: Vec<Option<Due>>,
+    free: Vec<u32>,
 }
 
-#[derive(Debug)]
+/// When, in which order, and where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     at: u64,
     order: u64,
-    due: Due,
+    slot: u32,
 }
 
 impl Heap {
     pub(crate) fn push(&mut self, at: u64, due: Due) {
         self.scheduled += 1;
-        self.heap.push(Item {
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.due[slot as usize] = Some(due);
+                slot
+            }
+            None => {
+                self.due.push(Some(due));
+                u32::try_from(self.due.len() - 1).expect("a run has fewer events at once")
+            }
+        };
+        self.heap.push(Reverse(Item {
             at,
             order: self.scheduled,
-            due,
-        });
+            slot,
+        }));
     }
 
     pub(crate) fn pop(&mut self) -> Option<(u64, Due)> {
-        self.heap.pop().map(|item| (item.at, item.due))
-    }
-}
-
-impl PartialEq for Item {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Item {}
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Item {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // A binary heap gives the greatest first.
-        (other.at, other.order).cmp(&(self.at, self.order))
+        let Reverse(Item { at, slot, .. }) = self.heap.pop()?;
+        let due = self.due[slot as usize].take()?;
+        self.free.push(slot);
+        Some((at, due))
     }
 }
