@@ -6,6 +6,10 @@ pub use flowkit_sim::user as sim;
 #[cfg(feature = "embedded")]
 pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
 
+#[cfg(feature = "settings")]
+#[doc(hidden)]
+pub mod settings;
+
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.
 pub mod prelude {
     pub use flowkit_runtime::*;

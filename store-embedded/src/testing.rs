@@ -43,4 +43,14 @@ impl EmbeddedStore {
         self.writer.submit(Work::Damage { table, key }, reply);
         matches!(answer.await, Ok(Ok(_)))
     }
+
+    /// Puts a row of any bytes into one of the file's tables: what a file of another origin may
+    /// hold. False if the store has failed.
+    pub async fn plant(&self, table: usize, key: &[u8], value: &[u8]) -> bool {
+        let table = Table::ALL[table % Table::ALL.len()];
+        let (key, value) = (key.to_vec(), value.to_vec());
+        let (reply, answer) = oneshot::channel();
+        self.writer.submit(Work::Plant { table, key, value }, reply);
+        matches!(answer.await, Ok(Ok(_)))
+    }
 }

@@ -31,8 +31,13 @@ pub(crate) fn run() -> Outcome {
 }
 
 fn format() -> Outcome {
-    step("format", cargo().args(["fmt", "--all", "--check"]))
-        .map_err(|e| format!("{e}; `cargo fmt --all` mends it"))
+    let workspace = step("format", cargo().args(["fmt", "--all", "--check"]))
+        .map_err(|e| format!("{e}; `cargo fmt --all` mends it"));
+    // A workspace of its own.
+    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml"];
+    let fuzz = step("format of fuzz/", cargo().args(fuzz).arg("--check"))
+        .map_err(|e| format!("{e}; `cargo {}` mends it", fuzz.join(" ")));
+    workspace.and(fuzz)
 }
 
 fn clippy() -> Outcome {

@@ -5,6 +5,7 @@ mod chaos;
 mod check;
 mod explore;
 mod fidelity;
+mod fuzz;
 mod licences;
 mod mutants;
 mod purity;
@@ -40,6 +41,8 @@ enum Job {
     Bench(bench::Options),
     /// Compare the models with the real servers: the same generated operations on both.
     Fidelity(fidelity::Options),
+    /// Feed parsers and files with what a fuzzer makes up; needs a nightly toolchain.
+    Fuzz(fuzz::Options),
     /// Plant each known bug in turn and see that the simulator finds it.
     Mutants(mutants::Options),
     /// A real Apache Kafka and a real MongoDB for tests: up, down, status, kill or restart.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Job::Licences => licences::run(),
         Job::Bench(options) => bench::run(&options),
         Job::Fidelity(options) => fidelity::run(&options),
+        Job::Fuzz(options) => fuzz::run(&options),
         Job::Mutants(options) => mutants::run(&options),
         Job::Services(options) => services::run(&options),
         Job::Chaos(options) => chaos::run(&options),

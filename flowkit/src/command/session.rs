@@ -143,7 +143,7 @@ impl Session {
 
     /// An engine over the servers that flags, environment or a file name; nothing runs in it yet.
     pub(crate) async fn connect(fleet: &FleetArgs) -> Result<Self, Failure> {
-        let settings = fleet.given()?.settings()?;
+        let settings = fleet.given()?.settings().map_err(Failure::input)?;
         Ok(Self {
             engine: super::fleet::connect(&settings).await?,
             workers: Vec::new(),

@@ -1,27 +1,83 @@
 //! Whether a plan that somebody wrote makes sense: every fault of form at once.
 
-use super::{Action, ActionKind, Fault, Plan, When, processes};
+use std::collections::BTreeSet;
+
+use flowkit_core::id::{ID_BYTES_MAX, Role, TaskId, WorkerId};
+
+use super::{Action, ActionKind, Fault, Plan, When, limits, processes};
+
+/// Most sentences; a plan of nonsense is told in the first ones.
+const WRONG_MAX: usize = 100;
 
 impl Plan {
-    /// What makes no sense in a plan that somebody wrote; empty if all of it does.
+    /// What makes no sense in a plan that somebody wrote; empty if all of it does. No run of a plan
+    /// without such faults overflows, and each has an end.
     #[must_use]
     pub fn faults_of_form(&self) -> Vec<String> {
-        let world = &self.world;
         let mut wrong = Vec::new();
-        let positive = [
-            ("coordinators", world.coordinators),
-            ("shards", world.shards),
-            ("inboxes", world.inboxes),
-            ("clients", world.clients),
-        ];
-        for (name, number) in positive {
-            if number == 0 {
-                wrong.push(format!("world.{name}: must not be 0"));
-            }
+        limits::check(self, &mut wrong);
+        self.wrong_names(&mut wrong);
+        self.wrong_tasks(&mut wrong);
+        self.wrong_actions(&mut wrong);
+        self.wrong_faults(&mut wrong);
+        if wrong.len() > WRONG_MAX {
+            let more = wrong.len() - WRONG_MAX;
+            wrong.truncate(WRONG_MAX);
+            wrong.push(format!("and {more} more"));
         }
+        wrong
+    }
+
+    fn wrong_names(&self, wrong: &mut Vec<String>) {
+        let world = &self.world;
         if world.workers.is_empty() {
             wrong.push("world.workers: there must be one".to_owned());
         }
+        let mut seen = BTreeSet::new();
+        for (at, worker) in world.workers.iter().enumerate() {
+            let place = format!("world.workers[{at}]");
+            // Each start under a new id adds a letter.
+            let host =
+                u32::try_from(at).map_or(u32::MAX, |at| at.saturating_add(world.coordinators));
+            let renamed = self.faults.iter().filter(
+                |fault| matches!(fault, Fault::Crash { host: at, new_id: true, .. } if *at == host),
+            );
+            let longest = worker.id.len() + renamed.count();
+            if let Err(error) = WorkerId::new(&worker.id) {
+                wrong.push(format!("{place}.id: {error}"));
+            } else if longest > ID_BYTES_MAX {
+                wrong.push(format!("{place}.id: is too long to be renamed so often"));
+            }
+            if !seen.insert(&worker.id) {
+                wrong.push(format!("{place}.id: another worker has it"));
+            }
+            for role in &worker.roles {
+                if let Err(error) = Role::new(role) {
+                    wrong.push(format!("{place}.roles: {error}"));
+                }
+            }
+        }
+    }
+
+    fn wrong_tasks(&self, wrong: &mut Vec<String>) {
+        let mut seen = BTreeSet::new();
+        for (at, task) in self.tasks.iter().enumerate() {
+            if let Err(error) = TaskId::new(&task.id) {
+                wrong.push(format!("tasks[{at}].id: {error}"));
+            }
+            if !seen.insert(&task.id) {
+                wrong.push(format!("tasks[{at}].id: another task has it"));
+            }
+            // What comes to nothing else needs no second look at its parts.
+            if wrong.is_empty() {
+                let place = format!("tasks[{at}].graph");
+                let faults = task.graph.faults_of_form();
+                wrong.extend(faults.iter().map(|fault| format!("{place}: {fault}")));
+            }
+        }
+    }
+
+    fn wrong_actions(&self, wrong: &mut Vec<String>) {
         let tasks = self.tasks.len();
         for (at, action) in self.actions.iter().enumerate() {
             let (ActionKind::Submit { task }
@@ -30,19 +86,45 @@ impl Plan {
             if task as usize >= tasks {
                 wrong.push(format!("actions[{at}].task: there is no task {task}"));
             }
-            if action.client >= world.clients {
+            if action.client >= self.world.clients {
                 let client = action.client;
                 wrong.push(format!("actions[{at}].client: there is no client {client}"));
             }
         }
+    }
+
+    fn wrong_faults(&self, wrong: &mut Vec<String>) {
+        // Every twin is a host more.
+        let twins = self
+            .faults
+            .iter()
+            .filter(|f| matches!(f, Fault::Twin { .. }));
+        let hosts = (self.hosts() as usize).saturating_add(twins.count());
         for (at, fault) in self.faults.iter().enumerate() {
             if let Fault::RefuseBatches { task, .. } | Fault::RefuseTask { task } = fault
-                && *task as usize >= tasks
+                && *task as usize >= self.tasks.len()
             {
                 wrong.push(format!("faults[{at}].task: there is no task {task}"));
             }
+            if let Fault::RefuseBatches { task, node } = fault
+                && let Some(of) = self.tasks.get(*task as usize)
+                && of.graph.node(node).is_none()
+            {
+                wrong.push(format!(
+                    "faults[{at}].node: task {task} has no node {node:?}"
+                ));
+            }
+            if let Some(host) = fault.host()
+                && host as usize >= hosts
+            {
+                wrong.push(format!("faults[{at}].host: there is no host {host}"));
+            }
+            if let Fault::Poison { shard, .. } = fault
+                && *shard >= self.world.shards
+            {
+                wrong.push(format!("faults[{at}].shard: there is no shard {shard}"));
+            }
         }
-        wrong
     }
 
     /// Time that a worker process has when it is asked to stop: a setting of the process.
@@ -130,6 +212,134 @@ mod tests {
         ] {
             assert!(wrong.contains(part), "{part}: {wrong}");
         }
+    }
+
+    #[test]
+    fn what_the_generators_make_has_no_fault_of_form() {
+        for seed in 0..300 {
+            for plan in [Plan::from_seed, Plan::for_hosts, Plan::for_processes] {
+                let plan = plan(seed);
+                assert_eq!(plan.faults_of_form(), Vec::<String>::new(), "seed {seed}");
+            }
+        }
+    }
+
+    /// The change of one place in a small plan, and what is said to it.
+    fn refused(change: impl FnOnce(&mut Plan), said: &str) {
+        let mut plan = Plan::small();
+        change(&mut plan);
+        let wrong = plan.faults_of_form().join("\n");
+        assert!(wrong.contains(said), "{said}: {wrong}");
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused_with_their_place() {
+        let at = When::At { ms: u64::MAX };
+        refused(
+            |p| p.heal_ms = u64::MAX,
+            "heal_ms: 18446744073709551615 is too much",
+        );
+        refused(|p| p.world.lease_ttl_ms = u64::MAX, "world.lease_ttl_ms");
+        refused(
+            |p| p.world.hb_interval_ms = 0,
+            "world.hb_interval_ms: must not be 0",
+        );
+        refused(|p| p.world.coordinators = u32::MAX, "world.coordinators");
+        refused(
+            |p| p.world.latency_us_max = u64::MAX,
+            "world.latency_us_max",
+        );
+        refused(
+            |p| p.world.workers[0].capacity = u32::MAX,
+            "world.workers[0].capacity",
+        );
+        refused(|p| p.actions[0].when = at, "actions[0].when");
+        refused(
+            |p| p.faults.push(Fault::Gone { host: 2, when: at }),
+            "faults[0].when",
+        );
+        let slowest = crate::plan::Clock {
+            drift_ppm: i64::MIN,
+            ..Default::default()
+        };
+        refused(
+            |p| p.world.clocks.push(slowest),
+            "world.clocks[0].drift_ppm",
+        );
+        let node = |p: &mut Plan| p.tasks[0].graph.nodes[0].clone();
+        refused(
+            |p| p.tasks[0].graph.nodes = vec![node(p); 2_000],
+            "tasks: nodes of all of them: 2000 is too much",
+        );
+        refused(
+            |p| p.tasks[0].graph.nodes[0].script.batches = u32::MAX,
+            "batches x items",
+        );
+        refused(
+            |p| {
+                let node = &mut p.tasks[0].graph.nodes[0];
+                (node.retry_max, node.backoff_ms) = (1_000, 80_000_000);
+            },
+            "their work in ms",
+        );
+        let workers = |p: &mut Plan| vec![p.world.workers[0].clone(); 3_000];
+        refused(|p| p.world.workers = workers(p), "and 2900 more");
+    }
+
+    #[test]
+    fn names_that_nobody_knows_or_twice_are_refused_with_their_place() {
+        let when = When::At { ms: 1 };
+        refused(
+            |p| p.world.workers[1].id = "w0".to_owned(),
+            "world.workers[1].id: another",
+        );
+        refused(
+            |p| p.world.workers[1].id.clear(),
+            "world.workers[1].id: must not be empty",
+        );
+        refused(
+            |p| p.world.workers[0].roles[0] = "$".to_owned(),
+            "world.workers[0].roles",
+        );
+        refused(|p| p.tasks.push(p.tasks[0].clone()), "tasks[1].id: another");
+        refused(|p| p.tasks[0].id.push('\0'), "tasks[0].id");
+        refused(
+            |p| p.tasks[0].graph.nodes.clear(),
+            "tasks[0].graph: nodes: is empty",
+        );
+        refused(|p| p.tasks[0].graph.nodes.reverse(), "no node above it");
+        refused(
+            |p| p.tasks[0].graph.nodes[1].role.clear(),
+            "tasks[0].graph: nodes[1].type",
+        );
+        refused(
+            |p| p.faults.push(Fault::Gone { host: 4, when }),
+            "there is no host 4",
+        );
+        refused(
+            |p| p.faults.push(Fault::Poison { shard: 1, when }),
+            "there is no shard 1",
+        );
+        let node = "nobody".to_owned();
+        refused(
+            |p| p.faults.push(Fault::RefuseBatches { task: 0, node }),
+            "task 0 has no node \"nobody\"",
+        );
+    }
+
+    #[test]
+    fn a_worker_that_is_renamed_too_often_is_refused() {
+        let renamed = Fault::Crash {
+            host: 2,
+            when: When::At { ms: 1 },
+            down_ms: 0,
+            new_id: true,
+        };
+        let mut plan = Plan::small().with(renamed);
+        plan.world.workers[0].id = "w".repeat(199);
+        assert_eq!(plan.faults_of_form(), Vec::<String>::new());
+        plan.world.workers[0].id.push('w');
+        assert!(plan.faults_of_form()[0].contains("too long to be renamed"));
     }
 
     #[test]

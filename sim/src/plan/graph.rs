@@ -1,6 +1,10 @@
 //! Graphs of a plan and what their handlers do. Kept apart from `core::graph`, so that checkers
 //! judge with rules of their own.
 
+use std::collections::BTreeSet;
+
+use flowkit_core::graph::Graph;
+use flowkit_core::json::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -328,37 +332,56 @@ impl GraphPlan {
         json!({ "nodes": nodes, "edges": edges, "edges_ex": edges_ex })
     }
 
+    /// What makes no sense in it: every fault that the engine finds, and what it cannot see.
+    pub(super) fn faults_of_form(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut above: BTreeSet<&str> = BTreeSet::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            for (parent, _) in &node.parents {
+                if !above.contains(parent.as_str()) {
+                    wrong.push(format!(
+                        "nodes[{at}].parents: {parent:?} is no node above it"
+                    ));
+                }
+            }
+            above.insert(&node.id);
+        }
+        if wrong.is_empty()
+            && let Err(faults) = Graph::parse(&Json::from(self.to_json()))
+        {
+            wrong.extend(faults.iter().map(ToString::to_string));
+        }
+        wrong
+    }
+
     /// The work of all nodes one after the other, with all attempts and back-offs.
     #[must_use]
     pub fn work_ms(&self) -> u64 {
-        let batches_of = |node: &NodePlan| -> u64 {
-            match &node.reader {
-                None => u64::from(node.script.batches),
-                // No reader gets more batches than there are items upstream, in total.
-                Some(_) => {
-                    let own = |n: &NodePlan| {
-                        u64::from(n.script.batches) * u64::from(n.script.items.max(1))
-                    };
-                    2 + self.nodes.iter().map(own).sum::<u64>()
-                }
-            }
+        // No reader gets more batches than there are items upstream, in total.
+        let own = |node: &NodePlan| {
+            u64::from(node.script.batches).saturating_mul(u64::from(node.script.items.max(1)))
         };
+        let upstream = self.nodes.iter().map(own).fold(2, u64::saturating_add);
         self.nodes
             .iter()
             .map(|node| {
                 let script = &node.script;
-                let slow: u64 = script
-                    .trouble
-                    .iter()
-                    .map(|trouble| match trouble.kind {
-                        TroubleKind::Slow { ms } | TroubleKind::RetryAfter { ms } => ms,
-                        _ => 0,
-                    })
-                    .sum();
-                let attempt =
-                    script.init_ms + script.finalize_ms + batches_of(node) * (script.batch_ms + 20);
-                u64::from(node.retry_max.max(1)) * (attempt + slow + node.backoff_ms * 2)
+                let batches = match &node.reader {
+                    None => u64::from(script.batches),
+                    Some(_) => upstream,
+                };
+                let slow = script.trouble.iter().map(|trouble| match trouble.kind {
+                    TroubleKind::Slow { ms } | TroubleKind::RetryAfter { ms } => ms,
+                    _ => 0,
+                });
+                let attempt = batches
+                    .saturating_mul(script.batch_ms.saturating_add(20))
+                    .saturating_add(script.init_ms)
+                    .saturating_add(script.finalize_ms)
+                    .saturating_add(slow.fold(0, u64::saturating_add))
+                    .saturating_add(node.backoff_ms.saturating_mul(2));
+                attempt.saturating_mul(u64::from(node.retry_max.max(1)))
             })
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 }

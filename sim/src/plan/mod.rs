@@ -5,8 +5,10 @@
 //! of true time since the start of the run, unless a name says otherwise.
 
 mod corners;
+mod fault;
 mod form;
 mod graph;
+mod limits;
 mod processes;
 mod swarm;
 mod workload;
@@ -358,64 +360,6 @@ pub enum Leaving {
     Killed,
 }
 
-impl Fault {
-    /// When it is due; `None` for those that wait for a call.
-    #[must_use]
-    pub fn when(&self) -> Option<When> {
-        Some(match self {
-            Self::Crash { when, .. }
-            | Self::PowerLoss { when, .. }
-            | Self::Hold { when, .. }
-            | Self::Stall { when, .. }
-            | Self::Partition { when, .. }
-            | Self::Away { when, .. }
-            | Self::Slow { when, .. }
-            | Self::Poison { when, .. }
-            | Self::Shutdown { when, .. }
-            | Self::WallStep { when, .. }
-            | Self::StoreClock { when, .. }
-            | Self::Gone { when, .. }
-            | Self::Twin { when, .. } => *when,
-            Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {
-                return None;
-            }
-        })
-    }
-
-    /// Makes it about another host.
-    pub(crate) fn rehost(&mut self, other: impl Fn(u32) -> u32) {
-        match self {
-            Self::Crash { host, .. }
-            | Self::PowerLoss { host, .. }
-            | Self::Hold { host, .. }
-            | Self::Stall { host, .. }
-            | Self::Partition { host, .. }
-            | Self::Shutdown { host, .. }
-            | Self::WallStep { host, .. }
-            | Self::Gone { host, .. }
-            | Self::Twin { host, .. } => *host = other(*host),
-            _ => {}
-        }
-    }
-
-    /// The host that it is about, if it is about one.
-    #[must_use]
-    pub fn host(&self) -> Option<u32> {
-        match self {
-            Self::Crash { host, .. }
-            | Self::PowerLoss { host, .. }
-            | Self::Hold { host, .. }
-            | Self::Stall { host, .. }
-            | Self::Partition { host, .. }
-            | Self::Shutdown { host, .. }
-            | Self::WallStep { host, .. }
-            | Self::Gone { host, .. }
-            | Self::Twin { host, .. } => Some(*host),
-            _ => None,
-        }
-    }
-}
-
 /// The two servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Server {
@@ -552,7 +496,8 @@ impl Plan {
         if self.world.embedded {
             1
         } else {
-            self.world.coordinators + u32::try_from(self.world.workers.len()).unwrap_or(u32::MAX)
+            let workers = u32::try_from(self.world.workers.len()).unwrap_or(u32::MAX);
+            self.world.coordinators.saturating_add(workers)
         }
     }
 

@@ -15,6 +15,8 @@ pub use shrink::{Shrunk, shrink, test_of};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use flowkit_core::message::Envelope;
+use flowkit_core::port::Stream;
 use serde::{Deserialize, Serialize};
 use tracing::subscriber::{NoSubscriber, with_default};
 
@@ -173,6 +175,17 @@ pub fn check(tier: Tier, plan: &Plan, twice: bool) -> Verdict {
         Broken::new("determinism", 0, what)
     });
     Verdict::of(tier, plan, &first, differs)
+}
+
+/// Runs a plan on tier 0 for so many events at most, for those who feed plans and messages of
+/// strangers; whether it came to its end. Each stray message appears in its stream at its time in
+/// milliseconds. Promises are not told: a forged message may break any.
+///
+/// # Panics
+/// On a panic of the world or of a machine: what a fuzzer is after.
+#[must_use]
+pub fn run_some(plan: &Plan, events_max: u64, strays: &[(u64, Stream, Envelope)]) -> bool {
+    world::run_some(plan, events_max, strays)
 }
 
 /// Runs a plan; a panic of a machine is caught, and is a broken promise too.

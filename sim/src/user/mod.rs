@@ -78,7 +78,9 @@ pub struct Simulation {
 
 /// What a user requires of the end.
 #[derive(Clone)]
-pub(crate) struct Verify(pub(crate) Rc<dyn Fn(&End) -> Result<(), String>>);
+pub(crate) struct Verify(pub(crate) Rc<Required>);
+
+type Required = dyn Fn(&End) -> Result<(), String>;
 
 impl Debug for Verify {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

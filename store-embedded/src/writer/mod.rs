@@ -76,6 +76,13 @@ pub(crate) enum Work {
         table: crate::format::Table,
         key: Vec<u8>,
     },
+    /// Puts a row of any bytes.
+    #[cfg(any(test, feature = "testing"))]
+    Plant {
+        table: crate::format::Table,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 impl Work {
@@ -338,6 +345,8 @@ impl Writer {
             } => side::stage(open, task, node, (uid, *token), body)?,
             #[cfg(any(test, feature = "testing"))]
             Work::Damage { table, key } => side::damage(open, *table, key)?,
+            #[cfg(any(test, feature = "testing"))]
+            Work::Plant { table, key, value } => side::plant(open, *table, key, value)?,
         };
         Ok(Outcome::Durable(Then::Reply(reply)))
     }

@@ -194,3 +194,15 @@ pub(super) fn damage(open: &mut Opened<'_>, table: Table, key: &[u8]) -> Result<
     open.write(table)?.insert(key, &value[..])?;
     Ok(StoreReply::Done)
 }
+
+/// Puts a row of any bytes.
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn plant(
+    open: &mut Opened<'_>,
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+) -> Result<StoreReply, Stop> {
+    open.write(table)?.insert(key, value)?;
+    Ok(StoreReply::Done)
+}

@@ -6,7 +6,7 @@ use crate::command::interrupt::Interrupt;
 
 pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let settings = args.fleet.given()?.settings()?;
+    let settings = args.fleet.given()?.settings().map_err(Failure::input)?;
     let engine = super::connect(&settings).await?;
     engine
         .start_with(settings.coordinator)

@@ -1,7 +1,6 @@
 //! The engine as separate processes over Kafka and MongoDB.
 
 pub(crate) mod coordinator;
-pub(crate) mod settings;
 pub(crate) mod worker;
 
 use flowkit::prelude::*;
@@ -9,14 +8,14 @@ use serde_json::json;
 
 use super::args::FleetArgs;
 use super::failure::Failure;
-use settings::{Given, Settings};
+use flowkit::settings::{Given, Settings};
 
 impl FleetArgs {
     /// The flags over the environment over the file.
     pub(crate) fn given(&self) -> Result<Given, Failure> {
         let mut given = Given::default();
         if let Some(path) = &self.config {
-            given.file(path)?;
+            given.file(path).map_err(Failure::input)?;
         }
         given.environment(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -28,7 +28,7 @@ async fn work(args: WorkerArgs) -> Outcome {
         args.worker_id.map(|id| json!(id)),
     );
     given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
-    let settings = given.settings()?;
+    let settings = given.settings().map_err(Failure::input)?;
     if settings.fleet.roles.is_empty() {
         return Err(Failure::input(format!(
             "a worker needs at least one role: --role NAME, with one of {}",
@@ -60,7 +60,7 @@ async fn work(args: WorkerArgs) -> Outcome {
 }
 
 async fn list(fleet: &FleetArgs, json: bool) -> Outcome {
-    let settings = fleet.given()?.settings()?;
+    let settings = fleet.given()?.settings().map_err(Failure::input)?;
     let engine = super::connect(&settings).await?;
     let client = engine.client();
     let workers = client.workers().await.map_err(Failure::engine)?;

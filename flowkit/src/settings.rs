@@ -1,39 +1,39 @@
 //! Settings of the fleet's processes: defaults, then a file, then the environment, then flags. Every
 //! fault is listed at once, with its key, where it stands and the cure.
+//!
+//! Public for the `flowkit` command and for those who feed it hostile files; no promise to others.
 
-use flowkit::prelude::{CoordinatorSettings, WorkerSettings};
+use flowkit_runtime::{CoordinatorSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::command::failure::Failure;
-
 /// Where the servers are, and who this process is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct FleetSettings {
+pub struct FleetSettings {
     /// `host:port` of Kafka brokers, joined by commas.
-    pub(crate) kafka_bootstrap: String,
+    pub kafka_bootstrap: String,
     /// URI of MongoDB. It may hold a password: never shown.
-    pub(crate) mongo_uri: String,
+    pub mongo_uri: String,
     /// MongoDB database.
-    pub(crate) database: String,
+    pub database: String,
     /// Prefix of the topics.
-    pub(crate) topic_prefix: String,
+    pub topic_prefix: String,
     /// Shards, used when the deployment is created.
-    pub(crate) shards: u32,
+    pub shards: u32,
     /// Inbox partitions, used when the deployment is created.
-    pub(crate) inboxes: u32,
+    pub inboxes: u32,
     /// Properties for the Kafka client (TLS, SASL), passed on as they are.
-    pub(crate) kafka_properties: BTreeMap<String, String>,
+    pub kafka_properties: BTreeMap<String, String>,
     /// Roles of a worker.
-    pub(crate) roles: Vec<String>,
+    pub roles: Vec<String>,
     /// Id of a worker; generated if empty.
-    pub(crate) worker_id: String,
+    pub worker_id: String,
     /// Nodes that a worker runs at once.
-    pub(crate) capacity: u32,
+    pub capacity: u32,
 }
 
 impl Default for FleetSettings {
@@ -55,29 +55,51 @@ impl Default for FleetSettings {
 
 /// What was given, by key: the value, and where it stands.
 #[derive(Debug, Default)]
-pub(crate) struct Given(BTreeMap<String, (Value, String)>);
+pub struct Given(BTreeMap<String, (Value, String)>);
 
 /// All settings of a process.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
-    pub(crate) fleet: FleetSettings,
-    pub(crate) worker: WorkerSettings,
-    pub(crate) coordinator: CoordinatorSettings,
+pub struct Settings {
+    /// Where the servers are, and who this process is.
+    pub fleet: FleetSettings,
+    /// If it is a worker.
+    pub worker: WorkerSettings,
+    /// If it is a coordinator.
+    pub coordinator: CoordinatorSettings,
 }
 
 impl Given {
     /// Reads a JSON or TOML file; the ending says which.
-    pub(crate) fn file(&mut self, path: &Path) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// One sentence: it cannot be read, or it is neither.
+    pub fn file(&mut self, path: &Path) -> Result<(), String> {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::input(format!("cannot read the settings {shown}: {e}")))?;
+            .map_err(|e| format!("cannot read the settings {shown}: {e}"))?;
+        self.text(path, &text)
+    }
+
+    /// Takes the text of a file; the ending of its path says whether it is JSON or TOML.
+    ///
+    /// # Errors
+    /// One sentence: it is neither.
+    pub fn text(&mut self, path: &Path, text: &str) -> Result<(), String> {
+        let shown = path.display();
         let is_toml = path.extension().is_some_and(|end| end == "toml");
         let values: Map<String, Value> = if is_toml {
-            toml::from_str(&text)
-                .map_err(|e| Failure::input(format!("{shown} is not TOML: {e}")))?
+            // The error's own text shows the line, which may hold a password.
+            toml::from_str(text).map_err(|e| {
+                let (line, column) = place(text, e.span().map_or(0, |span| span.start));
+                let why = e.message();
+                format!("{shown} is not TOML: {why} at line {line} column {column}")
+            })?
         } else {
-            serde_json::from_str(&text)
-                .map_err(|e| Failure::input(format!("{shown} is no JSON object: {e}")))?
+            let value = serde_json::from_str(text);
+            match value.map_err(|e| format!("{shown} is not JSON: {e}"))? {
+                Value::Object(values) => values,
+                _ => return Err(format!("{shown} is no JSON object: write {{…}} around it")),
+            }
         };
         for (key, value) in values {
             self.0.insert(key, (value, shown.to_string()));
@@ -87,7 +109,7 @@ impl Given {
 
     /// Takes `FLOWKIT_` + the key in capitals; other variables are not ours to judge. The addresses
     /// that `FLOWKIT_KAFKA` and `FLOWKIT_MONGO` give are taken as well.
-    pub(crate) fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
+    pub fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
         let known = known_keys();
         for (name, text) in variables {
             let key = match name.as_str() {
@@ -105,14 +127,17 @@ impl Given {
     }
 
     /// Sets a value given as a flag.
-    pub(crate) fn flag(&mut self, key: &str, flag: &str, value: Option<Value>) {
+    pub fn flag(&mut self, key: &str, flag: &str, value: Option<Value>) {
         if let Some(value) = value {
             self.0.insert(key.to_owned(), (value, flag.to_owned()));
         }
     }
 
-    /// All settings, or every fault at once.
-    pub(crate) fn settings(self) -> Result<Settings, Failure> {
+    /// All settings.
+    ///
+    /// # Errors
+    /// Every fault at once, a line each.
+    pub fn settings(self) -> Result<Settings, String> {
         let mut faults = Vec::new();
         let known = known_keys();
         for (key, (_, from)) in &self.0 {
@@ -145,11 +170,11 @@ impl Given {
         if faults.is_empty() {
             return Ok(settings);
         }
-        Err(Failure::input(format!(
+        Err(format!(
             "{} faults in the settings:\n  - {}",
             faults.len(),
             faults.join("\n  - ")
-        )))
+        ))
     }
 
     /// The settings of one part; a value of the wrong type is a fault and stays at its default.
@@ -164,20 +189,24 @@ impl Given {
                 Ok(_) => {
                     whole.insert(key, value.clone());
                 }
-                Err(error) => {
-                    let shown = if is_secret(&key) {
-                        "its value"
-                    } else {
-                        &value.to_string()
-                    };
-                    faults.push(format!(
-                        "{key} ({from}): {shown} does not fit: {error}; such as {default}"
-                    ));
-                }
+                // What was found stands in the error's own words, too.
+                Err(_) if is_secret(&key) => faults.push(format!(
+                    "{key} ({from}): its value does not fit: it must be such as {default}"
+                )),
+                Err(error) => faults.push(format!(
+                    "{key} ({from}): {value} does not fit: {error}; such as {default}"
+                )),
             }
         }
         serde_json::from_value(Value::Object(whole)).unwrap_or_default()
     }
+}
+
+/// Line and column of a byte, from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let column = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, column.chars().count() + 1)
 }
 
 fn is_secret(key: &str) -> bool {
@@ -281,6 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn no_error_shows_a_secret() {
+        let texts = [
+            ("a.json", r#"{"kafka_properties": "geheim"}"#),
+            (
+                "a.json",
+                r#"{"kafka_properties": {"sasl.password": 7234561}}"#,
+            ),
+            ("a.json", r#"{"mongo_uri": 7234561}"#),
+            ("a.json", r#""geheim""#),
+            ("a.toml", "shards = 1\nmongo_uri = \"geheim\" \"\n"),
+            ("a.toml", "mongo_uri = geheim\n"),
+            ("a.toml", "mongo_uri = 7234561\nmongo_uri = 7234561\n"),
+            ("a.toml", "kafka_properties = \"geheim\"\n"),
+        ];
+        for (name, text) in texts {
+            let mut given = Given::default();
+            let error = given
+                .text(Path::new(name), text)
+                .and_then(|()| given.settings().map(|_| ()))
+                .expect_err(text);
+            assert!(
+                !error.contains("geheim") && !error.contains("7234561"),
+                "{error}"
+            );
+        }
+        let mut given = Given::default();
+        let toml = "shards = 1\nmongo_uri = \"geheim\" \"\n";
+        let error = given
+            .text(Path::new("a.toml"), toml)
+            .expect_err("a quote too much");
+        assert!(error.ends_with("at line 2 column 22"), "{error}");
+    }
+
+    #[test]
     fn every_fault_is_listed_with_its_key_and_a_password_is_not_shown() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("bad.json");
@@ -289,7 +352,7 @@ mod tests {
         std::fs::write(&path, text).expect("written");
         let mut given = Given::default();
         given.file(&path).expect("JSON");
-        let text = given.settings().expect_err("faulty").to_string();
+        let text = given.settings().expect_err("faulty");
         for part in [
             "capcity",
             "did you mean `capacity`?",

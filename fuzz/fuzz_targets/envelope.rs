@@ -1,0 +1,17 @@
+//! libFuzzer's entry to target `envelope`; bytes are changed as JSON where they are JSON.
+#![no_main]
+
+use flowkit_fuzzed::{envelope, mutate};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+
+fuzz_target!(|bytes: &[u8]| envelope::run(bytes));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    match mutate::json(&data[..size], max_size, seed, envelope::donor) {
+        Some(changed) => {
+            data[..changed.len()].copy_from_slice(&changed);
+            changed.len()
+        }
+        None => fuzzer_mutate(data, size, max_size),
+    }
+});
