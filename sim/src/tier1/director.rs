@@ -119,7 +119,8 @@ impl<'p> Director<'p> {
     /// Steps until every task is settled (and a while longer), or the bound is over.
     fn direct(&mut self) -> Option<u64> {
         let heal = self.plan.heal_ms * 1_000;
-        let bound = heal + self.plan.settle_bound_ms() * 1_000;
+        let patience_ms = stage::with(|stage| stage.piece.patience_ms());
+        let bound = heal + (self.plan.settle_bound_ms() + patience_ms) * 1_000;
         // Late words of zombies still arrive after everything is settled.
         let linger = (self.plan.world.lease_ttl_ms + 2_000) * 1_000;
         let mut settled = None;

@@ -42,6 +42,11 @@ pub(crate) trait Piece: Debug {
     fn answers(&self) -> usize {
         0
     }
+
+    /// How much longer than the plan says it may take until all is settled, in milliseconds.
+    fn patience_ms(&self) -> u64 {
+        0
+    }
 }
 
 /// The plan's own scripts and actions.

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowkit_core::graph::Graph;
 use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::json::Json;
 use flowkit_runtime::{
     ArtifactView, Client, ClientError, Handler, SubmitOptions, TaskState, TaskStatus, WorkerBuilder,
 };
@@ -170,6 +172,17 @@ impl Piece for Theirs {
 
     fn answers(&self) -> usize {
         self.simulation.tasks.len()
+    }
+
+    /// Every node may use up its retries, one after the other; a day at most.
+    fn patience_ms(&self) -> u64 {
+        let graphs = self.simulation.tasks.iter();
+        let graphs = graphs.filter_map(|graph| Graph::parse(&Json::from(graph.clone())).ok());
+        let nodes = graphs.flat_map(|graph| graph.nodes().to_vec());
+        nodes
+            .map(|node| u64::from(node.retry.max).saturating_mul(node.retry.backoff_ms))
+            .fold(0, u64::saturating_add)
+            .min(86_400_000)
     }
 }
 
