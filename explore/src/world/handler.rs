@@ -110,7 +110,7 @@ impl World {
             } => {
                 let number: u32 = payload.decode().unwrap_or(0);
                 // What an earlier run saved of this batch need not be saved again.
-                let to_save = scope.checkpoints && number % 2 == 0 && checkpoint.is_none();
+                let to_save = scope.checkpoints && number.is_multiple_of(2) && checkpoint.is_none();
                 handler.doing = Doing::Batch { number, to_save };
                 None
             }

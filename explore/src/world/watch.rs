@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use flowkit_core::id::{NodeId, Token};
+use flowkit_core::id::{Incarnation, NodeId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Body, CancelReason, Envelope, Reply};
 use flowkit_core::port::{
@@ -57,6 +57,7 @@ pub(crate) struct Watch {
 
 #[derive(Clone, Debug, Serialize)]
 struct Granted {
+    holder: (WorkerId, Incarnation),
     accepted: u64,
     checkpoint: Option<Json>,
 }
@@ -199,9 +200,9 @@ impl World {
                 )
             },
         );
-        if new.grant.is_none() || new.lease_no == old_token {
+        let Some(grant) = new.grant.as_ref().filter(|_| new.lease_no != old_token) else {
             return;
-        }
+        };
         let acknowledged = self.watch.cancel_acknowledged;
         self.breaks_if(was_ending || acknowledged, "cancel_final", || {
             format!(
@@ -209,11 +210,6 @@ impl World {
                 new.lease_no
             )
         });
-        self.breaks_if(
-            old.is_some_and(|old| old.grant.is_some()) && new.lease_no.0 == old_token.0,
-            "single_owner",
-            || format!("{name}: granted beside a grant"),
-        );
         if let Some(parent) = node.checked_sub(1) {
             let store = self.store.clone();
             let parent = node_record(store.applied(), self, parent);
@@ -223,6 +219,7 @@ impl World {
             });
         }
         let granted = Granted {
+            holder: (grant.worker_id.clone(), grant.incarnation),
             accepted: new.accepted,
             checkpoint: new.checkpoint.clone(),
         };
@@ -358,6 +355,14 @@ impl World {
         let again = !self.watch_mut().began.insert((at, start, node, token));
         self.breaks_if(again, "single_owner", || {
             format!("w{}: token {token} begins a second time", at + 1)
+        });
+        let granted = self.watch.grants.get(&(node, token));
+        let holder = granted.map(|granted| &granted.holder);
+        let me = (Scope::worker_id(at), hand.machine.incarnation());
+        let mine = holder.is_some_and(|(id, inc)| *id == me.0 && Some(*inc) == me.1);
+        let granted_to = format!("{holder:?}");
+        self.breaks_if(!mine, "single_owner", || {
+            format!("{me:?} begins token {token}, granted to {granted_to}")
         });
         let granted = self.watch.grants.get(&(node, token));
         let same = granted.is_some_and(|granted| {
