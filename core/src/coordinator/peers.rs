@@ -12,6 +12,7 @@ use super::context::Context;
 use crate::hash::stable64;
 use crate::id::{ClientId, ShardId};
 use crate::message::{Body, CoordinatorOffline, CoordinatorOnline};
+use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
 use crate::time::Mono;
 
@@ -59,7 +60,7 @@ impl Peers {
         let silence = silence_ms(ctx.config);
         let before = self.heard.len();
         self.heard
-            .retain(|_, (_, last)| now.since(*last) <= silence);
+            .retain(|_, (_, last)| now.since(*last) <= silence || is_planted(Bug::PeersKept));
         let changed = self.heard.len() != before || self.mine.is_empty();
         if changed {
             self.share(ctx.config);

@@ -1,19 +1,33 @@
 //! Plants every known bug in turn and sees that the simulator finds it: `cargo xtask mutants`.
 //!
-//! `mutants [--seeds N] [--from S] [--only ID] [--sample] [--threads N] [--json] [--list]`
+//! `mutants [--tier 0|1|all] [--seeds N] [--from S] [--only ID]... [--part PART] [--sample]
+//! [--threads N] [--json] [--markdown] [--list]`
+//!
+//! Without `--tier` each bug is hunted on the cheapest tier that it can strike on.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt};
+use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt, tiers_of};
+use flowkit_sim::runner::Tier;
+
+/// Which tiers to hunt on.
+#[derive(Clone, Copy)]
+enum On {
+    Cheapest,
+    One(Tier),
+    All,
+}
 
 /// What the command line asks for.
 struct Options {
     seeds: u64,
     from: u64,
     bugs: Vec<Bug>,
+    on: On,
     threads: usize,
     json: bool,
+    markdown: bool,
     list: bool,
 }
 
@@ -38,11 +52,16 @@ fn main() -> ExitCode {
         let hunts = serde_json::to_string_pretty(&hunts).unwrap_or_default();
         println!("{hunts}");
     } else {
-        print!("{}", table(&hunts));
+        let text = if options.markdown {
+            markdown(&hunts)
+        } else {
+            table(&hunts)
+        };
+        print!("{text}");
         if unclean {
             println!("some seeds break a promise without any bug: mend those first");
         }
-        println!("{killed} of {} killed", hunts.len());
+        println!("{}", sum(&hunts));
     }
     if killed == hunts.len() && !unclean {
         ExitCode::SUCCESS
@@ -56,10 +75,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         seeds: 2_000,
         from: 0,
         bugs: Bug::ALL.to_vec(),
+        on: On::Cheapest,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         json: false,
+        markdown: false,
         list: false,
     };
+    let mut named = Vec::new();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         let number = |text: String| {
@@ -74,21 +96,62 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 let name = value()?;
                 let bug = Bug::ALL.iter().find(|bug| bug.name() == name);
                 let bug = bug.ok_or(format!("no bug is called `{name}`; --list shows all"))?;
-                options.bugs = vec![*bug];
+                named.push(*bug);
             }
+            "--part" => {
+                let part = value()?;
+                let before = named.len();
+                named.extend(Bug::ALL.iter().filter(|bug| bug.part() == part));
+                if named.len() == before {
+                    return Err(format!("no part is called `{part}`; --list shows all"));
+                }
+            }
+            "--tier" => {
+                options.on = match value()?.as_str() {
+                    "0" => On::One(Tier::Zero),
+                    "1" => On::One(Tier::One),
+                    "all" => On::All,
+                    other => return Err(format!("there is no tier `{other}`")),
+                }
+            }
+            "--markdown" => options.markdown = true,
             "--sample" => options.bugs = SAMPLE.to_vec(),
             "--json" => options.json = true,
             "--list" => options.list = true,
             other => return Err(format!("unknown option `{other}`")),
         }
     }
+    if !named.is_empty() {
+        options.bugs = named;
+    }
     Ok(options)
+}
+
+/// What is to be hunted where.
+fn quarry(options: &Options) -> Vec<(Bug, Tier)> {
+    let of_bug = |bug: &Bug| {
+        let tiers = tiers_of(*bug);
+        let wanted = match options.on {
+            On::Cheapest => &tiers[..1],
+            On::All => tiers,
+            On::One(tier) => tiers
+                .iter()
+                .position(|t| *t == tier)
+                .map_or(&[][..], |at| &tiers[at..=at]),
+        };
+        let bug = *bug;
+        wanted
+            .iter()
+            .map(move |tier| (bug, *tier))
+            .collect::<Vec<_>>()
+    };
+    options.bugs.iter().flat_map(of_bug).collect()
 }
 
 /// Hunts bugs on several threads, each bug on one.
 fn hunt_all(options: &Options) -> Vec<Hunt> {
     let baseline = Baseline::default();
-    let waiting = Mutex::new(options.bugs.iter().copied().enumerate());
+    let waiting = Mutex::new(quarry(options).into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     let seeds = options.from..options.from.saturating_add(options.seeds);
     std::thread::scope(|scope| {
@@ -96,8 +159,10 @@ fn hunt_all(options: &Options) -> Vec<Hunt> {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().map_or(None, |mut waiting| waiting.next());
-                    let Some((place, bug)) = next else { break };
-                    let hunt = hunt(bug, seeds.clone(), &baseline);
+                    let Some((place, (bug, tier))) = next else {
+                        break;
+                    };
+                    let hunt = hunt(bug, tier, seeds.clone(), &baseline);
                     if !options.json {
                         eprintln!("{}", row(&hunt).join("  "));
                     }
@@ -113,7 +178,7 @@ fn hunt_all(options: &Options) -> Vec<Hunt> {
     done.into_iter().map(|(_, hunt)| hunt).collect()
 }
 
-fn row(hunt: &Hunt) -> [String; 6] {
+fn row(hunt: &Hunt) -> [String; 7] {
     let (promise, seed) = match &hunt.killed {
         Some(kill) => (kill.promise.clone(), kill.seed.to_string()),
         None => (
@@ -127,6 +192,7 @@ fn row(hunt: &Hunt) -> [String; 6] {
         hunt.part.to_owned(),
         hunt.bug.to_owned(),
         promise,
+        hunt.tier.to_string(),
         hunt.seeds.to_string(),
         seed,
         format!("{seconds:.1} s"),
@@ -134,8 +200,8 @@ fn row(hunt: &Hunt) -> [String; 6] {
 }
 
 fn table(hunts: &[Hunt]) -> String {
-    let head = ["part", "bug", "killed by", "seeds", "seed", "time"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(hunts.iter().map(row)).collect();
+    let head = ["part", "bug", "killed by", "tier", "seeds", "seed", "time"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(hunts.iter().map(row)).collect();
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate() {
@@ -148,7 +214,38 @@ fn table(hunts: &[Hunt]) -> String {
     text
 }
 
+/// How many were killed, by tier.
+fn sum(hunts: &[Hunt]) -> String {
+    let of = |hunts: &[&Hunt]| {
+        let killed = hunts.iter().filter(|hunt| hunt.killed.is_some()).count();
+        format!("{killed} of {}", hunts.len())
+    };
+    let all: Vec<&Hunt> = hunts.iter().collect();
+    let tiers = [Tier::Zero, Tier::One].map(|tier| {
+        let mine = hunts.iter().filter(|hunt| hunt.tier == tier.number());
+        format!("tier {tier}: {}", of(&mine.collect::<Vec<_>>()))
+    });
+    format!("{} killed ({})", of(&all), tiers.join(", "))
+}
+
 /// The table of `docs/planted-bugs.md`.
+fn markdown(hunts: &[Hunt]) -> String {
+    let head = "| part | bug | what it does | promise that fell | tier | seeds |";
+    let mut text = format!("{head}\n|---|---|---|---|---|---|\n");
+    for hunt in hunts {
+        let promise = match &hunt.killed {
+            Some(kill) => format!("`{}`", kill.promise),
+            None => "survives".to_owned(),
+        };
+        text.push_str(&format!(
+            "| {} | `{}` | {} | {promise} | {} | {} |\n",
+            hunt.part, hunt.bug, hunt.about, hunt.tier, hunt.seeds
+        ));
+    }
+    text
+}
+
+/// Every bug with the promise that its author expects to fall.
 fn list(bugs: &[Bug]) -> String {
     let mut text = "| part | bug | what it does | promise |\n|---|---|---|---|\n".to_owned();
     for bug in bugs {
