@@ -1,15 +1,16 @@
 //! Plants every known bug in turn and sees that the simulator finds it: `cargo xtask mutants`.
 //!
 //! `mutants [--tier 0|1|all] [--seeds N] [--from S] [--only ID]... [--part PART] [--sample]
-//! [--threads N] [--json] [--markdown] [--list]`
+//! [--threads N] [--json] [--markdown] [--list] [--none]`
 //!
+//! `--none` plants nothing: every seed must hold, and repeat exactly.
 //! Without `--tier` each bug is hunted on the cheapest tier that it can strike on.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt, tiers_of};
-use flowkit_sim::runner::Tier;
+use flowkit_sim::runner::{self, Tier};
 
 /// Which tiers to hunt on.
 #[derive(Clone, Copy)]
@@ -29,6 +30,7 @@ struct Options {
     json: bool,
     markdown: bool,
     list: bool,
+    none: bool,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,9 @@ fn main() -> ExitCode {
     }
     // Planted bugs trip assertions on purpose; each is caught and told as a broken promise.
     std::panic::set_hook(Box::new(|_| {}));
+    if options.none {
+        return without_any(&options);
+    }
     let hunts = hunt_all(&options);
     let killed = hunts.iter().filter(|hunt| hunt.killed.is_some()).count();
     let unclean = hunts.iter().any(|hunt| !hunt.unclean.is_empty());
@@ -70,6 +75,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs the seeds without any bug.
+fn without_any(options: &Options) -> ExitCode {
+    let tiers = match options.on {
+        On::One(tier) => vec![tier],
+        On::Cheapest | On::All => vec![Tier::Zero, Tier::One],
+    };
+    let mut holds = true;
+    for tier in tiers {
+        let seeds = options.from..options.from.saturating_add(options.seeds);
+        let mut checks = runner::Options::default();
+        checks.failures_max = 1_000;
+        let report = runner::run(tier, seeds, &checks, &mut |_| {});
+        for failure in &report.failures {
+            println!(
+                "tier {tier} seed {} {} at {} ms: {}",
+                failure.seed, failure.promise, failure.at_ms, failure.explanation
+            );
+        }
+        let failures = report.failures.len();
+        println!("tier {tier}: {} seeds, {failures} failures", report.seeds);
+        println!("never fired: {:?}", report.never_fired);
+        holds &= report.failures.is_empty();
+    }
+    if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options {
         seeds: 2_000,
@@ -80,6 +115,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         json: false,
         markdown: false,
         list: false,
+        none: false,
     };
     let mut named = Vec::new();
     while let Some(arg) = args.next() {
@@ -118,6 +154,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--sample" => options.bugs = SAMPLE.to_vec(),
             "--json" => options.json = true,
             "--list" => options.list = true,
+            "--none" => options.none = true,
             other => return Err(format!("unknown option `{other}`")),
         }
     }

@@ -424,8 +424,21 @@ impl<'p> Director<'p> {
                 {
                     stop.send_replace(true);
                     state.starts_at = Some(until(down_ms + state.grace_ms + 5_000));
+                    let place = state.place(host);
+                    let grace_ms = state.grace_ms;
                     stage.seen.fire("shutdown");
+                    let what = Life::Asked { grace_ms };
+                    stage.note(What::Process { place, what });
                 }
+            }),
+            Fault::InboxLost { inbox, .. } => stage::with(|stage| {
+                let stream = stage.servers.lose_inbox(inbox, &mut stage.seen);
+                stage.grown(stream).notify_waiters();
+            }),
+            Fault::MachinePanic { host, .. } => stage::with(|stage| {
+                let state = &mut stage.hosts[host as usize];
+                // Where several machines share a process it could strike between two inputs.
+                state.panics = state.alive && !matches!(state.kind, Kind::Embedded);
             }),
             Fault::WallStep { host, by_ms, .. } => stage::with(|stage| {
                 stage.seen.fire("wall_step");
