@@ -211,16 +211,12 @@ bugs! {
     Processes "calls" {
         TimeoutUnanswered = "timeout-unanswered", "settle",
             "A call that takes too long is never answered to the machine.";
-        TimeoutIsRetry = "timeout-is-retry", "effect_once",
-            "A call that took too long is told as surely not done.";
         AppendsUnordered = "appends-unordered", "effect_once",
             "Appends overtake each other on their way to the transport.";
     }
     Processes "drivers" {
         TimersIgnored = "timers-ignored", "settle",
             "A worker's driver sleeps without looking at the machine's next deadline.";
-        IdleNever = "idle-never", "settle",
-            "A coordinator is never told that no input is at hand.";
         StopLost = "stop-lost", "stops",
             "A driver does not see a stop that came while it was busy.";
         OldAnswers = "old-answers", "single_owner",

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
+pub use flowkit_core::planted::plant;
+use flowkit_core::planted::times_struck;
 pub use flowkit_core::planted::{Bug, Reach};
-use flowkit_core::planted::{plant, times_struck};
 use serde::Serialize;
 
 use crate::runner::{self, Tier};

@@ -75,6 +75,7 @@ impl Peers {
         }
         let silence = silence_ms(config) + 1;
         let silent = self.heard.values().map(|(_, last)| last.after(silence));
+        let silent = silent.filter(|_| !is_planted(Bug::PeersKept));
         silent.chain(self.announce_at).min()
     }
 

@@ -147,13 +147,8 @@ async fn within<T>(timeout: Duration, what: &str, call: Call<'_, T>) -> Result<T
     if is_planted(Bug::TimeoutUnanswered) {
         std::future::pending::<()>().await;
     }
-    let kind = if is_planted(Bug::TimeoutIsRetry) {
-        ErrorKind::Retry
-    } else {
-        ErrorKind::Unknown
-    };
     let detail = format!("no answer within {} ms", timeout.as_millis());
-    Err(PortError::new(kind, what, detail))
+    Err(PortError::new(ErrorKind::Unknown, what, detail))
 }
 
 /// Only a planted bug sends a call late.

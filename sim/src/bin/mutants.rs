@@ -1,15 +1,16 @@
 //! Plants every known bug in turn and sees that the simulator finds it: `cargo xtask mutants`.
 //!
 //! `mutants [--tier 0|1|all] [--seeds N] [--from S] [--only ID]... [--part PART] [--sample]
-//! [--threads N] [--json] [--markdown] [--list] [--none]`
+//! [--threads N] [--json] [--markdown] [--list] [--none] [--replay SEED]`
 //!
+//! `--replay` shows what happens in one seed with the bug of `--only`, or with none.
 //! `--none` plants nothing: every seed must hold, and repeat exactly.
 //! Without `--tier` each bug is hunted on the cheapest tier that it can strike on.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt, tiers_of};
+use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt, plant, tiers_of};
 use flowkit_sim::runner::{self, Tier};
 
 /// Which tiers to hunt on.
@@ -31,6 +32,7 @@ struct Options {
     markdown: bool,
     list: bool,
     none: bool,
+    replay: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     }
     // Planted bugs trip assertions on purpose; each is caught and told as a broken promise.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(seed) = options.replay {
+        return replay(&options, seed);
+    }
     if options.none {
         return without_any(&options);
     }
@@ -73,6 +78,25 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Runs one seed and shows its history.
+fn replay(options: &Options, seed: u64) -> ExitCode {
+    let bug = (options.bugs.len() == 1).then(|| options.bugs[0]);
+    let tier = match (options.on, bug) {
+        (On::One(tier), _) => tier,
+        (_, Some(bug)) => tiers_of(bug)[0],
+        (_, None) => Tier::Zero,
+    };
+    plant(bug.filter(|_| !options.none));
+    let report = runner::replay(tier, seed, false);
+    for row in &report.rows {
+        println!("{row}");
+    }
+    for failure in &report.verdict.failures {
+        println!("BROKEN {}: {}", failure.promise, failure.explanation);
+    }
+    ExitCode::SUCCESS
 }
 
 /// Runs the seeds without any bug.
@@ -116,6 +140,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         markdown: false,
         list: false,
         none: false,
+        replay: None,
     };
     let mut named = Vec::new();
     while let Some(arg) = args.next() {
@@ -155,6 +180,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--json" => options.json = true,
             "--list" => options.list = true,
             "--none" => options.none = true,
+            "--replay" => options.replay = Some(number(value()?)?),
             other => return Err(format!("unknown option `{other}`")),
         }
     }

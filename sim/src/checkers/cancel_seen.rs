@@ -27,6 +27,8 @@ struct Told {
     at: Option<u64>,
     /// Checkpoints that it waits for.
     saving: u32,
+    /// It said itself how it ends; what is left of it after a panic is dropped.
+    failed: bool,
 }
 
 impl Judge for CancelSeen {
@@ -63,6 +65,8 @@ impl Judge for CancelSeen {
                     }
                     Step::Checkpoint { .. } => told.saving += 1,
                     Step::CheckpointSaved { .. } => told.saving = told.saving.saturating_sub(1),
+                    Step::Failed { .. } => told.failed = true,
+                    Step::Abort if told.failed => {}
                     Step::Abort => {
                         let name = format!("{}/{}: token {}", run.task, run.node, run.token);
                         let Some(since) = told.at else {

@@ -1,7 +1,7 @@
 //! `stops`: a process that is told to stop begins nothing more, tells its runs at once, and ends in
 //! time; where it ends with all its runs closed, it has handed them over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowkit_core::id::{NodeId, TaskId, Token};
 
@@ -9,7 +9,9 @@ use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
 
 const NAME: &str = "stops";
-/// Time for runs to be told, and for a machine to see that it is to stop.
+/// Time for a machine to see that it is to stop.
+const MOMENT_US: u64 = 20_000;
+/// Time for runs to be told.
 const SOON_US: u64 = 200_000;
 /// Time on top of the runs' own: handlers that do not end are given up, goodbyes are said.
 const FAREWELL_US: u64 = 6_000_000;
@@ -20,6 +22,8 @@ pub(super) struct Stops {
     runs: BTreeMap<(Place, u64), Open>,
     /// Runs that were closed, by process.
     closed: BTreeMap<(u32, u32), Vec<(TaskId, NodeId, Token)>>,
+    /// Hosts that are frozen.
+    frozen: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,7 @@ impl Judge for Stops {
                         let name = format!("{}/{}: token {}", run.task, run.node, run.token);
                         let slack = view.plan.world.slack_us();
                         let asked = self.asked.get(&process(run.place));
-                        if asked.is_some_and(|a| !a.was_stalled && at > a.at + SOON_US + slack) {
+                        if asked.is_some_and(|a| !a.was_stalled && at > a.at + MOMENT_US + slack) {
                             view.broken(NAME, format!("{name} began although told to stop"));
                         }
                         let open = Open {
@@ -130,21 +134,24 @@ impl Stops {
             Life::Asked { grace_ms } => {
                 let calls = 12 * world.call_timeout_ms * 1_000;
                 let ends_by = at + 1_001 * grace_ms + FAREWELL_US + calls + world.slack_us();
+                let frozen = self.frozen.contains(&place.host).then_some(at);
                 self.asked.entry(process(place)).or_insert(Asked {
                     at,
                     ends_by,
-                    stalled_at: None,
-                    was_stalled: false,
+                    stalled_at: frozen,
+                    was_stalled: frozen.is_some(),
                     judged: false,
                 });
             }
             Life::Stalled => {
+                self.frozen.insert(place.host);
                 for (_, asked) in self.on(place.host) {
                     asked.stalled_at.get_or_insert(at);
                     asked.was_stalled = true;
                 }
             }
             Life::Resumed => {
+                self.frozen.remove(&place.host);
                 for (_, asked) in self.on(place.host) {
                     if let Some(since) = asked.stalled_at.take() {
                         asked.ends_by = asked.ends_by.saturating_add(at - since);
@@ -154,9 +161,11 @@ impl Stops {
             Life::Crashed | Life::Stopped => {
                 let key = process(place);
                 let in_order = what == Life::Stopped && self.asked.contains_key(&key);
-                if in_order && world.embedded {
+                // Only with its drivers is an engine stopped as a whole.
+                if in_order && world.embedded && world.slack_ms > 0 {
                     self.handed_over(view, key);
                 }
+                self.frozen.remove(&place.host);
                 self.asked.retain(|(host, _), _| *host != place.host);
                 self.closed.retain(|(host, _), _| *host != place.host);
                 self.runs.retain(|(at, _), _| at.host != place.host);

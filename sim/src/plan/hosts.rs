@@ -25,10 +25,17 @@ pub(super) fn library(draw: &mut Draw, plan: &mut Plan) {
     }
     let span = plan.heal_ms;
     for _ in 0..draw.small(1, 3) {
-        plan.faults.push(Fault::MachinePanic {
-            host: draw.small(0, plan.hosts() - 1),
-            when: moment(draw, span),
-        });
+        let host = draw.small(0, plan.hosts() - 1);
+        let when = moment(draw, span);
+        plan.faults.push(Fault::MachinePanic { host, when });
+        // One that breaks again before it has answers.
+        if let When::At { ms } = when {
+            for _ in 0..draw.small(0, 3) {
+                let ms = ms + draw.between(10, 400);
+                let when = When::At { ms };
+                plan.faults.push(Fault::MachinePanic { host, when });
+            }
+        }
     }
 }
 

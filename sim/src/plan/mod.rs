@@ -10,6 +10,7 @@ mod form;
 mod graph;
 mod hosts;
 mod processes;
+mod rare;
 mod swarm;
 mod workload;
 
