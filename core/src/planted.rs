@@ -205,7 +205,7 @@ bugs! {
             "An entry that does not decode stops its stream.";
     }
     Machines "peers" {
-        PeersKept = "peers-kept", "settle",
+        PeersKept = "peers-kept", "at_rest",
             "A coordinator that fell silent keeps its share of the shards.";
     }
     Processes "calls" {
@@ -257,8 +257,8 @@ bugs! {
             "What a handler asked to be run at its end is not run.";
         ClosedUnsaid = "closed-unsaid", "capacity",
             "A run that is closed does not say so, and keeps its slot.";
-        MailboxOfOne = "mailbox-of-one", "settle",
-            "A command for a run replaces one that waits.";
+        MailboxOfOne = "mailbox-of-one", "hooks",
+            "A command for a run is dropped while another one waits.";
     }
     Processes "context" {
         CancelCleared = "cancel-cleared", "cancel_seen",

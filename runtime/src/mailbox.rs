@@ -49,7 +49,7 @@ impl Commands {
             return Err(command);
         }
         if !state.commands.is_empty() && is_planted(Bug::MailboxOfOne) {
-            state.commands.clear();
+            return Ok(());
         }
         state.commands.push_back(command);
         drop(state);

@@ -1,5 +1,5 @@
 //! `hooks`: a run's handler is asked for one thing at a time; what it wanted to be run at its end
-//! is run once, behind everything else, and then its cleanup.
+//! is run once, behind everything else, and then its cleanup. No run outlives its task.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,8 @@ struct Seen {
     name: String,
     batch: Option<BatchUid>,
     hooks: u32,
+    /// Its thread, so that nothing ends it but its process.
+    blocks: bool,
 }
 
 impl Judge for Hooks {
@@ -31,10 +33,13 @@ impl Judge for Hooks {
             } => self.runs.retain(|(at, _), _| at.host != place.host),
             What::Handler { run, step } => {
                 let key = (run.place, run.run_id);
+                let plan = view.node(run.task.as_str(), run.node.as_str());
+                let blocks = plan.is_some_and(|node| node.script.blocks);
                 let seen = self.runs.entry(key).or_default();
                 if seen.name.is_empty() {
                     seen.name = format!("{}/{}: token {}", run.task, run.node, run.token);
                 }
+                seen.blocks = blocks;
                 let works = matches!(
                     step,
                     Step::Process { .. }
@@ -86,8 +91,15 @@ impl Judge for Hooks {
     }
 
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
-        for seen in self.runs.values().filter(|seen| seen.hooks > 0) {
-            let what = format!("{} ended without its cleanup", seen.name);
+        for seen in self.runs.values() {
+            let what = if seen.hooks > 0 {
+                "ended without its cleanup"
+            } else if finish.settled && !seen.blocks {
+                "is left behind by its task"
+            } else {
+                continue;
+            };
+            let what = format!("{} {what}", seen.name);
             broken.push(Broken::new(NAME, finish.now, what));
         }
     }

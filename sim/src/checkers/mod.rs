@@ -2,6 +2,7 @@
 //! machines' opinion of themselves, and share no code with the machines.
 
 mod as_reported;
+mod at_rest;
 mod cancel_final;
 mod cancel_seen;
 mod capacity;
@@ -104,6 +105,7 @@ pub(crate) struct Judges {
     retry_bounded: retry_bounded::RetryBounded,
     capacity: capacity::Capacity,
     as_reported: as_reported::AsReported,
+    at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
     results: results::Results,
@@ -125,6 +127,7 @@ impl Judges {
             retry_bounded: retry_bounded::RetryBounded::default(),
             capacity: capacity::Capacity::new(plan),
             as_reported: as_reported::AsReported::default(),
+            at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
             results: results::Results,
@@ -144,6 +147,7 @@ impl Judges {
         f(&mut self.retry_bounded);
         f(&mut self.capacity);
         f(&mut self.as_reported);
+        f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
         f(&mut self.results);

@@ -86,3 +86,32 @@ pub(super) fn blocked(draw: &mut Draw, plan: &mut Plan) {
     });
     plan.faults.clear();
 }
+
+/// Coordinators that come and go under several shards, and work that goes on long after.
+pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
+    let world = &plan.world;
+    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(25) {
+        return;
+    }
+    let lease = world.shard_lease_ttl_ms;
+    let script = Script {
+        batches: 40,
+        batch_ms: lease,
+        ..Script::default()
+    };
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = one_node(script);
+    workers_alike(plan, 2);
+    plan.faults = (0..plan.world.coordinators)
+        .map(|host| Fault::Crash {
+            host,
+            when: When::At {
+                ms: draw.between(3 * lease, 6 * lease),
+            },
+            down_ms: draw.between(0, lease),
+            new_id: false,
+        })
+        .collect();
+}

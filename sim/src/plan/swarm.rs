@@ -75,6 +75,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
+    super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
     plan
 }
 
