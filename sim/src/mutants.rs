@@ -23,6 +23,10 @@ pub const SAMPLE: &[Bug] = &[
     Bug::PermanentRetried,
     Bug::OldTokenAccepted,
     Bug::CheckpointUncounted,
+    Bug::ResultLost,
+    Bug::CheckpointAckedEarly,
+    Bug::PanicUnanswered,
+    Bug::RepliesOfOthers,
 ];
 
 /// The tiers on which a bug can strike, the cheapest first.

@@ -160,7 +160,9 @@ impl Stops {
             }
             Life::Crashed | Life::Stopped => {
                 let key = process(place);
-                let in_order = what == Life::Stopped && self.asked.contains_key(&key);
+                // A frozen one wakes to all of its deadlines at once, and has time for nothing.
+                let asked = self.asked.get(&key);
+                let in_order = what == Life::Stopped && asked.is_some_and(|a| !a.was_stalled);
                 // Only with its drivers is an engine stopped as a whole.
                 if in_order && world.embedded && world.slack_ms > 0 {
                     self.handed_over(view, key);
