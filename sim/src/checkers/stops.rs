@@ -16,12 +16,15 @@ const SOON_US: u64 = 200_000;
 /// Time on top of the runs' own: handlers that do not end are given up, goodbyes are said.
 const FAREWELL_US: u64 = 6_000_000;
 
+/// A token of a node.
+type Held = (TaskId, NodeId, Token);
+
 #[derive(Debug, Default)]
 pub(super) struct Stops {
     asked: BTreeMap<(u32, u32), Asked>,
     runs: BTreeMap<(Place, u64), Open>,
     /// Runs that were closed, by process.
-    closed: BTreeMap<(u32, u32), Vec<(TaskId, NodeId, Token)>>,
+    closed: BTreeMap<(u32, u32), Vec<Held>>,
     /// Hosts that are frozen.
     frozen: BTreeSet<u32>,
 }
