@@ -54,7 +54,11 @@ pub(crate) struct Faults<'a> {
 pub(crate) fn due_ms(fault: &Fault) -> Result<u64, String> {
     let inside = matches!(
         fault,
-        Fault::Crash { new_id: true, .. } | Fault::WallStep { .. } | Fault::StoreClock { .. }
+        Fault::Crash { new_id: true, .. }
+            | Fault::WallStep { .. }
+            | Fault::StoreClock { .. }
+            | Fault::InboxLost { .. }
+            | Fault::MachinePanic { .. }
     );
     match fault.when() {
         Some(When::At { ms }) if !inside => Ok(ms),
@@ -216,6 +220,8 @@ impl<'a> Faults<'a> {
             }
             Fault::WallStep { .. }
             | Fault::StoreClock { .. }
+            | Fault::InboxLost { .. }
+            | Fault::MachinePanic { .. }
             | Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. } => return due_ms(fault).map(|_| ()),

@@ -9,11 +9,8 @@ pub mod hash;
 pub mod id;
 pub mod json;
 pub mod message;
-#[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
 pub mod planted;
-#[cfg(not(feature = "planted-bugs"))]
-#[allow(unreachable_pub, reason = "public only with the feature")]
-mod planted;
 pub mod port;
 pub mod record;
 pub mod time;

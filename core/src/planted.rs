@@ -4,8 +4,19 @@
 //! `planted-bugs` that is a constant `false`: no cost, no trace in a binary. With it, a bug is
 //! planted for the calling thread ([`plant`]), so that threads may look for different ones.
 
+/// Where a bug can strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// In a machine: whatever drives it.
+    Machines,
+    /// In a driver, the handler API, the client or the engine: where whole processes run.
+    Processes,
+}
+
 macro_rules! bugs {
-    ($($part:literal { $($bug:ident = $name:literal, $promise:literal, $about:literal;)+ })+) => {
+    ($($reach:ident $part:literal {
+        $($bug:ident = $name:literal, $promise:literal, $about:literal;)+
+    })+) => {
         /// A bug that can be planted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
@@ -29,6 +40,12 @@ macro_rules! bugs {
                 match self { $($(Self::$bug => $part,)+)+ }
             }
 
+            /// Where it can strike.
+            #[must_use]
+            pub const fn reach(self) -> Reach {
+                match self { $($(Self::$bug => Reach::$reach,)+)+ }
+            }
+
             /// The promise that should be seen broken.
             #[must_use]
             pub const fn promise(self) -> &'static str {
@@ -45,15 +62,19 @@ macro_rules! bugs {
 }
 
 bugs! {
-    "lease" {
+    Machines "lease" {
         LeaseRevived = "lease-revived", "single_owner",
             "A confirmation processed after the lease lapsed revives the run.";
         LeaseIgnored = "lease-ignored", "single_owner",
             "A worker does not stop a run whose lease lapsed.";
         ExpiredUnread = "expired-unread", "single_owner",
             "An owner expires a lease without reading its stream to the end first.";
+        LeaseFromAnswer = "lease-from-answer", "single_owner",
+            "A lease counts from the confirmation of its heartbeat, not from its sending.";
+        BeatAssumed = "beat-assumed", "single_owner",
+            "A heartbeat that was not confirmed counts as confirmed.";
     }
-    "token check" {
+    Machines "token check" {
         OldTokenAccepted = "old-token-accepted", "single_owner",
             "An owner takes events of a token that is not the current one.";
         GrantUnchecked = "grant-unchecked", "single_owner",
@@ -61,17 +82,17 @@ bugs! {
         FencedIgnored = "fenced-ignored", "single_owner",
             "A worker goes on with a run that it was told is fenced.";
     }
-    "take once" {
+    Machines "take once" {
         TakenTwice = "taken-twice", "single_owner",
             "A process takes a token again that it has ended.";
     }
-    "seq" {
+    Machines "seq" {
         CopyApplied = "copy-applied", "settle",
             "An event that stands in the stream twice is applied twice.";
         GapIgnored = "gap-ignored", "effect_once",
             "An event is applied although one before it is missing.";
     }
-    "checkpoint" {
+    Machines "checkpoint" {
         CheckpointAhead = "checkpoint-ahead", "single_owner",
             "The checkpoint of an event is kept although its batch is not accepted.";
         CheckpointUncounted = "checkpoint-uncounted", "settle",
@@ -81,19 +102,21 @@ bugs! {
         AcceptedAgain = "accepted-again", "resume_point",
             "A new holder does not skip batches that are accepted.";
     }
-    "cursor" {
+    Machines "cursor" {
         CursorEarly = "cursor-early", "effect_once",
             "A reader's cursor moves with the first chunk of a batch, not with the last.";
         CursorOverAccepted = "cursor-over-accepted", "resume_point",
             "A reader's cursor counts batches of another source's half-done artifact as behind it.";
+        CursorUncounted = "cursor-uncounted", "settle",
+            "A cursor is stored without the number of batches behind it.";
     }
-    "fan-in" {
+    Machines "fan-in" {
         FanInEarly = "fan-in-early", "start_rule",
             "A node that waits for all of its parents starts while one is open.";
         SkippedCounts = "skipped-counts", "start_rule",
             "A skipped parent counts like a finished one.";
     }
-    "retry" {
+    Machines "retry" {
         BackoffIgnored = "backoff-ignored", "retry_bounded",
             "A failed node is ready again at once.";
         PermanentRetried = "permanent-retried", "retry_bounded",
@@ -103,7 +126,7 @@ bugs! {
         LossIsFailure = "loss-is-failure", "single_owner",
             "A lost lease counts as a failure of the handler.";
     }
-    "cancel" {
+    Machines "cancel" {
         GrantAfterCancel = "grant-after-cancel", "cancel_final",
             "A run of a cancelled task that ends is granted anew.";
         CancelUnchecked = "cancel-unchecked", "cancel_final",
@@ -113,21 +136,31 @@ bugs! {
         GraceIgnored = "grace-ignored", "cancel_final",
             "A handler that ignores its cancel is never dropped.";
     }
-    "restart" {
+    Machines "restart" {
         NewGrantsEnded = "new-grants-ended", "single_owner",
             "A new owner takes the grants of a worker's living process for those of a dead one.";
         AnyIncarnation = "any-incarnation", "single_owner",
             "A process takes commands that are for another incarnation of its worker.";
+        DrainTakes = "drain-takes", "stops",
+            "A worker that was told to stop takes new runs.";
+        DrainUntold = "drain-untold", "stops",
+            "A worker that was told to stop does not tell its runs.";
     }
-    "readers" {
+    Machines "readers" {
         NeverRecalled = "never-recalled", "settle",
             "A reader that waits for a source without a slot is never recalled.";
     }
-    "takeover" {
+    Machines "takeover" {
         LoadedFirst = "loaded-first", "settle",
             "A new owner loads the tasks before it raises the shard epoch.";
+        RetryLost = "retry-lost", "settle",
+            "A new owner forgets when a failed node is to be tried again.";
+        WaitForgotten = "wait-forgotten", "retry_bounded",
+            "A new owner tries failed nodes again at once.";
+        CancelForgotten = "cancel-forgotten", "cancel_final",
+            "A new owner does not know which runs were told to end.";
     }
-    "commit" {
+    Machines "commit" {
         UnknownIsDone = "unknown-is-done", "settle",
             "A commit of unknown outcome is taken for made.";
         UnknownDropped = "unknown-dropped", "effect_once",
@@ -137,15 +170,141 @@ bugs! {
         AckedUnsynced = "acked-unsynced", "no_lost_task",
             "An embedded engine acknowledges what is applied, but not synced.";
     }
-    "sum" {
+    Machines "sum" {
         SumUnchecked = "sum-unchecked", "settle",
             "The counts of TASK_DONE are not held against the accepted batches.";
+        TotalsRestart = "totals-restart", "results",
+            "A run's totals begin at nothing, not at those of the accepted batches.";
+        ResultUnstored = "result-unstored", "results",
+            "What a node's finalize returned is not stored.";
     }
-    "capacity" {
+    Machines "capacity" {
         OneSlotMore = "one-slot-more", "capacity",
             "A worker has one slot more than its capacity.";
         SlotsIgnored = "slots-ignored", "capacity",
             "An owner grants without looking at free slots.";
+        AbandonedFree = "abandoned-free", "capacity",
+            "The slot of a handler that does not end is given to another run.";
+        NeverForgiven = "never-forgiven", "settle",
+            "A worker that left a START unanswered gets no work any more.";
+    }
+    Machines "requests" {
+        WaitAtOnce = "wait-at-once", "settle",
+            "Who waits for a task is answered although it is not settled.";
+        StoreUnasked = "store-unasked", "no_lost_task",
+            "A task that is not in memory counts as unknown; the store is not asked.";
+        OtherGraphTaken = "other-graph-taken", "dedup_bounded",
+            "Another graph under the id of a task is taken for the same submission.";
+        SettledEarly = "settled-early", "settle",
+            "A task is settled while runs of it are still ending.";
+    }
+    Machines "blame" {
+        NobodyBlamed = "nobody-blamed", "settle",
+            "A commit that the store refuses is made again for ever; nothing is set aside.";
+        DeadLetterStops = "dead-letter-stops", "settle",
+            "An entry that does not decode stops its stream.";
+    }
+    Machines "peers" {
+        PeersKept = "peers-kept", "at_rest",
+            "A coordinator that fell silent keeps its share of the shards.";
+    }
+    Processes "calls" {
+        TimeoutUnanswered = "timeout-unanswered", "settle",
+            "A call that takes too long is never answered to the machine.";
+        AppendsUnordered = "appends-unordered", "effect_once",
+            "Appends overtake each other on their way to the transport.";
+    }
+    Processes "drivers" {
+        TimersIgnored = "timers-ignored", "settle",
+            "A worker's driver sleeps without looking at the machine's next deadline.";
+        StopLost = "stop-lost", "stops",
+            "A driver does not see a stop that came while it was busy.";
+        OldAnswers = "old-answers", "single_owner",
+            "After a machine's panic the new one gets the answers to the old one's calls.";
+        PanicForgotten = "panic-forgotten", "settle",
+            "After a machine's panic the new one is neither told of it nor woken.";
+        CancelUnraised = "cancel-unraised", "cancel_seen",
+            "A cancel is known to the machine, but never told to the handler.";
+        AbortLost = "abort-lost", "cancel_final",
+            "A handler is not dropped when its time is up.";
+        DeadlineNow = "deadline-now", "cancel_final",
+            "A handler that is told to end is told that its time is up.";
+        NonceKept = "nonce-kept", "single_owner",
+            "A worker that starts anew says that it is the process that was there before.";
+    }
+    Processes "runs" {
+        PanicUnanswered = "panic-unanswered", "settle",
+            "A panic of a handler ends its step without an answer to the machine.";
+        BatchStale = "batch-stale", "effect_once",
+            "A batch that was drawn and skipped is handed over under the name of the next one.";
+        LastWrong = "last-wrong", "settle",
+            "A source of unknown length counts as at its end after each batch.";
+        BatchCheckpointLost = "batch-checkpoint-lost", "resume_point",
+            "A batch does not get the checkpoint that was saved in it.";
+        PermanentUnsaid = "permanent-unsaid", "as_reported",
+            "A permanent error of a handler is told to the machine as a transient one.";
+        RetryAfterUnsaid = "retry-after-unsaid", "as_reported",
+            "The wait that a handler asks for with its error is lost.";
+        MetricsLost = "metrics-lost", "results",
+            "The metrics of a batch are lost on their way to the machine.";
+        WrittenLost = "written-lost", "effect_once",
+            "An artifact that a handler writes during its batch is lost.";
+        TotalsUnset = "totals-unset", "results",
+            "A handler finalizes without the totals of its node.";
+        ResultLost = "result-lost", "results",
+            "What a handler's finalize returns is lost on its way to the machine.";
+        CleanupSkipped = "cleanup-skipped", "hooks",
+            "A handler's cleanup is not run.";
+        HooksSkipped = "hooks-skipped", "hooks",
+            "What a handler asked to be run at its end is not run.";
+        ClosedUnsaid = "closed-unsaid", "capacity",
+            "A run that is closed does not say so, and keeps its slot.";
+        MailboxOfOne = "mailbox-of-one", "hooks",
+            "A command for a run is dropped while another one waits.";
+    }
+    Processes "context" {
+        CancelCleared = "cancel-cleared", "cancel_seen",
+            "A batch that begins clears the cancel that came just before it.";
+        WakesOne = "wakes-one", "cancel_seen",
+            "Only one of those who wait for a cancel hears of it.";
+        SleepsOn = "sleeps-on", "cancel_seen",
+            "A handler that sleeps is not woken by a cancel.";
+        CheckpointAckedEarly = "checkpoint-acked-early", "resume_point",
+            "A checkpoint is acknowledged before the store has it.";
+        CheckpointAcksMixed = "checkpoint-acks-mixed", "resume_point",
+            "The acknowledgement of one checkpoint is taken for that of a later one.";
+    }
+    Processes "client" {
+        RepeatRenamed = "repeat-renamed", "no_lost_task",
+            "A request that is repeated is one about another task.";
+        ReplyMisdelivered = "reply-misdelivered", "settle",
+            "A reply is given to whoever has waited longest.";
+        RepliesOfOthers = "replies-of-others", "no_lost_task",
+            "A client takes replies that are for another client.";
+        AsksOnce = "asks-once", "settle",
+            "A request that gets no answer is not repeated.";
+        NoAnswerIsOk = "no-answer-is-ok", "no_lost_task",
+            "A request that nobody answered counts as carried out.";
+        GapIsEnd = "gap-is-end", "settle",
+            "A client whose place in its inbox is gone stays there.";
+        KeyUnused = "key-unused", "dedup_bounded",
+            "A submission with an idempotency key gets a new id.";
+    }
+    Processes "engine" {
+        CoordinatorFirst = "coordinator-first", "stops",
+            "An engine that is stopped stops its coordinator before its workers.";
+        DeploymentProposed = "deployment-proposed", "settle",
+            "An engine goes by its own number of shards, not by the deployment's.";
+        AllDead = "all-dead", "single_owner",
+            "An engine that shares its deployment takes every other process for dead.";
+        SyncUnasked = "sync-unasked", "no_lost_task",
+            "An engine takes what its store has applied for synced.";
+    }
+    Processes "clock" {
+        DeadlineFar = "deadline-far", "settle",
+            "A deadline is taken in the wrong unit: a thousand times as far.";
+        WallForMono = "wall-for-mono", "settle",
+            "Wall time is used where monotonic time is meant.";
     }
 }
 
@@ -176,8 +335,11 @@ mod on {
         PLANTED.get().is_some()
     }
 
+    /// Whether this bug is planted in this thread.
+    ///
     /// Asked last in a condition, so that what is counted are decisions that came out otherwise.
-    pub(crate) fn is_planted(bug: Bug) -> bool {
+    #[must_use]
+    pub fn is_planted(bug: Bug) -> bool {
         let planted = PLANTED.get() == Some(bug);
         if planted {
             STRUCK.set(STRUCK.get() + 1);
@@ -187,9 +349,9 @@ mod on {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(crate) use on::{is_any, is_planted};
+pub(crate) use on::is_any;
 #[cfg(feature = "planted-bugs")]
-pub use on::{plant, times_struck};
+pub use on::{is_planted, plant, times_struck};
 
 /// No bug is planted without the feature.
 #[cfg(not(feature = "planted-bugs"))]
@@ -199,6 +361,7 @@ pub(crate) const fn is_any() -> bool {
 
 /// No bug is planted without the feature.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn is_planted(_bug: Bug) -> bool {
+#[must_use]
+pub const fn is_planted(_bug: Bug) -> bool {
     false
 }

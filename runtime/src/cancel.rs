@@ -1,6 +1,7 @@
 //! How a handler learns that it is to end.
 
 use flowkit_core::message::CancelReason;
+use flowkit_core::planted::{Bug, is_planted};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -29,7 +30,15 @@ pub(crate) struct CancelFlag {
 impl CancelFlag {
     pub(crate) fn raise(&self, reason: CancelReason, deadline: Instant) {
         *self.lock() = Some(CancelInfo { reason, deadline });
+        if is_planted(Bug::WakesOne) {
+            return self.changed.notify_one();
+        }
         self.changed.notify_waiters();
+    }
+
+    /// Only a planted bug takes a cancel back.
+    pub(crate) fn clear(&self) {
+        *self.lock() = None;
     }
 
     pub(crate) fn info(&self) -> Option<CancelInfo> {

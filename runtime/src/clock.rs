@@ -1,5 +1,6 @@
 //! The clocks of a process, as the machines take them.
 
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::time::{Mono, Now};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,6 +35,11 @@ impl Clock {
             None => millis(elapsed),
             Some(environment) => environment.mono_ms(elapsed),
         };
+        let mono = if is_planted(Bug::WallForMono) {
+            self.wall_ms().unsigned_abs()
+        } else {
+            mono
+        };
         Now {
             mono: Mono(mono),
             wall_ms: self.wall_ms(),
@@ -52,6 +58,15 @@ impl Clock {
         let elapsed = match &self.environment {
             None => Duration::from_millis(mono.0),
             Some(environment) => environment.elapsed_at(mono.0),
+        };
+        if is_planted(Bug::WallForMono) {
+            let left = mono.0.saturating_sub(self.wall_ms().unsigned_abs());
+            return Instant::now() + Duration::from_millis(left.max(1));
+        }
+        let elapsed = if is_planted(Bug::DeadlineFar) {
+            elapsed.saturating_mul(1_000)
+        } else {
+            elapsed
         };
         // `Instant` arithmetic fails on overflow only; no timer is set for centuries.
         self.base

@@ -4,6 +4,7 @@ use flowkit_core::hash::stable128;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, Role, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{CancelReason, Metrics};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::record::{Totals, add_metrics};
 use flowkit_core::time::Now;
 use flowkit_core::worker::{RunEvent, RunFailure, RunId, RunSpec};
@@ -208,6 +209,9 @@ impl RunContext {
         }
         let (send, answer) = self.shared.checkpoints.push(value);
         self.send_checkpoint(send);
+        if is_planted(Bug::CheckpointAckedEarly) {
+            return Ok(());
+        }
         match answer.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failure)) => Err(HandlerError::machine(failure)),
@@ -272,6 +276,10 @@ impl RunContext {
     /// # Errors
     /// [`HandlerError::cancelled`].
     pub async fn sleep(&self, duration: Duration) -> Result<(), HandlerError> {
+        if is_planted(Bug::SleepsOn) {
+            tokio::time::sleep(duration).await;
+            return self.check_cancelled();
+        }
         tokio::select! {
             biased;
             _ = self.cancelled() => Err(HandlerError::cancelled()),
@@ -300,6 +308,9 @@ impl RunContext {
     }
 
     pub(crate) fn begin_batch(&self, uid: BatchUid, checkpoint: Option<Json>) {
+        if self.is_cancelled() && is_planted(Bug::CancelCleared) {
+            self.shared.cancel.clear();
+        }
         let mut state = self.state();
         state.batch = Some(uid);
         state.batch_checkpoint = checkpoint;

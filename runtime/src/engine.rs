@@ -2,6 +2,7 @@
 
 use flowkit_core::coordinator::Config;
 use flowkit_core::id::{ClientId, ShardId};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
     ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport,
 };
@@ -234,7 +235,8 @@ impl Engine {
         settings.apply(&mut config);
         config.shards = deployment.shards;
         config.inboxes = deployment.inboxes;
-        config.applies_before_sync = self.store().applies_before_sync();
+        config.applies_before_sync =
+            self.store().applies_before_sync() && !is_planted(Bug::SyncUnasked);
 
         let mut parts = self.parts();
         if parts.coordinator.is_some() {
@@ -242,7 +244,7 @@ impl Engine {
         }
         // No worker of this process holds a grant yet: only a coordinator of this process gives
         // them one, and `stop` ends the workers before it ends the coordinator.
-        config.predecessors_dead = self.inner.alone;
+        config.predecessors_dead = self.inner.alone || is_planted(Bug::AllDead);
         let (stop, stopped) = watch::channel(false);
         let (ended, done) = watch::channel(false);
         let engine = self.clone();
@@ -262,6 +264,11 @@ impl Engine {
             coordinator,
             workers,
         } = std::mem::take(&mut *self.parts());
+        if let Some(coordinator) = &coordinator
+            && is_planted(Bug::CoordinatorFirst)
+        {
+            coordinator.stop.send_replace(true);
+        }
         let stops = workers.iter().map(WorkerHandle::stop);
         for outcome in futures_util::future::join_all(stops).await {
             if let Err(error) = outcome {
@@ -354,6 +361,11 @@ async fn read_deployment(
         inboxes: settings.inboxes.max(1),
     };
     match store.call(StoreRequest::Deployment { propose }).await? {
+        StoreReply::Deployment(record)
+            if record != propose && is_planted(Bug::DeploymentProposed) =>
+        {
+            Ok(propose)
+        }
         StoreReply::Deployment(record) => Ok(record),
         other => Err(unexpected("read deployment", &other)),
     }

@@ -55,7 +55,8 @@ impl IdSource {
 }
 
 /// The task id that belongs to an idempotency key: the same key is the same task, everywhere.
-pub(crate) fn task_id_of_key(key: &str) -> TaskId {
+#[must_use]
+pub fn task_id_of_key(key: &str) -> TaskId {
     let hash = stable128(&[b"idempotency key", key.as_bytes()]);
     text_id(hash & ((1 << 112) - 1))
 }

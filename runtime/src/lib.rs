@@ -41,6 +41,7 @@ pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};
 pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals};
 pub use handler::{Handler, HandlerFn, handler_fn};
+pub use ids::task_id_of_key;
 pub use input::{ArtifactRef, Chunk, Pulled, TaskInput};
 pub use signal::shutdown_signal;
 pub use source::{BatchSink, BatchStream};

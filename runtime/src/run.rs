@@ -3,6 +3,7 @@
 use flowkit_core::id::BatchUid;
 use flowkit_core::json::Json;
 use flowkit_core::message::AdapterSpec;
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::record::Totals;
 use flowkit_core::worker::{RunCommand, RunEvent, RunId, RunSpec};
 use futures_util::future::BoxFuture;
@@ -51,6 +52,9 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
             RunCommand::Abort => continue, // what it was meant for has answered already
             RunCommand::Close => {
                 close(body, &mut seat.commands).await;
+                if is_planted(Bug::ClosedUnsaid) {
+                    return;
+                }
                 let _ = seat.events.send((seat.run, RunEvent::Closed));
                 return;
             }
@@ -61,6 +65,9 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
                     let step = pin!(body.step(command));
                     unless_aborted(caught(step), &mut seat.commands).await
                 };
+                if matches!(outcome, Some(Err(_))) && is_planted(Bug::PanicUnanswered) {
+                    continue;
+                }
                 // The future is dropped by now, whatever the outcome.
                 body.answer(outcome)
             }
@@ -93,10 +100,15 @@ async fn unless_aborted<T>(step: impl Future<Output = T>, commands: &mut Mailbox
 async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
     let Body { handler, cx, .. } = body; // drops the source and the run's state
     let cleanup = async {
-        while let Some(mut cleanup) = cx.pop_cleanup() {
+        while let Some(mut cleanup) = cx.pop_cleanup()
+            && !is_planted(Bug::HooksSkipped)
+        {
             if let Err(text) = caught(cleanup.as_mut()).await {
                 tracing::warn!(run = ?cx, "a cleanup panicked: {text}");
             }
+        }
+        if is_planted(Bug::CleanupSkipped) {
+            return;
         }
         if let Err(text) = caught(pin!(handler.cleanup(&cx))).await {
             tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
@@ -177,7 +189,9 @@ impl<H: Handler> Body<H> {
             return Ok(RunEvent::BatchesEnded);
         };
         let batch_uid = batch.checked_uid()?;
-        self.drawn = Some(batch);
+        if self.drawn.is_none() || !is_planted(Bug::BatchStale) {
+            self.drawn = Some(batch);
+        }
         Ok(RunEvent::Batch {
             batch_uid,
             payload: Json::null(),
@@ -194,7 +208,7 @@ impl<H: Handler> Body<H> {
         let drawn = self
             .drawn
             .take()
-            .filter(|batch| *batch.uid == *uid.as_str());
+            .filter(|batch| *batch.uid == *uid.as_str() || is_planted(Bug::BatchStale));
         let mut batch = match drawn {
             Some(batch) => batch,
             None => {
@@ -203,6 +217,7 @@ impl<H: Handler> Body<H> {
                 Batch::new(uid.as_str(), payload)
             }
         };
+        let checkpoint = checkpoint.filter(|_| !is_planted(Bug::BatchCheckpointLost));
         batch.checkpoint = checkpoint.clone();
         self.cx.begin_batch(uid, checkpoint);
         let Some(state) = &mut self.state else {
@@ -212,22 +227,28 @@ impl<H: Handler> Body<H> {
         let written = self.cx.end_batch();
         let artifact = match result.artifact {
             Some(artifact) => Some(Json::encode(&artifact).map_err(|error| no_json(&error))?),
-            None => written,
+            None => written.filter(|_| !is_planted(Bug::WrittenLost)),
         };
         self.cx.count(&result.metrics);
-        Ok(RunEvent::Processed {
-            metrics: result.metrics,
-            artifact,
-        })
+        let mut metrics = result.metrics;
+        if is_planted(Bug::MetricsLost) {
+            metrics.clear();
+        }
+        Ok(RunEvent::Processed { metrics, artifact })
     }
 
     async fn finalize(&mut self, totals: Totals) -> Result<RunEvent, HandlerError> {
+        let mut totals = totals;
+        if is_planted(Bug::TotalsUnset) {
+            totals.clear();
+        }
         self.cx.set_totals(totals);
         let Some(state) = self.state.take() else {
             unreachable!("a run is finalized once, after it began");
         };
         let end = self.handler.finalize(&self.cx, state).await?;
         let result = end.result.transpose()?.or_else(|| self.cx.take_complete());
+        let result = result.filter(|_| !is_planted(Bug::ResultLost));
         Ok(RunEvent::Finalized {
             metrics: end.metrics,
             result,
@@ -243,7 +264,14 @@ impl<H: Handler> Body<H> {
             None => HandlerError::cancelled(),
         };
         self.cx.end_batch();
-        RunEvent::Failed(error.into_failure(|source| self.handler.classify_error(&**source)))
+        let mut failure = error.into_failure(|source| self.handler.classify_error(&**source));
+        if failure.permanent && is_planted(Bug::PermanentUnsaid) {
+            failure.permanent = false;
+        }
+        if failure.retry_after_ms.is_some() && is_planted(Bug::RetryAfterUnsaid) {
+            failure.retry_after_ms = None;
+        }
+        RunEvent::Failed(failure)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where a handler's batches come from.
 
 use flowkit_core::json::Json;
+use flowkit_core::planted::{Bug, is_planted};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -113,7 +114,11 @@ impl<T: Send + 'static> BatchStream<T> {
         match self.batches.next().await {
             None => Ok(None),
             Some(Err(error)) => Err(error),
-            Some(Ok(batch)) => Ok(Some((batch, self.batches.size_hint().1 == Some(0)))),
+            Some(Ok(batch)) => {
+                let (least, most) = self.batches.size_hint();
+                let last = most == Some(0) || least == 0 && is_planted(Bug::LastWrong);
+                Ok(Some((batch, last)))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Workers: handlers, capacity and settings, built once and run until told to stop.
 
 use flowkit_core::id::{Role, WorkerId};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{ErrorKind, PortError};
 use flowkit_core::worker::Config;
 use std::fmt;
@@ -101,7 +102,10 @@ impl Worker {
             done,
         };
         engine.adopt(handle.clone());
-        let start_nonce = engine.ids().random64();
+        let mut start_nonce = engine.ids().random64();
+        if is_planted(Bug::NonceKept) {
+            start_nonce = 1;
+        }
         tokio::spawn(async move {
             let mut config = Config::new(worker_id, roles, capacity, start_nonce);
             settings.apply(&mut config);

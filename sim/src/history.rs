@@ -82,6 +82,14 @@ pub(crate) enum What {
         node: NodeId,
         token: Token,
     },
+    /// The store has a checkpoint of a batch in work.
+    Kept {
+        task: TaskId,
+        node: NodeId,
+        token: Token,
+        uid: BatchUid,
+        value: Json,
+    },
     /// Something between a worker machine and a handler.
     Handler { run: Rc<Run>, step: Step },
     /// A client sent a request (again).
@@ -112,6 +120,11 @@ pub enum Life {
     Crashed,
     /// It ended by itself.
     Stopped,
+    /// It was told to stop; a worker's runs have so long to end.
+    Asked {
+        /// Their time.
+        grace_ms: u64,
+    },
     /// It was frozen.
     Stalled,
     /// It goes on.
@@ -196,6 +209,9 @@ pub enum Step {
         permanent: bool,
         /// Because it was told to end.
         cancelled: bool,
+        /// No new attempt before so long, it says.
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
     },
     /// It begins to finalize.
     Finalize,
@@ -210,6 +226,8 @@ pub enum Step {
     },
     /// It was ended.
     Abort,
+    /// What it asked to be run at its end is run.
+    Hook,
     /// Nothing of it is left.
     Closed,
     /// Its process died.

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 
-pub use flowkit_core::planted::Bug;
-use flowkit_core::planted::{plant, times_struck};
+pub use flowkit_core::planted::plant;
+use flowkit_core::planted::times_struck;
+pub use flowkit_core::planted::{Bug, Reach};
 use serde::Serialize;
 
-use crate::plan::Plan;
 use crate::runner::{self, Tier};
 
 /// Bugs that fall within a few seeds, from different parts of the engine: what tests look for.
@@ -23,9 +23,22 @@ pub const SAMPLE: &[Bug] = &[
     Bug::PermanentRetried,
     Bug::OldTokenAccepted,
     Bug::CheckpointUncounted,
+    Bug::ResultLost,
+    Bug::CheckpointAckedEarly,
+    Bug::PanicUnanswered,
+    Bug::RepliesOfOthers,
 ];
 
-/// What came of the hunt for one bug.
+/// The tiers on which a bug can strike, the cheapest first.
+#[must_use]
+pub const fn tiers_of(bug: Bug) -> &'static [Tier] {
+    match bug.reach() {
+        Reach::Machines => &[Tier::Zero, Tier::One],
+        Reach::Processes => &[Tier::One],
+    }
+}
+
+/// What came of the hunt for one bug on one tier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hunt {
     /// The bug's id.
@@ -34,6 +47,8 @@ pub struct Hunt {
     pub part: &'static str,
     /// What it does.
     pub about: &'static str,
+    /// Where it was hunted.
+    pub tier: u8,
     /// The promise that its author expects to be broken.
     pub expected: &'static str,
     /// Absent: it survived.
@@ -62,35 +77,36 @@ pub struct Kill {
 /// The verdicts of seeds without any bug, shared by hunts.
 #[derive(Debug, Default)]
 pub struct Baseline {
-    holds: Mutex<BTreeMap<u64, bool>>,
+    holds: Mutex<BTreeMap<(Tier, u64), bool>>,
 }
 
 impl Baseline {
     /// Whether every promise holds in this seed's run without a bug.
-    pub fn holds(&self, seed: u64) -> bool {
+    pub fn holds(&self, tier: Tier, seed: u64) -> bool {
         let known = |baseline: &Self| {
             let holds = baseline.holds.lock();
-            holds.map_or(None, |holds| holds.get(&seed).copied())
+            holds.map_or(None, |holds| holds.get(&(tier, seed)).copied())
         };
         if let Some(holds) = known(self) {
             return holds;
         }
         plant(None);
-        let verdict = runner::check(Tier::Zero, &Plan::from_seed(seed), false).holds();
+        let verdict = runner::check(tier, &tier.plan(seed), false).holds();
         if let Ok(mut holds) = self.holds.lock() {
-            holds.insert(seed, verdict);
+            holds.insert((tier, seed), verdict);
         }
         verdict
     }
 }
 
 /// Runs seeds with a bug planted in this thread until one breaks a promise.
-pub fn hunt(bug: Bug, seeds: Range<u64>, baseline: &Baseline) -> Hunt {
+pub fn hunt(bug: Bug, tier: Tier, seeds: Range<u64>, baseline: &Baseline) -> Hunt {
     let stopwatch = runner::Stopwatch::start();
     let mut hunt = Hunt {
         bug: bug.name(),
         part: bug.part(),
         about: bug.about(),
+        tier: tier.number(),
         expected: bug.promise(),
         killed: None,
         seeds: 0,
@@ -101,12 +117,12 @@ pub fn hunt(bug: Bug, seeds: Range<u64>, baseline: &Baseline) -> Hunt {
     for seed in seeds {
         hunt.seeds += 1;
         plant(Some(bug));
-        let verdict = runner::check(Tier::Zero, &Plan::from_seed(seed), false);
+        let verdict = runner::check(tier, &tier.plan(seed), false);
         hunt.struck += u64::from(times_struck() > 0);
         let Some(failure) = verdict.failures.first() else {
             continue;
         };
-        if !baseline.holds(seed) {
+        if !baseline.holds(tier, seed) {
             hunt.unclean.push(seed);
             continue;
         }

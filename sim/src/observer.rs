@@ -204,6 +204,14 @@ impl Observer {
                     .text(node.as_str())
                     .number(token.0);
             }
+            What::Kept {
+                node, token, uid, ..
+            } => {
+                trace
+                    .event(at, 16, token.0)
+                    .text(node.as_str())
+                    .text(uid.as_str());
+            }
             What::Handler { run, step } => {
                 let tag = match step {
                     Step::Begin => 0,
@@ -218,6 +226,7 @@ impl Observer {
                     Step::Abort => 9,
                     Step::Closed => 10,
                     Step::Lost => 11,
+                    Step::Hook => 12,
                 };
                 trace
                     .event(at, 8, u64::from(run.place.host))
@@ -246,6 +255,7 @@ impl Observer {
                     Life::Stopped => 2,
                     Life::Stalled => 3,
                     Life::Resumed => 4,
+                    Life::Asked { .. } => 5,
                 };
                 trace.event(at, 11, u64::from(place.host)).number(tag);
             }

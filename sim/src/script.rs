@@ -6,6 +6,7 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{
     BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
 };
+use flowkit_core::record::Totals;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -65,6 +66,19 @@ pub fn artifact(node: &NodePlan, index: Option<u32>, payload: &Value) -> (Value,
         "of": node.id, "from": payload["from_node"], "parent": parent, "items": items,
     });
     (artifact, count)
+}
+
+/// What a node's `finalize` returns: what it knows of its batches by then.
+#[must_use]
+pub fn result(node: &NodePlan, totals: &Totals) -> Value {
+    let items = totals.get("items").copied().unwrap_or_default();
+    json!({ "node": node.id, "batches": items.count, "items": items.sum.0 })
+}
+
+/// Whether a handler writes the artifact of a batch while it works, and does not return it.
+#[must_use]
+pub fn writes(uid: &str) -> bool {
+    uid.bytes().map(u32::from).sum::<u32>() % 2 == 1
 }
 
 /// Checkpoints that are saved within a batch.

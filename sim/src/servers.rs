@@ -3,12 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flowkit_core::id::ShardId;
+use flowkit_core::id::{Offset, ShardId};
 use flowkit_core::message::{DecodeError, Envelope};
 use flowkit_core::port::{
     Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest, Stream, TransportReply,
     TransportRequest,
 };
+use flowkit_core::record::DeploymentRecord;
 use flowkit_memory::{BrokerModel, Outcome, StoreModel};
 
 use crate::history::{Place, What};
@@ -51,6 +52,12 @@ impl Servers {
             commits: 0,
             embedded: world.embedded,
         }
+    }
+
+    /// Creates the deployment.
+    pub(crate) fn create(&mut self, shards: u32, inboxes: u32) {
+        let propose = DeploymentRecord { shards, inboxes };
+        let _ = self.store.apply(0, &StoreRequest::Deployment { propose });
     }
 
     fn store_ms(&self, now: u64) -> u64 {
@@ -192,6 +199,26 @@ impl Servers {
                 };
                 seen.note(now, what);
             }
+            (
+                StoreRequest::PutScratch {
+                    task_id,
+                    node_id,
+                    token,
+                    batch_uid,
+                    checkpoint,
+                    ..
+                },
+                Ok(_),
+            ) => {
+                let what = What::Kept {
+                    task: task_id.clone(),
+                    node: node_id.clone(),
+                    token: *token,
+                    uid: batch_uid.clone(),
+                    value: checkpoint.clone(),
+                };
+                seen.note(now, what);
+            }
             (StoreRequest::ReadGrants { nodes, .. }, Ok(_)) if !nodes.is_empty() => {
                 let nodes: Rc<[_]> = Rc::from(nodes.as_slice());
                 seen.note(now, What::GrantsRead { place: from, nodes });
@@ -220,6 +247,19 @@ impl Servers {
         if !changes.is_empty() {
             seen.note(now, What::Undone { changes });
         }
+    }
+
+    /// The log of an inbox is lost; the next message stands further on than any before.
+    pub(crate) fn lose_inbox(&mut self, inbox: u32, seen: &mut Observer) -> Stream {
+        seen.fire("inbox_lost");
+        let stream = Stream::Inbox(inbox.min(seen.plan.world.inboxes - 1));
+        let request = TransportRequest::Bounds { stream };
+        if let Outcome::Done(Ok(TransportReply::Bounds { end, .. })) =
+            self.broker.apply(0, &request)
+        {
+            self.broker.set_start(stream, Offset(end.0 + 3));
+        }
+        stream
     }
 
     /// A request other than an append reaches the broker.

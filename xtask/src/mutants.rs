@@ -10,9 +10,15 @@ pub(crate) struct Options {
     /// Most seeds per planted bug.
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
-    /// Only this bug.
+    /// Where to hunt: `0`, `1` or `all`. Default: each bug on the cheapest tier that it can strike on.
     #[arg(long)]
-    only: Option<String>,
+    tier: Option<String>,
+    /// Only this bug; may be given again.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only the bugs of this part.
+    #[arg(long)]
+    part: Option<String>,
     /// First seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -22,7 +28,10 @@ pub(crate) struct Options {
     /// One JSON list on stdout.
     #[arg(long)]
     json: bool,
-    /// Print the table of `docs/planted-bugs.md` and run nothing.
+    /// The table as `docs/planted-bugs.md` has it.
+    #[arg(long)]
+    markdown: bool,
+    /// Print every bug with the promise that should fall, and run nothing.
     #[arg(long)]
     list: bool,
 }
@@ -32,13 +41,19 @@ pub(crate) fn run(options: &Options) -> Outcome {
     command.args(["run", "--profile", "sim", "--quiet", "-p", "flowkit-sim"]);
     command.args(["--features", "planted-bugs", "--bin", "mutants", "--"]);
     command.args(["--seeds", &options.seeds.to_string()]);
-    if let Some(only) = &options.only {
+    for only in &options.only {
         command.args(["--only", only]);
+    }
+    for (name, value) in [("--tier", &options.tier), ("--part", &options.part)] {
+        if let Some(value) = value {
+            command.args([name, value]);
+        }
     }
     command.args(["--from", &options.from.to_string()]);
     let flags = [
         ("--sample", options.sample),
         ("--json", options.json),
+        ("--markdown", options.markdown),
         ("--list", options.list),
     ];
     command.args(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| flag));

@@ -29,6 +29,10 @@ impl Shard {
             let Some(entry) = self.backlog.pop_front() else {
                 break;
             };
+            if entry.message.is_err() && is_planted(Bug::DeadLetterStops) {
+                self.backlog.push_front(entry);
+                break;
+            }
             let was_empty = self.open.is_empty();
             self.fold(ctx, entry);
             self.open.by_entry |= was_empty && !self.open.is_empty();
@@ -238,7 +242,9 @@ impl Shard {
         }
         if let Some(cursor) = &batch.cursor {
             record.cursor.clone_from(cursor);
-            record.cursor_batches = record.accepted;
+            if !is_planted(Bug::CursorUncounted) {
+                record.cursor_batches = record.accepted;
+            }
         }
         let artifact = ArtifactRecord {
             version: RECORD_VERSION,
@@ -287,7 +293,9 @@ impl Shard {
         self.open.bytes += done.result.as_ref().map_or(0, crate::json::Json::len);
         let record = &mut self.node_mut(key).record;
         add_metrics(&mut record.totals, &done.metrics);
-        record.result.clone_from(&done.result);
+        if !is_planted(Bug::ResultUnstored) {
+            record.result.clone_from(&done.result);
+        }
         self.end_finished(ctx, key);
     }
 

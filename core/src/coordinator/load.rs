@@ -105,6 +105,9 @@ impl Shard {
                     .mono
                     .after(node.record.wait_ms.unwrap_or(0).saturating_sub(age_ms))
             });
+            if node.retry_at.is_some() && is_planted(Bug::WaitForgotten) {
+                node.retry_at = Some(ctx.now.mono);
+            }
         }
         self.insert(task);
     }
@@ -140,7 +143,11 @@ impl Shard {
             return;
         };
         let node = &task.nodes[key.node];
-        if let Some(grant) = node.record.grant.clone() {
+        if let Some(mut grant) = node.record.grant.clone() {
+            if grant.cancel.is_some() && is_planted(Bug::CancelForgotten) {
+                grant.cancel = None;
+                self.node_mut(key).record.grant = Some(grant.clone());
+            }
             self.held
                 .entry(grant.worker_id.clone())
                 .or_default()
@@ -171,6 +178,7 @@ impl Shard {
         }
         match node.record.state {
             NodeState::Ready => self.enqueue(key),
+            NodeState::Deferred if is_planted(Bug::RetryLost) => {}
             NodeState::Deferred => {
                 let at = node.retry_at;
                 self.set_due(key, at);
@@ -218,7 +226,7 @@ impl Shard {
         let Some(in_flight) = &self.in_flight else {
             return (self.next, None);
         };
-        if !in_flight.careful {
+        if !in_flight.careful || is_planted(Bug::NobodyBlamed) {
             return (in_flight.commit.next, None);
         }
         // An entry that changed nothing (a question, a copy) is not to blame for what time did.

@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::hash::stable64;
 use crate::id::{ClientId, ShardId};
 use crate::message::{Body, CoordinatorOffline, CoordinatorOnline};
+use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
 use crate::time::Mono;
 
@@ -60,7 +61,7 @@ impl Peers {
         let silence = silence_ms(ctx.config);
         let before = self.heard.len();
         self.heard
-            .retain(|_, (_, last)| now.since(*last) <= silence);
+            .retain(|_, (_, last)| now.since(*last) <= silence || is_planted(Bug::PeersKept));
         let changed = self.heard.len() != before || self.mine.is_empty();
         if changed {
             self.share(ctx.config);
@@ -75,6 +76,7 @@ impl Peers {
         }
         let silence = silence_ms(config) + 1;
         let silent = self.heard.values().map(|(_, last)| last.after(silence));
+        let silent = silent.filter(|_| !is_planted(Bug::PeersKept));
         silent.chain(self.announce_at).min()
     }
 

@@ -207,7 +207,7 @@ impl Workers {
             return Heard::Stranger;
         }
         worker.heard = true;
-        worker.unanswered = false;
+        worker.unanswered &= is_planted(Bug::NeverForgiven);
         if free_slots.is_some() {
             worker.reported_free = free_slots;
         }

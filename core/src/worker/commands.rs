@@ -18,6 +18,7 @@ use crate::message::{
 };
 use crate::planted::{Bug, is_planted};
 use crate::port::{Entry, Stream};
+use crate::record::Totals;
 use crate::report::{Report, ReportKind};
 use crate::time::Now;
 
@@ -105,7 +106,7 @@ impl Worker {
         let role = role
             .filter(|role| self.config.roles.contains(role))
             .cloned();
-        let refusal = if self.drain.is_some() {
+        let refusal = if self.drain.is_some() && !is_planted(Bug::DrainTakes) {
             RefusalReason::Draining
         } else if role.is_none() {
             RefusalReason::NoHandler
@@ -136,6 +137,11 @@ impl Worker {
         self.ttl_ms = start.lease_ttl_ms.max(1);
         let mut start = Box::new(start.clone());
         let totals = std::mem::take(&mut start.totals);
+        let totals = if is_planted(Bug::TotalsRestart) {
+            Totals::default()
+        } else {
+            totals
+        };
         let run = Run {
             id,
             shard: self.shard_of(&node),

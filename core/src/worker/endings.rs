@@ -237,6 +237,12 @@ impl Worker {
             return;
         };
         run.abandoned = true;
+        if is_planted(Bug::AbandonedFree) {
+            self.slots.give_back(id);
+        }
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
         if run.verdict.is_none() {
             let failure = limits::transient("cleanup_timeout", "the handler did not end");
             run.verdict = Some(match &run.ending {

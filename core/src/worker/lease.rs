@@ -38,6 +38,11 @@ impl Lease {
             return None;
         }
         let until = if late { now.after(self.ttl_ms) } else { until };
+        let until = if is_planted(Bug::LeaseFromAnswer) {
+            now.after(self.ttl_ms)
+        } else {
+            until
+        };
         self.confirmed = true;
         if self.until.is_some_and(|old| old >= until) {
             return self.until;

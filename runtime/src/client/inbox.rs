@@ -2,6 +2,7 @@
 
 use flowkit_core::id::{Incarnation, Offset, inbox_of};
 use flowkit_core::message::{Body, Reply, Sender, SenderRole};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{ErrorKind, PortError, Stream, TransportReply, TransportRequest};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +108,15 @@ fn lock(
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who waits for the reply to this request.
+fn asker_of(waiting: &Waiting, number: u64) -> Option<oneshot::Sender<Reply>> {
+    let mut waiting = lock(waiting);
+    if waiting.len() > 1 && is_planted(Bug::ReplyMisdelivered) {
+        return waiting.pop_first().map(|(_, asker)| asker);
+    }
+    waiting.remove(&number)
+}
+
 async fn end_of(engine: &Engine, stream: Stream) -> Result<Offset, PortError> {
     let call = engine.transport().call(TransportRequest::Bounds { stream });
     match tokio::time::timeout(engine.rpc_timeout(), call).await {
@@ -148,11 +158,11 @@ async fn read_replies(
                 pause = Duration::from_millis(50);
                 for entry in entries {
                     if let Ok(envelope) = entry.message
-                        && envelope.to.as_ref() == Some(&id)
+                        && (envelope.to.as_ref() == Some(&id) || is_planted(Bug::RepliesOfOthers))
                         && let Body::Reply(reply) = &envelope.body
                         && let Some(number) = envelope.corr_id.as_ref()
                         && let Ok(number) = number.parse()
-                        && let Some(asker) = lock(&waiting).remove(&number)
+                        && let Some(asker) = asker_of(&waiting, number)
                     {
                         let _ = asker.send(reply.clone());
                     }
@@ -163,6 +173,7 @@ async fn read_replies(
             Ok(Err(error)) if error.kind == ErrorKind::Invalid => {
                 // Fallen out of what the log holds: go on at its end. Requests are repeated.
                 match end_of(&engine, stream).await {
+                    Ok(_) if is_planted(Bug::GapIsEnd) => error,
                     Ok(end) => {
                         from = end;
                         continue;

@@ -10,6 +10,7 @@ pub use task::{
 use flowkit_core::id::{ShardId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Body, Envelope, ErrorReply, Reply, ReplyError, Submit};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportRequest,
 };
@@ -161,8 +162,8 @@ impl Client {
         let graph = Json::encode(graph).map_err(|error| ClientError::Encode(Arc::new(error)))?;
         let key = options.idempotency_key;
         let task_id = options.task_id.unwrap_or_else(|| match &key {
-            Some(key) => task_id_of_key(key),
-            None => {
+            Some(key) if !is_planted(Bug::KeyUnused) => task_id_of_key(key),
+            _ => {
                 let engine = &self.inner.engine;
                 engine.ids().task_id(engine.clock())
             }
@@ -258,7 +259,17 @@ impl Client {
             self.request_until_answered(task_id, body, REPLY_PATIENCE),
         )
         .await
-        .unwrap_or(Err(ClientError::NoAnswer(timeout)))
+        .unwrap_or_else(|_| {
+            if is_planted(Bug::NoAnswerIsOk) {
+                return Ok(Reply {
+                    ok: true,
+                    state: None,
+                    failure: None,
+                    error: None,
+                });
+            }
+            Err(ClientError::NoAnswer(timeout))
+        })
     }
 
     async fn request_until_answered(
@@ -274,7 +285,7 @@ impl Client {
         let mut envelope = Envelope::new(inbox.sender(), engine.clock().wall_ms(), body);
         envelope.corr_id = Some(waiting.corr_id());
         envelope.task_id = Some(task_id.clone());
-        let envelope = Arc::new(envelope.identified(0));
+        let mut envelope = Arc::new(envelope.identified(0));
         let stream = Stream::Shard(ShardId::of(task_id, shards));
         loop {
             // A repeat is the same message: who has answered it answers again, from state.
@@ -288,8 +299,12 @@ impl Client {
                 biased;
                 reply = waiting.reply() => return accepted(reply),
                 error = send => return Err(error.into()),
-                () = tokio::time::sleep(patience) => {
+                () = tokio::time::sleep(patience), if !is_planted(Bug::AsksOnce) => {
                     patience = (patience * 2).min(REPLY_PATIENCE_MAX);
+                    if is_planted(Bug::RepeatRenamed) {
+                        let other = engine.ids().task_id(engine.clock());
+                        Arc::make_mut(&mut envelope).task_id = Some(other);
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Requests on their way to the store and the transport.
 
 use flowkit_core::id::OpId;
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
     ErrorKind, PortError, Store, StoreReply, StoreRequest, Transport, TransportReply,
     TransportRequest,
@@ -74,7 +75,12 @@ impl<'a> Calls<'a> {
             _ => Duration::ZERO,
         };
         let is_append = matches!(request, TransportRequest::Append { .. });
-        let mut call = self.transport.call(request);
+        let call = self.transport.call(request);
+        let mut call = if is_append && op.0.is_multiple_of(2) && is_planted(Bug::AppendsUnordered) {
+            Box::pin(late(call))
+        } else {
+            call
+        };
         match poll_once(&mut call) {
             Some(result) => self.ready.push_back(Answer::Transport(op, result)),
             None => {
@@ -135,12 +141,20 @@ fn poll_once<T>(call: &mut Call<'_, T>) -> Option<Result<T, PortError>> {
 
 /// A call that takes too long may have happened.
 async fn within<T>(timeout: Duration, what: &str, call: Call<'_, T>) -> Result<T, PortError> {
-    tokio::time::timeout(timeout, call)
-        .await
-        .unwrap_or_else(|_| {
-            let detail = format!("no answer within {} ms", timeout.as_millis());
-            Err(PortError::new(ErrorKind::Unknown, what, detail))
-        })
+    if let Ok(answer) = tokio::time::timeout(timeout, call).await {
+        return answer;
+    }
+    if is_planted(Bug::TimeoutUnanswered) {
+        std::future::pending::<()>().await;
+    }
+    let detail = format!("no answer within {} ms", timeout.as_millis());
+    Err(PortError::new(ErrorKind::Unknown, what, detail))
+}
+
+/// Only a planted bug sends a call late.
+async fn late<T>(call: Call<'_, T>) -> Result<T, PortError> {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    call.await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The coordinator's driver: one task that feeds the machine and carries out its effects.
 
 use flowkit_core::coordinator::{Config, Coordinator, Effect, Input, Subject};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::time::{Mono, Now};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -110,13 +111,18 @@ async fn drive<M: Machine>(
             // What it had asked for is void: a new machine takes the shard over, and the store
             // fences the old one's commits.
             out.clear();
-            calls.clear();
+            if !is_planted(Bug::OldAnswers) {
+                calls.clear();
+            }
             config.seed = config.seed.wrapping_add(1);
             // The workers of this process are alive.
             config.predecessors_dead = false;
             let subject = machine.subject();
             machine = make(config.clone());
             next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
+            if is_planted(Bug::PanicForgotten) {
+                next.clear();
+            }
             if stopping {
                 next.push_back(Input::Shutdown);
             }

@@ -1,6 +1,7 @@
 //! The worker's driver: one task that feeds the machine and carries out its effects.
 
 use flowkit_core::id::WorkerId;
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::worker::{
     Config, Effect, Input, RunCommand, RunEvent, RunFailure, RunId, Worker as Machine,
 };
@@ -72,6 +73,7 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
             Some(input) => input,
             None => {
                 let deadline = machine.poll_timeout().map(|at| clock.instant_of(at));
+                let deadline = deadline.filter(|_| !is_planted(Bug::TimersIgnored));
                 tokio::select! {
                     biased;
                     input = poll_fn(|cx| {
@@ -146,6 +148,11 @@ pub(super) async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 
 /// Returns when the flag is true, or when nobody is left who could raise it.
 pub(super) async fn raised(flag: &mut watch::Receiver<bool>) {
+    if is_planted(Bug::StopLost) {
+        flag.borrow_and_update();
+        let _ = flag.changed().await;
+        return;
+    }
     let _ = flag.wait_for(|stop| *stop).await;
 }
 
@@ -200,9 +207,15 @@ impl Runs {
         };
         match command {
             // Set from here, so that a handler that blocks its thread sees it too.
+            RunCommand::Cancel { .. } if is_planted(Bug::CancelUnraised) => {}
             RunCommand::Cancel { reason, deadline } => {
-                cx.raise_cancel(reason, self.clock.instant_of(deadline));
+                let mut deadline = self.clock.instant_of(deadline);
+                if is_planted(Bug::DeadlineNow) {
+                    deadline = tokio::time::Instant::now();
+                }
+                cx.raise_cancel(reason, deadline);
             }
+            RunCommand::Abort if is_planted(Bug::AbortLost) => {}
             RunCommand::CheckpointSaved(answer) => cx.checkpoint_answered(answer),
             command => {
                 if let Err(command) = sender.send(command) {

@@ -130,16 +130,22 @@ impl Asking<'_> {
                 ask,
             });
             let mut graph = plan.graph.to_json();
+            let mut made = id.clone();
             let outcome = match ask {
                 Ask::Submit | Ask::SubmitOther => {
                     if ask == Ask::SubmitOther {
                         graph["nodes"][0]["retry_policy"]["max"] = json!(77);
                     }
-                    let mut options = SubmitOptions::with_task_id(id.clone());
-                    // Every other task has a key as well; another graph under it is refused.
-                    let has_key = task % 2 == 1;
-                    options.idempotency_key = has_key.then(|| format!("key of {id}"));
-                    library.submit(&graph, options).await.map(|_| answer(None))
+                    // A key names the task that has this very id.
+                    let options = match &plan.key {
+                        Some(key) => SubmitOptions::with_key(key),
+                        None => SubmitOptions::with_task_id(id.clone()),
+                    };
+                    let submitted = library.submit(&graph, options).await;
+                    submitted.map(|handle| {
+                        made.clone_from(handle.id());
+                        answer(None)
+                    })
                 }
                 Ask::Cancel { grace_ms } => {
                     let grace = grace_ms.map(Duration::from_millis);
@@ -175,7 +181,7 @@ impl Asking<'_> {
             };
             watcher.saw(Seen::Answered {
                 client,
-                task: id,
+                task: made,
                 ask,
                 reply: reply.clone(),
             });

@@ -1,5 +1,6 @@
 //! A handler that does what the script of its node says, and writes down what it does.
 
+use flowkit_core::id::BatchUid;
 use flowkit_core::json::Json;
 use flowkit_runtime::{
     Batch, BatchResult, BatchStream, FinalizeResult, Handler, HandlerError, RunContext, TaskInput,
@@ -88,17 +89,47 @@ impl<J: Journal> Scripted<J> {
         }
         let slept = cx.sleep(time).await;
         if slept.is_err() {
-            self.ended(cx, false, true);
+            self.ended(cx, None, true);
         }
         slept
     }
 
-    fn ended(&self, cx: &RunContext, permanent: bool, cancelled: bool) {
+    /// Says how it ends: by a trouble of its script, or because it was told to.
+    fn ended(&self, cx: &RunContext, trouble: Option<TroubleKind>, cancelled: bool) {
         let step = Step::Failed {
-            permanent,
+            permanent: trouble == Some(TroubleKind::Permanent),
             cancelled,
+            retry_after_ms: match trouble {
+                Some(TroubleKind::RetryAfter { ms }) => Some(ms),
+                _ => None,
+            },
         };
         self.step(cx, step);
+    }
+
+    /// Saves the `part`-th checkpoint of a batch.
+    async fn save(
+        &self,
+        cx: &RunContext,
+        uid: &BatchUid,
+        index: Option<u32>,
+        part: u32,
+    ) -> Result<(), HandlerError> {
+        let value = script::checkpoint(index, uid.as_str(), part, cx.info().token);
+        let kept = Json::from(value.clone());
+        let step = Step::Checkpoint {
+            uid: uid.clone(),
+            value: kept.clone(),
+        };
+        self.step(cx, step);
+        let saved = cx.save_checkpoint(&value).await;
+        let step = Step::CheckpointSaved {
+            uid: uid.clone(),
+            value: kept,
+            ok: saved.is_ok(),
+        };
+        self.step(cx, step);
+        saved
     }
 
     /// Lets go wrong what the script says.
@@ -116,7 +147,7 @@ impl<J: Journal> Scripted<J> {
                 }
                 TroubleKind::Permanent => HandlerError::permanent("hopeless", "as the script says"),
                 TroubleKind::Panics => {
-                    self.ended(cx, false, false);
+                    self.ended(cx, Some(*trouble), false);
                     std::panic::panic_any(PlannedPanic);
                 }
                 TroubleKind::Hangs => {
@@ -128,7 +159,7 @@ impl<J: Journal> Scripted<J> {
                     continue;
                 }
             };
-            self.ended(cx, matches!(trouble, TroubleKind::Permanent), false);
+            self.ended(cx, Some(*trouble), false);
             return Err(error);
         }
         Ok(())
@@ -140,7 +171,7 @@ impl<J: Journal> Scripted<J> {
         node: &NodePlan,
         batch: &Batch<Value>,
     ) -> Result<BatchResult<Value>, HandlerError> {
-        let uid = flowkit_core::id::BatchUid::new(&batch.uid)
+        let uid = BatchUid::new(&batch.uid)
             .map_err(|e| HandlerError::permanent("bad_uid", format_args!("{}: {e}", batch.uid)))?;
         let step = Step::Process {
             uid: uid.clone(),
@@ -152,23 +183,20 @@ impl<J: Journal> Scripted<J> {
         let saves = script::checkpoints(node, index);
         let share = ms(node.script.batch_ms) / (saves + 1);
         self.work(cx, node, share).await?;
-        for part in 1..=saves {
-            let value = script::checkpoint(index, uid.as_str(), part, cx.info().token);
-            let kept = Json::from(value.clone());
-            let step = Step::Checkpoint {
-                uid: uid.clone(),
-                value: kept.clone(),
+        let mut part = 1;
+        while part <= saves {
+            let saved = if node.script.hasty && part < saves {
+                let first = self.save(cx, &uid, index, part);
+                let second = self.save(cx, &uid, index, part + 1);
+                part += 1;
+                let (first, second) = tokio::join!(biased; first, second);
+                first.and(second)
+            } else {
+                self.save(cx, &uid, index, part).await
             };
-            self.step(cx, step);
-            let saved = cx.save_checkpoint(&value).await;
-            let step = Step::CheckpointSaved {
-                uid: uid.clone(),
-                value: kept,
-                ok: saved.is_ok(),
-            };
-            self.step(cx, step);
+            part += 1;
             if let Err(error) = saved {
-                self.ended(cx, false, true);
+                self.ended(cx, None, true);
                 return Err(error);
             }
             self.work(cx, node, share).await?;
@@ -176,8 +204,14 @@ impl<J: Journal> Scripted<J> {
         let troubles = script::troubles(node, cx.info().epoch.0, index);
         self.troubled(cx, node, &troubles).await?;
         let (artifact, count) = script::artifact(node, index, &batch.payload);
+        let result = if script::writes(uid.as_str()) {
+            cx.artifacts().upsert_partial(&artifact)?;
+            BatchResult::new()
+        } else {
+            BatchResult::of(artifact)
+        };
         self.step(cx, Step::Processed { uid });
-        let result = BatchResult::of(artifact).metric("items", count);
+        let result = result.metric("items", count);
         Ok(result.metric("label", &*batch.uid))
     }
 }
@@ -200,7 +234,11 @@ impl<J: Journal> Handler for Scripted<J> {
             };
             journal.step(told.info(), step);
         });
-        cx.on_cleanup(async move { watch.abort() });
+        let (ended, journal) = (cx.info().clone(), self.journal.clone());
+        cx.on_cleanup(async move {
+            watch.abort();
+            journal.step(&ended, Step::Hook);
+        });
         let init = self.work(cx, node, ms(node.script.init_ms));
         self.part(cx, init).await
     }
@@ -247,7 +285,8 @@ impl<J: Journal> Handler for Scripted<J> {
         };
         self.part(cx, end).await?;
         self.step(cx, Step::Finalized);
-        Ok(FinalizeResult::of(json!({ "node": node.id })).metric("finals", 1))
+        let result = script::result(node, &cx.totals());
+        Ok(FinalizeResult::of(result).metric("finals", 1))
     }
 
     async fn cleanup(&self, cx: &RunContext) {

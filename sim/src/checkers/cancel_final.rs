@@ -174,6 +174,14 @@ impl CancelFinal {
                     view.broken(NAME, what);
                 }
                 if let Some(old) = old
+                    && old.told_to_end.is_some()
+                    && (new.told_to_end.is_none() && new.holder.is_some())
+                    && old.token == new.token
+                {
+                    let what = format!("{task}/{node}: that it was told to end is forgotten");
+                    view.broken(NAME, what);
+                }
+                if let Some(old) = old
                     && old.state.is_terminal()
                     && old.state != new.state
                 {

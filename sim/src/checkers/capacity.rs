@@ -75,6 +75,7 @@ impl Judge for Capacity {
                     self.alive.remove(&place.host);
                     self.running.retain(|at, _| at.host != place.host);
                 }
+                Life::Asked { .. } => {}
                 Life::Started => {
                     self.alive.insert(place.host, place.generation);
                 }

@@ -1,16 +1,22 @@
 //! The promises, one judge each. They read the history and the committed records, never the
 //! machines' opinion of themselves, and share no code with the machines.
 
+mod as_reported;
+mod at_rest;
 mod cancel_final;
+mod cancel_seen;
 mod capacity;
 mod dedup_bounded;
 mod effect_once;
+mod hooks;
 mod no_lost_task;
+mod results;
 mod resume_point;
 mod retry_bounded;
 mod settle;
 mod single_owner;
 mod start_rule;
+mod stops;
 mod tokens;
 
 pub(crate) use start_rule::{Standing, holds, standing};
@@ -98,6 +104,12 @@ pub(crate) struct Judges {
     start_rule: start_rule::StartRule,
     retry_bounded: retry_bounded::RetryBounded,
     capacity: capacity::Capacity,
+    as_reported: as_reported::AsReported,
+    at_rest: at_rest::AtRest,
+    cancel_seen: cancel_seen::CancelSeen,
+    hooks: hooks::Hooks,
+    results: results::Results,
+    stops: stops::Stops,
     settle: settle::Settle,
 }
 
@@ -114,6 +126,12 @@ impl Judges {
             start_rule: start_rule::StartRule,
             retry_bounded: retry_bounded::RetryBounded::default(),
             capacity: capacity::Capacity::new(plan),
+            as_reported: as_reported::AsReported::default(),
+            at_rest: at_rest::AtRest::default(),
+            cancel_seen: cancel_seen::CancelSeen::default(),
+            hooks: hooks::Hooks::default(),
+            results: results::Results,
+            stops: stops::Stops::default(),
             settle: settle::Settle::default(),
         }
     }
@@ -128,6 +146,12 @@ impl Judges {
         f(&mut self.start_rule);
         f(&mut self.retry_bounded);
         f(&mut self.capacity);
+        f(&mut self.as_reported);
+        f(&mut self.at_rest);
+        f(&mut self.cancel_seen);
+        f(&mut self.hooks);
+        f(&mut self.results);
+        f(&mut self.stops);
         // What did not settle is told before that it did not reach its end.
         f(&mut self.settle);
         f(&mut self.no_lost_task);

@@ -25,6 +25,10 @@ impl Judge for NoLostTask {
             } => {
                 let refused = reply.error.as_ref().map(|error| error.kind);
                 let known = view.ledger.durable(task).is_some();
+                if view.task(task.as_str()).is_none() {
+                    let what = format!("{task}: a submission under a key made another task");
+                    view.broken("dedup_bounded", what);
+                }
                 match ask {
                     Ask::Submit if reply.ok => {
                         self.acknowledged.insert(task.clone());

@@ -16,6 +16,8 @@ const NAME: &str = "resume_point";
 pub(super) struct ResumePoint {
     grants: BTreeMap<(TaskId, NodeId, Token), Granted>,
     saves: BTreeMap<(TaskId, NodeId), Vec<Save>>,
+    /// What the store was seen to keep; in real runs nobody looks.
+    kept: BTreeMap<(TaskId, NodeId, Token), Vec<(BatchUid, Json)>>,
 }
 
 /// The node as of a grant.
@@ -65,6 +67,17 @@ impl Judge for ResumePoint {
                     }
                 }
             }
+            What::Kept {
+                task,
+                node,
+                token,
+                uid,
+                value,
+            } => {
+                let key = (task.clone(), node.clone(), *token);
+                let kept = self.kept.entry(key).or_default();
+                kept.push((uid.clone(), value.clone()));
+            }
             What::Handler { run, step } => match step {
                 Step::Begin => self.began(view, run),
                 Step::Process { uid, checkpoint } => {
@@ -80,8 +93,20 @@ impl Judge for ResumePoint {
                     });
                 }
                 Step::CheckpointSaved {
-                    value, ok: true, ..
+                    uid,
+                    value,
+                    ok: true,
                 } => {
+                    let key = (run.task.clone(), run.node.clone(), run.token);
+                    let kept = self.kept.get(&key).into_iter().flatten();
+                    let kept = kept.map(|(uid, value)| (uid, value));
+                    if !self.kept.is_empty() && !kept.into_iter().any(|k| k == (uid, value)) {
+                        let what = format!(
+                            "{}/{}: checkpoint {value:?} of batch {uid} is acknowledged, and not stored",
+                            run.task, run.node
+                        );
+                        view.broken(NAME, what);
+                    }
                     let key = (run.task.clone(), run.node.clone());
                     let saves = self.saves.entry(key).or_default();
                     let mine = |save: &&mut Save| save.token == run.token && save.value == *value;

@@ -74,8 +74,12 @@ impl Judge for Settle {
                 Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
             )
         };
-        // After a refusal commits hold one event each, and one that is refused again is blamed.
-        let free = finish.plan.faults.iter().filter(refused).count() > 1;
+        // After a refusal, or a panic, commits hold one event each; one that is refused is blamed.
+        let careful =
+            |fault: &&Fault| refused(fault) || matches!(fault, Fault::MachinePanic { .. });
+        let faults = finish.plan.faults.iter();
+        let free =
+            faults.clone().filter(careful).count() > 1 && faults.clone().any(|f| refused(&f));
         for (index, task) in finish.plan.tasks.iter().enumerate() {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;

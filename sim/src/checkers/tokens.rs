@@ -135,7 +135,7 @@ impl Judge for Tokens {
                 Life::Resumed => {
                     self.resumed.insert(place.host, at);
                 }
-                Life::Started | Life::Stalled => {}
+                Life::Started | Life::Stalled | Life::Asked { .. } => {}
             },
             _ => {}
         }

@@ -235,3 +235,16 @@ pub(super) fn cables(draw: &mut Draw, plan: &mut Plan, span: u64) {
         }
     }
 }
+
+/// Now and then an inbox loses its log.
+pub(super) fn inboxes(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(15) {
+        return;
+    }
+    for _ in 0..draw.small(1, 3) {
+        plan.faults.push(Fault::InboxLost {
+            when: moment(draw, span),
+            inbox: draw.small(0, plan.world.inboxes - 1),
+        });
+    }
+}

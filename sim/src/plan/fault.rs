@@ -1,6 +1,181 @@
-//! What a fault says of itself: when it is due, and which host it is about.
+//! Faults of a plan.
 
-use super::{Fault, When};
+use serde::{Deserialize, Serialize};
+
+use super::{Lost, Server, When};
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Fault {
+    /// A process dies without a word and is started again.
+    Crash {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// How long it is down.
+        down_ms: u64,
+        /// The worker comes back under another id.
+        new_id: bool,
+    },
+    /// The machine under a process loses its power: nobody is told that its connections are gone.
+    PowerLoss {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// How long it is down.
+        down_ms: u64,
+    },
+    /// What a process and a server say to each other is held back, and comes late.
+    Hold {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// Which server.
+        from: Server,
+    },
+    /// A process freezes: its inputs queue up, its clock runs on.
+    Stall {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// A process cannot reach a server.
+    Partition {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// From what.
+        from: Server,
+        /// What gets lost.
+        lost: Lost,
+    },
+    /// A server answers nobody.
+    Away {
+        /// Which.
+        server: Server,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// How it goes. For a simulation all are the same: what a server has acknowledged outlives
+        /// each of them.
+        #[serde(default)]
+        how: Leaving,
+    },
+    /// A server takes longer.
+    Slow {
+        /// Which.
+        server: Server,
+        /// When.
+        when: When,
+        /// For how long.
+        for_ms: u64,
+        /// How much longer each call takes, at most.
+        extra_ms: u64,
+    },
+    /// The store refuses one commit as `Invalid`.
+    RefuseCommit {
+        /// Which, counted from 1 over the run.
+        nth: u64,
+    },
+    /// The store refuses every commit that accepts a batch of this node.
+    RefuseBatches {
+        /// Index of the task.
+        task: u32,
+        /// The node.
+        node: String,
+    },
+    /// The store refuses every commit that would create this task.
+    RefuseTask {
+        /// Index of the task.
+        task: u32,
+    },
+    /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
+    Poison {
+        /// When.
+        when: When,
+        /// The shard.
+        shard: u32,
+    },
+    /// A process is asked to stop, and is started again later.
+    Shutdown {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+        /// Time for running batches to end.
+        grace_ms: u64,
+        /// How long it stays away.
+        down_ms: u64,
+    },
+    /// The wall clock of a host jumps.
+    WallStep {
+        /// The host.
+        host: u32,
+        /// When.
+        when: When,
+        /// By how much.
+        by_ms: i64,
+    },
+    /// The store's clock jumps, as at a failover: shard leases lapse sooner, or later.
+    StoreClock {
+        /// When.
+        when: When,
+        /// By how much.
+        by_ms: i64,
+    },
+    /// The log of an inbox is lost, and goes on further up: who reads it falls out of it.
+    InboxLost {
+        /// When.
+        when: When,
+        /// The inbox.
+        inbox: u32,
+    },
+    /// The machine of a process breaks one of its invariants (tier 1).
+    MachinePanic {
+        /// Its host.
+        host: u32,
+        /// When.
+        when: When,
+    },
+    /// The host of a worker is gone for good.
+    Gone {
+        /// The host.
+        host: u32,
+        /// When.
+        when: When,
+    },
+    /// Another process is started under the id of a running worker.
+    Twin {
+        /// Host of the worker.
+        host: u32,
+        /// When.
+        when: When,
+    },
+}
+
+/// How a server goes away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Leaving {
+    /// It freezes, and goes on later.
+    #[default]
+    Frozen,
+    /// It is stopped in order, and started again.
+    Stopped,
+    /// It is killed, and started again.
+    Killed,
+}
 
 impl Fault {
     /// When it is due; `None` for those that wait for a call.
@@ -18,6 +193,8 @@ impl Fault {
             | Self::Shutdown { when, .. }
             | Self::WallStep { when, .. }
             | Self::StoreClock { when, .. }
+            | Self::InboxLost { when, .. }
+            | Self::MachinePanic { when, .. }
             | Self::Gone { when, .. }
             | Self::Twin { when, .. } => *when,
             Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {
@@ -36,6 +213,7 @@ impl Fault {
             | Self::Partition { host, .. }
             | Self::Shutdown { host, .. }
             | Self::WallStep { host, .. }
+            | Self::MachinePanic { host, .. }
             | Self::Gone { host, .. }
             | Self::Twin { host, .. } => *host = other(*host),
             _ => {}
@@ -53,6 +231,7 @@ impl Fault {
             | Self::Partition { host, .. }
             | Self::Shutdown { host, .. }
             | Self::WallStep { host, .. }
+            | Self::MachinePanic { host, .. }
             | Self::Gone { host, .. }
             | Self::Twin { host, .. } => Some(*host),
             _ => None,

@@ -101,6 +101,8 @@ pub struct Script {
     pub large_at: Option<u32>,
     /// The source says with the last batch that it is the last.
     pub says_last: bool,
+    /// It does not wait for one checkpoint to be safe before it saves the next.
+    pub hasty: bool,
     /// What goes wrong, and when.
     pub trouble: Vec<Trouble>,
     /// The handler does not react to a cancel.
@@ -159,6 +161,7 @@ impl Default for Script {
             checkpoint_every: 0,
             large_at: None,
             says_last: false,
+            hasty: false,
             trouble: Vec::new(),
             ignores_cancel: false,
             blocks: false,

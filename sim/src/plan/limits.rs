@@ -203,6 +203,8 @@ impl Numbers<'_> {
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }
             | Fault::Poison { .. }
+            | Fault::InboxLost { .. }
+            | Fault::MachinePanic { .. }
             | Fault::Gone { .. }
             | Fault::Twin { .. } => {}
         }

@@ -8,11 +8,14 @@ mod corners;
 mod fault;
 mod form;
 mod graph;
+mod hosts;
 mod limits;
 mod processes;
+mod rare;
 mod swarm;
 mod workload;
 
+pub use fault::{Fault, Leaving};
 pub use graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind};
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +118,9 @@ pub struct Clock {
 pub struct TaskPlan {
     /// Its id.
     pub id: String,
+    /// It is submitted under this idempotency key, to which its id belongs; else under its id.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Its graph, with what the handlers do.
     pub graph: GraphPlan,
 }
@@ -199,165 +205,6 @@ pub enum Logical {
     Committed,
     /// A heartbeat stands in a stream.
     Beat,
-}
-
-/// A fault.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Fault {
-    /// A process dies without a word and is started again.
-    Crash {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// How long it is down.
-        down_ms: u64,
-        /// The worker comes back under another id.
-        new_id: bool,
-    },
-    /// The machine under a process loses its power: nobody is told that its connections are gone.
-    PowerLoss {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// How long it is down.
-        down_ms: u64,
-    },
-    /// What a process and a server say to each other is held back, and comes late.
-    Hold {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// For how long.
-        for_ms: u64,
-        /// Which server.
-        from: Server,
-    },
-    /// A process freezes: its inputs queue up, its clock runs on.
-    Stall {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// For how long.
-        for_ms: u64,
-    },
-    /// A process cannot reach a server.
-    Partition {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// For how long.
-        for_ms: u64,
-        /// From what.
-        from: Server,
-        /// What gets lost.
-        lost: Lost,
-    },
-    /// A server answers nobody.
-    Away {
-        /// Which.
-        server: Server,
-        /// When.
-        when: When,
-        /// For how long.
-        for_ms: u64,
-        /// How it goes. For a simulation all are the same: what a server has acknowledged outlives
-        /// each of them.
-        #[serde(default)]
-        how: Leaving,
-    },
-    /// A server takes longer.
-    Slow {
-        /// Which.
-        server: Server,
-        /// When.
-        when: When,
-        /// For how long.
-        for_ms: u64,
-        /// How much longer each call takes, at most.
-        extra_ms: u64,
-    },
-    /// The store refuses one commit as `Invalid`.
-    RefuseCommit {
-        /// Which, counted from 1 over the run.
-        nth: u64,
-    },
-    /// The store refuses every commit that accepts a batch of this node.
-    RefuseBatches {
-        /// Index of the task.
-        task: u32,
-        /// The node.
-        node: String,
-    },
-    /// The store refuses every commit that would create this task.
-    RefuseTask {
-        /// Index of the task.
-        task: u32,
-    },
-    /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
-    Poison {
-        /// When.
-        when: When,
-        /// The shard.
-        shard: u32,
-    },
-    /// A process is asked to stop, and is started again later.
-    Shutdown {
-        /// Its host.
-        host: u32,
-        /// When.
-        when: When,
-        /// Time for running batches to end.
-        grace_ms: u64,
-        /// How long it stays away.
-        down_ms: u64,
-    },
-    /// The wall clock of a host jumps.
-    WallStep {
-        /// The host.
-        host: u32,
-        /// When.
-        when: When,
-        /// By how much.
-        by_ms: i64,
-    },
-    /// The store's clock jumps, as at a failover: shard leases lapse sooner, or later.
-    StoreClock {
-        /// When.
-        when: When,
-        /// By how much.
-        by_ms: i64,
-    },
-    /// The host of a worker is gone for good.
-    Gone {
-        /// The host.
-        host: u32,
-        /// When.
-        when: When,
-    },
-    /// Another process is started under the id of a running worker.
-    Twin {
-        /// Host of the worker.
-        host: u32,
-        /// When.
-        when: When,
-    },
-}
-
-/// How a server goes away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Leaving {
-    /// It freezes, and goes on later.
-    #[default]
-    Frozen,
-    /// It is stopped in order, and started again.
-    Stopped,
-    /// It is killed, and started again.
-    Killed,
 }
 
 /// The two servers.
@@ -459,6 +306,7 @@ impl Plan {
             },
             tasks: vec![TaskPlan {
                 id: "task-0".to_owned(),
+                key: None,
                 graph: GraphPlan::three_streaming_nodes(),
             }],
             actions: vec![Action {

@@ -72,6 +72,10 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::corners::refused_task(&mut Draw::stream(seed, 10), &mut plan);
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
+    super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
+    super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
+    super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
+    super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
     plan
 }
 
@@ -84,6 +88,8 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
             *how = *draw.pick(&[Leaving::Frozen, Leaving::Stopped, Leaving::Killed]);
         }
     }
+    super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
+    super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
     plan
 }
 

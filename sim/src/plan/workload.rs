@@ -22,6 +22,7 @@ pub(super) fn task(draw: &mut Draw, number: u32, _world: &World) -> TaskPlan {
     }
     TaskPlan {
         id: format!("task-{number}"),
+        key: None,
         graph,
     }
 }

@@ -221,6 +221,7 @@ impl Drawing {
                 continue;
             };
             let (begins, ends): (&[&str], &[&str]) = match what {
+                Life::Asked { .. } => continue,
                 Life::Started => (&[], &["down"]),
                 Life::Crashed | Life::Stopped => (&["down"], &["stall"]),
                 Life::Stalled => (&["stall"], &[]),

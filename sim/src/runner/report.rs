@@ -26,6 +26,7 @@ const ZERO: &[&str] = &["broker_away", "handler_blocks", "store_away"];
 const ONE: &[&str] = &[
     "broker_frozen",
     "broker_restarted",
+    "machine_panic",
     "store_frozen",
     "store_restarted",
 ];
@@ -45,6 +46,7 @@ const BOTH: &[&str] = &[
     "crash_new_id",
     "gone",
     "hold",
+    "inbox_lost",
     "partition_broker",
     "partition_replies",
     "partition_store",

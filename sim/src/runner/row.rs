@@ -123,6 +123,16 @@ fn cells(what: &What) -> (String, String) {
             format!("h{}.{}", place.host, place.machine),
             format!("is told that {task}/{node} t{token} is fenced"),
         ),
+        What::Kept {
+            task,
+            node,
+            token,
+            uid,
+            value,
+        } => (
+            "store".to_owned(),
+            format!("keeps {value:?} for {uid} of {task}/{node} t{token}"),
+        ),
         What::Handler { run, step } => {
             let place = format!("h{}.{}", run.place.host, run.place.machine);
             let text = format!(
@@ -234,6 +244,7 @@ fn step_text(step: &Step) -> String {
         Step::Failed {
             permanent,
             cancelled,
+            ..
         } => format!("failed (permanent {permanent}, cancelled {cancelled})"),
         Step::Cancel { reason, grace_ms } => format!("told to end: {reason:?} in {grace_ms} ms"),
         other => format!("{other:?}").to_lowercase(),

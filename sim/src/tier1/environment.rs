@@ -8,6 +8,7 @@ use flowkit_runtime::Environment;
 
 use super::host::client_place;
 use super::stage::{self, Luck};
+use crate::acting::PlannedPanic;
 use crate::clock::HostClock;
 use crate::history::Place;
 use crate::plan::Clock;
@@ -57,6 +58,21 @@ fn micros(time: Duration) -> u64 {
 
 impl Environment for Surroundings {
     fn mono_ms(&self, elapsed: Duration) -> u64 {
+        // The driver looks at its clock as it hands the machine an input: nowhere else may it break.
+        let breaks = stage::with(|stage| {
+            let Some(host) = stage.host(self.place) else {
+                return false;
+            };
+            let breaks = std::mem::take(&mut host.takes_input) && host.panics;
+            if breaks {
+                host.panics = false;
+                stage.seen.fire("machine_panic");
+            }
+            breaks
+        });
+        if breaks {
+            std::panic::panic_any(PlannedPanic);
+        }
         self.clock.now(self.began + micros(elapsed)).mono.0
     }
 
@@ -80,6 +96,14 @@ impl Environment for Surroundings {
     }
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        stage::with(|stage| stage.poll_pace(self.place, Luck::Pace, cx))
+        stage::with(|stage| {
+            let ready = stage.poll_pace(self.place, Luck::Pace, cx);
+            if ready.is_ready()
+                && let Some(host) = stage.host(self.place)
+            {
+                host.takes_input = true;
+            }
+            ready
+        })
     }
 }

@@ -61,6 +61,10 @@ pub(super) struct HostState {
     /// Shut while its process is frozen.
     pub(super) gate: Gate,
     pub(super) stalled_until: u64,
+    /// Its machine breaks at its next input.
+    pub(super) panics: bool,
+    /// Its driver is about to take an input.
+    pub(super) takes_input: bool,
     /// Tells its process to stop.
     pub(super) stop: Option<watch::Sender<bool>>,
     pub(super) ended: Option<Ended>,
@@ -106,6 +110,8 @@ impl HostState {
             alive: false,
             gate: Gate::default(),
             stalled_until: 0,
+            panics: false,
+            takes_input: false,
             stop: None,
             ended: None,
             retired: false,

@@ -4,6 +4,7 @@
 mod director;
 mod embedded;
 mod environment;
+mod faults;
 mod gate;
 mod host;
 mod hosted;

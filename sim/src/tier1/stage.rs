@@ -117,9 +117,14 @@ impl Stage {
             .filter_map(|(index, fault)| Some((fault.when()?, index)))
             .collect();
         let actions = plan.actions.iter().enumerate();
+        let mut servers = Servers::new(plan);
+        if !plan.world.embedded {
+            // Created by an earlier process: what others would propose does not matter.
+            servers.create(plan.world.shards, plan.world.inboxes);
+        }
         Self {
             now: 0,
-            servers: Servers::new(plan),
+            servers,
             at: Default::default(),
             seen: Observer::new(plan, keep_history),
             hosts: Vec::new(),
@@ -343,6 +348,7 @@ impl Stage {
         state.alive = false;
         state.stalled_until = 0;
         state.stop = None;
+        state.panics = false;
         state.gate.open();
         let place = Place {
             host,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::heap::{Due, Given};
 use super::host::{Cut, Host, Kind};
 use super::{World, host_number};
-use crate::history::{Place, What};
+use crate::history::{Life, Place, What};
 use crate::plan::{Fault, Logical, When};
 
 /// Faults and actions that wait for an event.
@@ -132,6 +132,12 @@ impl World<'_> {
                 ..
             } => self.slow[server as usize] = (until(for_ms, self.now), extra_ms * 1_000),
             Fault::Poison { shard, .. } => self.poison(shard),
+            Fault::InboxLost { inbox, .. } => {
+                let stream = self.servers.lose_inbox(inbox, &mut self.seen);
+                self.wake_readers(stream);
+            }
+            // Drivers make a machine anew; there are none here.
+            Fault::MachinePanic { .. } => {}
             Fault::Shutdown {
                 host,
                 grace_ms,
@@ -166,6 +172,13 @@ impl World<'_> {
         };
         let machines = host_number(process.machines.len());
         self.seen.fire("shutdown");
+        let place = Place {
+            host,
+            generation,
+            machine: 0,
+        };
+        let what = Life::Asked { grace_ms };
+        self.note(What::Process { place, what });
         self.restart_in(host, grace_ms + down_ms + 5_000);
         for machine in 0..machines {
             let place = Place {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use flowkit_core::id::BatchUid;
 use flowkit_core::json::Json;
 use flowkit_core::message::Metrics;
+use flowkit_core::record::Totals;
 use flowkit_core::worker::{RunCommand, RunEvent, RunFailure, RunId, RunSpec};
 use serde_json::{Value, json};
 
@@ -31,6 +32,8 @@ pub(super) struct HandlerRun<'p> {
     /// Answers with an older ticket are void.
     ticket: u64,
     cancelled: bool,
+    /// As the worker says when every batch is done.
+    totals: Totals,
     dice: Dice,
 }
 
@@ -138,7 +141,8 @@ impl<'p> World<'p> {
                 checkpoint,
             } => self.process(place, run, batch_uid, payload, checkpoint),
             RunCommand::CheckpointSaved(result) => self.saved(place, run, result.is_ok()),
-            RunCommand::Finalize { .. } => {
+            RunCommand::Finalize { totals } => {
+                handler.totals = totals;
                 let script = &handler.node.script;
                 let epoch = handler.info.epoch.0;
                 let mut after = script.finalize_ms * 1_000;
@@ -235,6 +239,7 @@ impl<'p> World<'p> {
             phase: Phase::Loading,
             ticket: 0,
             cancelled: false,
+            totals: Totals::default(),
             dice: self.dice(Luck::Handler, number, u64::from(place.host)),
         };
         let after = node.script.init_ms * 1_000;
@@ -332,6 +337,9 @@ impl<'p> World<'p> {
         let Some(event) = event else {
             return;
         };
+        if step == Some(Step::Closed) {
+            self.step(place, run, Step::Hook);
+        }
         if let Some(step) = step {
             self.step(place, run, step);
         }
@@ -385,7 +393,8 @@ impl HandlerRun<'_> {
                     return failed;
                 }
                 let metrics = Metrics::from([(Arc::from("finals"), Json::from(json!(1)))]);
-                let result = Some(Json::from(json!({ "node": self.node.id })));
+                let totals = std::mem::take(&mut self.totals);
+                let result = Some(Json::from(script::result(self.node, &totals)));
                 let event = RunEvent::Finalized { metrics, result };
                 (Some(Step::Finalized), Some(event))
             }
@@ -393,6 +402,7 @@ impl HandlerRun<'_> {
                 let step = Step::Failed {
                     permanent: false,
                     cancelled: true,
+                    retry_after_ms: None,
                 };
                 let event = RunEvent::Failed(failure("cancelled", false, true));
                 (Some(step), Some(event))
@@ -463,6 +473,7 @@ fn failed(kinds: &[TroubleKind]) -> Option<(Option<Step>, Option<RunEvent>)> {
         let step = Step::Failed {
             permanent,
             cancelled: false,
+            retry_after_ms: failure.retry_after_ms,
         };
         Some((Some(step), Some(RunEvent::Failed(failure))))
     })

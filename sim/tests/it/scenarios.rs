@@ -116,6 +116,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
     plan.tasks = (0..4)
         .map(|n| TaskPlan {
             id: format!("task-{n}"),
+            key: None,
             graph: GraphPlan::three_streaming_nodes(),
         })
         .collect();
@@ -351,6 +352,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
     });
     plan.tasks.push(TaskPlan {
         id: "task-1".to_owned(),
+        key: None,
         graph: GraphPlan::three_streaming_nodes(),
     });
     plan.actions.push(Action {
@@ -369,6 +371,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
     for number in 1..=2 {
         plan.tasks.push(TaskPlan {
             id: format!("task-{number}"),
+            key: None,
             graph: GraphPlan::three_streaming_nodes(),
         });
         plan.actions.push(Action {

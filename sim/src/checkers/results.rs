@@ -1,0 +1,74 @@
+//! `results`: what handlers give is what is kept: the result of a finished node, and the metrics of
+//! each batch. A result is made of the totals that the handler was shown, which must be those of
+//! all accepted batches.
+
+use flowkit_core::message::Artifact;
+use flowkit_core::record::{ArtifactRecord, NodeRecord, NodeState};
+use serde_json::Value;
+
+use super::{Broken, Finish, Judge, View, task_plan};
+use crate::script;
+
+const NAME: &str = "results";
+
+#[derive(Debug)]
+pub(super) struct Results;
+
+impl Judge for Results {
+    fn event(&mut self, _view: &mut View<'_>) {}
+
+    fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
+        for task in finish.tables.tasks() {
+            let Some(plan) = task_plan(finish.plan, task.task_id.as_str()) else {
+                continue;
+            };
+            for record in finish.tables.nodes(&task.task_id) {
+                let Some(node) = plan.graph.node(record.node_id.as_str()) else {
+                    continue;
+                };
+                let mut report = |what: String| {
+                    let what = format!("{}/{}: {what}", record.task_id, record.node_id);
+                    broken.push(Broken::new(NAME, finish.now, what));
+                };
+                if record.state == NodeState::Finished {
+                    let expected = script::result(node, &record.totals);
+                    let result = result_of(record);
+                    if result != expected {
+                        report(format!("its result is {result}, not {expected}"));
+                    }
+                }
+                for artifact in finish.tables.artifacts(&record.task_id, &record.node_id) {
+                    if let Err(what) = metrics_fit(artifact) {
+                        report(format!("batch {}: {what}", artifact.batch_uid));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn result_of(record: &NodeRecord) -> Value {
+    let result = record.result.as_ref();
+    result.map_or(Value::Null, |result| result.decode().unwrap_or_default())
+}
+
+fn metrics_fit(artifact: &ArtifactRecord) -> Result<(), String> {
+    let uid = artifact.batch_uid.as_str();
+    let label = artifact.metrics.get("label");
+    let label = label.and_then(|label| label.decode::<String>().ok());
+    if label.as_deref() != Some(uid) {
+        return Err(format!("its label is {label:?}"));
+    }
+    // The body of a large one is not in the tables.
+    let Some(Artifact::Inline(value)) = &artifact.artifact else {
+        return Ok(());
+    };
+    let value: Value = value.decode().map_err(|error| error.to_string())?;
+    let items = value["items"].as_array().map_or(0, Vec::len);
+    let counted = artifact.metrics.get("items");
+    let counted = counted.and_then(|items| items.decode::<usize>().ok());
+    if counted != Some(items) {
+        return Err(format!("{items} items, counted as {counted:?}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! `stops`: a process that is told to stop begins nothing more, tells its runs at once, and ends in
+//! time; where it ends with all its runs closed, it has handed them over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowkit_core::id::{NodeId, TaskId, Token};
+
+use super::{Judge, View};
+use crate::history::{Life, Place, Step, What};
+
+const NAME: &str = "stops";
+/// Time for a machine to see that it is to stop.
+const MOMENT_US: u64 = 20_000;
+/// Time for runs to be told.
+const SOON_US: u64 = 200_000;
+/// Time on top of the runs' own: handlers that do not end are given up, goodbyes are said.
+const FAREWELL_US: u64 = 6_000_000;
+
+/// A token of a node.
+type Held = (TaskId, NodeId, Token);
+
+#[derive(Debug, Default)]
+pub(super) struct Stops {
+    asked: BTreeMap<(u32, u32), Asked>,
+    runs: BTreeMap<(Place, u64), Open>,
+    /// Runs that were closed, by process.
+    closed: BTreeMap<(u32, u32), Vec<Held>>,
+    /// Hosts that are frozen.
+    frozen: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    at: u64,
+    ends_by: u64,
+    stalled_at: Option<u64>,
+    /// It was frozen since, so nothing of it is soon.
+    was_stalled: bool,
+    judged: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    name: String,
+    began: u64,
+    told: bool,
+}
+
+fn process(place: Place) -> (u32, u32) {
+    (place.host, place.generation)
+}
+
+impl Judge for Stops {
+    fn event(&mut self, view: &mut View<'_>) {
+        let at = view.event.at;
+        self.due(view);
+        match &view.event.what {
+            What::Process { place, what } => self.life(view, *place, *what),
+            What::Handler { run, step } => {
+                let key = (run.place, run.run_id);
+                match step {
+                    Step::Begin => {
+                        let name = format!("{}/{}: token {}", run.task, run.node, run.token);
+                        let slack = view.plan.world.slack_us();
+                        let asked = self.asked.get(&process(run.place));
+                        if asked.is_some_and(|a| !a.was_stalled && at > a.at + MOMENT_US + slack) {
+                            view.broken(NAME, format!("{name} began although told to stop"));
+                        }
+                        let open = Open {
+                            name,
+                            began: at,
+                            told: false,
+                        };
+                        self.runs.insert(key, open);
+                    }
+                    Step::Closed => {
+                        self.runs.remove(&key);
+                        let closed = self.closed.entry(process(run.place)).or_default();
+                        closed.push((run.task.clone(), run.node.clone(), run.token));
+                    }
+                    Step::Lost => {
+                        self.runs.remove(&key);
+                    }
+                    Step::Cancel { .. }
+                    | Step::Failed { .. }
+                    | Step::Finalized
+                    | Step::Abort
+                    | Step::Hook => {
+                        if let Some(open) = self.runs.get_mut(&key) {
+                            open.told = true;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Stops {
+    /// What should have happened by now.
+    fn due(&mut self, view: &mut View<'_>) {
+        let at = view.event.at;
+        let slack = view.plan.world.slack_us();
+        for (process, asked) in &mut self.asked {
+            if asked.stalled_at.is_some() {
+                continue;
+            }
+            if at > asked.ends_by {
+                asked.ends_by = u64::MAX;
+                let what = format!(
+                    "process {process:?} goes on {} ms after it was told to stop",
+                    (at - asked.at) / 1_000
+                );
+                view.broken(NAME, what);
+            }
+            if at > asked.at + SOON_US + slack && !asked.judged {
+                asked.judged = true;
+                let mine = self.runs.iter().filter(|((place, _), open)| {
+                    (place.host, place.generation) == *process && open.began <= asked.at
+                });
+                for (_, open) in mine.filter(|(_, open)| !open.told) {
+                    if !asked.was_stalled {
+                        let what = format!("{} is not told that its process stops", open.name);
+                        view.broken(NAME, what);
+                    }
+                }
+            }
+        }
+    }
+
+    fn life(&mut self, view: &mut View<'_>, place: Place, what: Life) {
+        let at = view.event.at;
+        let world = &view.plan.world;
+        match what {
+            Life::Asked { grace_ms } => {
+                let calls = 12 * world.call_timeout_ms * 1_000;
+                let ends_by = at + 1_001 * grace_ms + FAREWELL_US + calls + world.slack_us();
+                let frozen = self.frozen.contains(&place.host).then_some(at);
+                self.asked.entry(process(place)).or_insert(Asked {
+                    at,
+                    ends_by,
+                    stalled_at: frozen,
+                    was_stalled: frozen.is_some(),
+                    judged: false,
+                });
+            }
+            Life::Stalled => {
+                self.frozen.insert(place.host);
+                for (_, asked) in self.on(place.host) {
+                    asked.stalled_at.get_or_insert(at);
+                    asked.was_stalled = true;
+                }
+            }
+            Life::Resumed => {
+                self.frozen.remove(&place.host);
+                for (_, asked) in self.on(place.host) {
+                    if let Some(since) = asked.stalled_at.take() {
+                        asked.ends_by = asked.ends_by.saturating_add(at - since);
+                    }
+                }
+            }
+            Life::Crashed | Life::Stopped => {
+                let key = process(place);
+                // A frozen one wakes to all of its deadlines at once, and has time for nothing.
+                let asked = self.asked.get(&key);
+                let in_order = what == Life::Stopped && asked.is_some_and(|a| !a.was_stalled);
+                // Only with its drivers is an engine stopped as a whole.
+                if in_order && world.embedded && world.slack_ms > 0 {
+                    self.handed_over(view, key);
+                }
+                self.frozen.remove(&place.host);
+                self.asked.retain(|(host, _), _| *host != place.host);
+                self.closed.retain(|(host, _), _| *host != place.host);
+                self.runs.retain(|(at, _), _| at.host != place.host);
+            }
+            Life::Started => {}
+        }
+    }
+
+    fn on(&mut self, host: u32) -> impl Iterator<Item = (&(u32, u32), &mut Asked)> {
+        self.asked
+            .iter_mut()
+            .filter(move |((at, _), _)| *at == host)
+    }
+
+    /// An engine by itself: its coordinator is the last to stop.
+    fn handed_over(&self, view: &mut View<'_>, process: (u32, u32)) {
+        for (task, node, token) in self.closed.get(&process).into_iter().flatten() {
+            let fact = view.ledger.fact(task, node);
+            if fact.is_some_and(|fact| fact.token == *token && fact.holder.is_some()) {
+                let what = format!("{task}/{node}: token {token} ended, and is still granted");
+                view.broken(NAME, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Whole plans for what needs several things to come together; drawn from streams of their own.
+
+use super::graph::{GraphPlan, NodePlan, Script};
+use super::swarm::Draw;
+use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Server, When};
+
+const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
+
+/// Every worker has every role and so many slots.
+fn workers_alike(plan: &mut Plan, capacity: u32) {
+    for worker in &mut plan.world.workers {
+        worker.roles = ROLES.map(str::to_owned).to_vec();
+        worker.capacity = capacity;
+    }
+}
+
+fn one_node(script: Script) -> GraphPlan {
+    GraphPlan {
+        nodes: vec![NodePlan::new("n0", "scan", script)],
+    }
+}
+
+/// Long work whose heartbeats are confirmed late, and then not at all.
+pub(super) fn late_confirmations(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(3) {
+        return;
+    }
+    let lease = plan.world.lease_ttl_ms;
+    let script = Script {
+        batches: draw.small(30, 60),
+        batch_ms: *draw.pick(&[50, 100]),
+        ..Script::default()
+    };
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = one_node(script);
+    workers_alike(plan, 2);
+    plan.rates.confirm_late = 500;
+    let when = When::Event {
+        what: Logical::Beat,
+        nth: draw.between(3, 12),
+    };
+    let for_ms = draw.between(lease, 2 * lease);
+    plan.faults.retain(|fault| {
+        !matches!(
+            fault,
+            Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
+        )
+    });
+    plan.faults.extend(
+        (plan.world.coordinators..plan.hosts()).map(|host| Fault::Partition {
+            host,
+            when,
+            for_ms,
+            from: Server::Broker,
+            lost: Lost::Requests,
+        }),
+    );
+}
+
+/// A handler that blocks its thread and is cancelled, while others wait for its slot.
+pub(super) fn blocked(draw: &mut Draw, plan: &mut Plan) {
+    if plan.tasks.len() < 2 || !draw.percent(3) {
+        return;
+    }
+    let script = Script {
+        batches: 1,
+        batch_ms: draw.between(1_000, 6_000),
+        blocks: true,
+        ..Script::default()
+    };
+    plan.tasks[0].graph = one_node(script);
+    plan.world.workers.truncate(1);
+    workers_alike(plan, 1);
+    plan.actions.push(Action {
+        when: When::Event {
+            what: Logical::Processing,
+            nth: 1,
+        },
+        client: 0,
+        kind: ActionKind::Cancel {
+            task: 0,
+            grace_ms: Some(draw.between(0, 300)),
+        },
+    });
+    plan.faults.clear();
+}
+
+/// Coordinators that come and go under several shards, and work that goes on long after.
+pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
+    let world = &plan.world;
+    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(25) {
+        return;
+    }
+    let lease = world.shard_lease_ttl_ms;
+    let script = Script {
+        batches: 40,
+        batch_ms: lease,
+        ..Script::default()
+    };
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = one_node(script);
+    workers_alike(plan, 2);
+    plan.faults = (0..plan.world.coordinators)
+        .map(|host| Fault::Crash {
+            host,
+            when: When::At {
+                ms: draw.between(3 * lease, 6 * lease),
+            },
+            down_ms: draw.between(0, lease),
+            new_id: false,
+        })
+        .collect();
+}

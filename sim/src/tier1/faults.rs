@@ -1,0 +1,231 @@
+//! Faults carried out on hosts, ways and servers.
+
+use super::director::{Director, SERVERS, number, worker_id};
+use super::host::{Cut, CutKind, Kind};
+use super::servers;
+use super::stage::{self, Luck, Stage};
+use crate::clock::HostClock;
+use crate::history::{Life, What};
+use crate::plan::{Fault, Leaving, Lost, Server};
+
+impl Director<'_> {
+    pub(super) fn fault(&mut self, index: usize) {
+        let fault = self.plan.faults[index].clone();
+        let known = stage::with(|stage| {
+            !stage.healed && (fault.host().unwrap_or(0) as usize) < stage.hosts.len()
+        });
+        if !known {
+            return;
+        }
+        let now = stage::with(|stage| {
+            stage.note(What::Fault {
+                text: format!("{fault:?}"),
+            });
+            stage.now
+        });
+        let until = |for_ms: u64| now + for_ms * 1_000;
+        match fault {
+            Fault::Crash {
+                host,
+                down_ms,
+                new_id,
+                ..
+            } => {
+                let family = if new_id { "crash_new_id" } else { "crash" };
+                if self.crash(host, down_ms, family) && new_id {
+                    stage::with(|stage| {
+                        if let Kind::Worker { id, .. } = &mut stage.hosts[host as usize].kind {
+                            *id = worker_id(&format!("{id}x"));
+                        }
+                    });
+                }
+            }
+            Fault::PowerLoss { host, down_ms, .. } => {
+                // Nobody hears of it: the ways are cut before the process falls.
+                let name = stage::with(|stage| stage.hosts[host as usize].name.clone());
+                for server in SERVERS {
+                    self.sim.partition(&*name, servers::name(server));
+                }
+                self.crash(host, down_ms, "power_loss");
+                for server in SERVERS {
+                    self.sim.repair(&*name, servers::name(server));
+                }
+                self.ways(host);
+            }
+            Fault::Gone { host, .. } => {
+                self.crash(host, 0, "gone");
+                stage::with(|stage| stage.hosts[host as usize].retired = true);
+            }
+            Fault::Stall { host, for_ms, .. } => {
+                stage::with(|stage| stage.stall(host, until(for_ms)))
+            }
+            Fault::Partition {
+                host,
+                for_ms,
+                from,
+                lost,
+                ..
+            } => self.cut(host, from, CutKind::Lost(lost), until(for_ms)),
+            Fault::Hold {
+                host, for_ms, from, ..
+            } => self.cut(host, from, CutKind::Held, until(for_ms)),
+            Fault::Away {
+                server,
+                for_ms,
+                how,
+                ..
+            } => self.away(server, how, until(for_ms)),
+            Fault::Slow {
+                server,
+                for_ms,
+                extra_ms,
+                ..
+            } => stage::with(|stage| stage.server(server).slow = (until(for_ms), extra_ms * 1_000)),
+            Fault::Poison { shard, .. } => stage::with(|stage| {
+                let stream = stage.servers.poison(stage.now, shard, &mut stage.seen);
+                stage.triggered();
+                stage.grown(stream).notify_waiters();
+            }),
+            Fault::Shutdown { host, down_ms, .. } => stage::with(|stage| {
+                let state = &mut stage.hosts[host as usize];
+                if let Some(stop) = &state.stop
+                    && state.alive
+                {
+                    stop.send_replace(true);
+                    state.starts_at = Some(until(down_ms + state.grace_ms + 5_000));
+                    let place = state.place(host);
+                    let grace_ms = state.grace_ms;
+                    stage.seen.fire("shutdown");
+                    let what = Life::Asked { grace_ms };
+                    stage.note(What::Process { place, what });
+                }
+            }),
+            Fault::InboxLost { inbox, .. } => stage::with(|stage| {
+                let stream = stage.servers.lose_inbox(inbox, &mut stage.seen);
+                stage.grown(stream).notify_waiters();
+            }),
+            Fault::MachinePanic { host, .. } => stage::with(|stage| {
+                let state = &mut stage.hosts[host as usize];
+                // Where several machines share a process it could strike between two inputs.
+                state.panics = state.alive && !matches!(state.kind, Kind::Embedded);
+            }),
+            Fault::WallStep { host, by_ms, .. } => stage::with(|stage| {
+                stage.seen.fire("wall_step");
+                stage.hosts[host as usize].clock.stepped_ms += by_ms;
+            }),
+            Fault::StoreClock { by_ms, .. } => stage::with(|stage| {
+                stage.seen.fire("store_clock");
+                stage.servers.store_ahead_ms += by_ms;
+                stage.note(What::StoreClock { by_ms });
+            }),
+            Fault::Twin { host, .. } => {
+                let kind = stage::with(|stage| {
+                    let state = &stage.hosts[host as usize];
+                    let twin = state.alive && matches!(state.kind, Kind::Worker { .. });
+                    twin.then(|| state.kind.clone())
+                });
+                if let Some(kind) = kind {
+                    stage::with(|stage| stage.seen.fire("twin"));
+                    self.add_host(kind, HostClock::new(crate::plan::Clock::default()));
+                }
+            }
+            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
+            }
+        }
+    }
+
+    /// A process dies at once, if there is one.
+    fn crash(&mut self, host: u32, down_ms: u64, family: &'static str) -> bool {
+        let (alive, embedded) = stage::with(|stage| {
+            let state = &mut stage.hosts[host as usize];
+            state.gate.open();
+            (state.alive, matches!(state.kind, Kind::Embedded))
+        });
+        if !alive {
+            return false;
+        }
+        stage::with(|stage| stage.seen.fire(family));
+        self.end(host, Life::Crashed);
+        stage::with(|stage| {
+            if embedded {
+                let generation = u64::from(stage.hosts[host as usize].generation);
+                let mut dice = stage.dice(Luck::World, 2, generation);
+                let unsynced = stage.servers.store.unsynced_commits() as u64;
+                let keep = usize::try_from(dice.between(0, unsynced)).unwrap_or(0);
+                stage
+                    .servers
+                    .lose_unsynced(stage.now, keep, &mut stage.seen);
+            }
+            stage.hosts[host as usize].starts_at = Some(stage.now + down_ms * 1_000);
+        });
+        true
+    }
+
+    fn cut(&mut self, host: u32, from: Server, lost: CutKind, until: u64) {
+        stage::with(|stage| {
+            stage.seen.fire(match (lost, from) {
+                (CutKind::Held, _) => "hold",
+                (CutKind::Lost(Lost::Replies), _) => "partition_replies",
+                (_, Server::Store) => "partition_store",
+                (_, Server::Broker) => "partition_broker",
+            });
+            let cut = Cut { until, from, lost };
+            stage.hosts[host as usize].cuts.push(cut);
+        });
+        self.ways(host);
+    }
+
+    fn away(&mut self, server: Server, how: Leaving, until: u64) {
+        let goes_down = stage::with(|stage| {
+            stage.seen.fire(match (server, how) {
+                (Server::Store, Leaving::Frozen) => "store_frozen",
+                (Server::Broker, Leaving::Frozen) => "broker_frozen",
+                (Server::Store, _) => "store_restarted",
+                (Server::Broker, _) => "broker_restarted",
+            });
+            let state = stage.server(server);
+            if how == Leaving::Frozen {
+                state.frozen_until = until.max(state.frozen_until);
+                state.gate.shut();
+                return false;
+            }
+            let runs = state.down_until.is_none();
+            state.down_until = Some(until);
+            runs
+        });
+        if goes_down {
+            // What it had begun and not acknowledged is gone. For the held ways see `end`.
+            let hosts = stage::with(|stage| stage.hosts.len());
+            for host in (0..hosts).map(number) {
+                self.hold_unless_cut(host, server);
+            }
+            let clients: Vec<String> = (0..self.clients).map(|n| format!("client-{n}")).collect();
+            for client in &clients {
+                self.sim.hold(&**client, servers::name(server));
+            }
+            self.sim.crash(servers::name(server));
+            for client in &clients {
+                self.sim.release(&**client, servers::name(server));
+            }
+            for host in (0..hosts).map(number) {
+                self.ways(host);
+            }
+        }
+    }
+}
+
+impl Stage {
+    /// Freezes a process.
+    fn stall(&mut self, host: u32, until: u64) {
+        let state = &mut self.hosts[host as usize];
+        if !state.alive || until <= state.stalled_until {
+            return;
+        }
+        state.stalled_until = until;
+        state.gate.shut();
+        let place = state.place(host);
+        self.seen.fire("stall");
+        let what = Life::Stalled;
+        self.note(What::Process { place, what });
+    }
+}
