@@ -2,7 +2,7 @@
 //!
 //! Each bug is one line at the decision it spoils: `if is_planted(Bug::…)`. Without the feature
 //! `planted-bugs` that is a constant `false`: no cost, no trace in a binary. With it, a bug is
-//! planted for the calling thread ([`plant`]), so that threads may look for different ones.
+//! planted for the calling thread (`plant`), so that threads may look for different ones.
 
 /// Where a bug can strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,7 +43,12 @@ fn fresh(tier: Tier, seeds: u64) {
     // A fault that never strikes proves nothing; the rarest ones need more seeds than these.
     let rare = BTreeSet::from([
         "broker_restarted",
+        "crash_new_id",
+        "gone",
         "handler_blocks",
+        "inbox_lost",
+        "machine_panic",
+        "power_loss",
         "refuse_batches",
         "refuse_commit",
         "refuse_task",
