@@ -16,6 +16,9 @@ struct Arguments {
     /// Most states per scope.
     #[arg(long, default_value_t = 20_000_000)]
     states_max: usize,
+    /// Most states of one level: they are kept whole, about 20 KB each.
+    #[arg(long, default_value_t = 300_000)]
+    level_max: usize,
     /// Longest time per scope.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
@@ -48,9 +51,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // An assertion of a machine is a finding, told with the way to it.
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|panic| {
+        if std::thread::current().name() == Some("main") {
+            eprintln!("{panic}");
+        }
+    }));
     let limits = Limits {
         states_max: arguments.states_max,
+        level_max: arguments.level_max,
         time_max: Duration::from_secs_f64(arguments.minutes * 60.0),
         threads: arguments.threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -15,6 +15,8 @@ use flowkit_core::planted::{Bug, plant};
 pub struct Limits {
     /// Most states.
     pub states_max: usize,
+    /// Most states of one level, which are kept whole: about 20 KB each.
+    pub level_max: usize,
     /// Longest time.
     pub time_max: Duration,
     /// Threads.
@@ -125,6 +127,8 @@ fn holds(sets: &[Mutex<HashMap<u64, (), Plain>>], digest: u64) -> bool {
 #[derive(Debug, Default)]
 struct Found {
     next: Vec<Node>,
+    /// States that a limit kept it from looking into.
+    left: usize,
     transitions: usize,
     ends: usize,
     settles: usize,
@@ -163,12 +167,10 @@ pub fn search(scope: &'static Scope, limits: Limits, bug: Planted) -> Outcome {
     };
     while !level.is_empty() {
         let until = started + limits.time_max;
-        let room = limits.states_max.saturating_sub(outcome.states);
-        if room == 0 || Instant::now() >= until {
-            outcome.left = level.len();
-            break;
-        }
         let threads = limits.threads.max(1);
+        let states_max = limits
+            .states_max
+            .min(outcome.states.saturating_add(limits.level_max));
         let part = level.len().div_ceil(threads).max(1);
         let found: Vec<Found> = std::thread::scope(|scope| {
             let mut rest = level;
@@ -179,17 +181,20 @@ pub fn search(scope: &'static Scope, limits: Limits, bug: Planted) -> Outcome {
                 let shared = &shared;
                 running.push(scope.spawn(move || {
                     set_bug(bug);
-                    expand(shared, mine)
+                    expand(shared, mine, states_max, until)
                 }));
             }
             running
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_default())
+                // What a thread did not look into must not count as visited.
+                .map(|thread| thread.join().expect("a thread of the search panicked"))
                 .collect()
         });
         level = Vec::new();
         let mut broken = Vec::new();
+        let mut left = 0;
         for found in found {
+            left += found.left;
             outcome.transitions += found.transitions;
             outcome.ends += found.ends;
             outcome.settles += found.settles;
@@ -197,17 +202,19 @@ pub fn search(scope: &'static Scope, limits: Limits, bug: Planted) -> Outcome {
             broken.extend(found.broken);
         }
         outcome.states += level.len();
-        if !level.is_empty() {
-            outcome.depth += 1;
-        }
+        outcome.depth += usize::from(!level.is_empty());
         if let Some((index, action, what, more)) = broken.into_iter().next() {
             let mut steps = trace(scope, &shared, index, action);
             steps.extend(more);
-            outcome.left = level.len();
+            outcome.left = left + level.len();
             outcome.counterexample = Some(Counterexample {
                 broken: what,
                 steps,
             });
+            break;
+        }
+        if left > 0 {
+            outcome.left = left + level.len();
             break;
         }
     }
@@ -216,9 +223,14 @@ pub fn search(scope: &'static Scope, limits: Limits, bug: Planted) -> Outcome {
     outcome
 }
 
-fn expand(shared: &Shared, level: Vec<Node>) -> Found {
+fn expand(shared: &Shared, level: Vec<Node>, states_max: usize, until: Instant) -> Found {
     let mut found = Found::default();
     for node in level {
+        let states = shared.froms.lock().map_or(usize::MAX, |froms| froms.len());
+        if states >= states_max || Instant::now() >= until {
+            found.left += 1;
+            continue;
+        }
         let actions = node.world.actions();
         if !node.world.is_settled() && is_waiting(&actions) {
             // Left alone from here, the task must settle.

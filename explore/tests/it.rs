@@ -7,6 +7,7 @@ use flowkit_explore::{Limits, Planted, Scope, search};
 /// More than the scopes have; a scope that grows beyond it fails the test as incomplete.
 const LIMITS: Limits = Limits {
     states_max: 200_000,
+    level_max: 100_000,
     time_max: Duration::from_secs(600),
     threads: 2,
 };

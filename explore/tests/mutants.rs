@@ -7,6 +7,7 @@ use flowkit_explore::mutants::{Bug, hunt};
 
 const LIMITS: Limits = Limits {
     states_max: 100_000,
+    level_max: 100_000,
     time_max: Duration::from_secs(300),
     threads: 2,
 };

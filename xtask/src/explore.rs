@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// Most states per scope.
     #[arg(long, default_value_t = 20_000_000)]
     states_max: u64,
+    /// Most states of one level: they are kept whole, about 20 KB each.
+    #[arg(long, default_value_t = 300_000)]
+    level_max: usize,
     /// Longest time per scope.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
@@ -41,6 +44,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         command.args(["--scope", scope]);
     }
     command.args(["--states-max", &options.states_max.to_string()]);
+    command.args(["--level-max", &options.level_max.to_string()]);
     command.args(["--minutes", &options.minutes.to_string()]);
     if let Some(threads) = options.threads {
         command.args(["--threads", &threads.to_string()]);
