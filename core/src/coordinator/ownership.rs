@@ -178,9 +178,11 @@ impl Slot {
         own.into_iter().chain(renew).min()
     }
 
-    /// Another coordinator should own this shard, and has had time to say so.
+    /// Another coordinator should own this shard, and has had time to say so. Not while a renewal is
+    /// under way: carried out behind the release, it would take the lease again for nobody.
     pub(super) fn makes_way(&self, ctx: &Context<'_>) -> bool {
         matches!(self.phase, Phase::Owned(_))
+            && !self.renewing
             && ctx.config.shards > 1
             && !ctx.peers.is_mine(self.id)
             && ctx.now.mono.since(self.owned_since) >= LEASES_KEPT * ctx.config.shard_lease_ttl_ms
@@ -345,6 +347,9 @@ impl Slot {
 
     fn renewed(&mut self, ctx: &mut Context<'_>, result: Result<StoreReply, PortError>) {
         self.renewing = false;
+        if matches!(self.phase, Phase::Waiting(_)) {
+            return; // The shard was lost meanwhile: its lease is not to be kept.
+        }
         let third = ctx.config.shard_lease_ttl_ms / 3;
         match result {
             Ok(StoreReply::Lease(lease)) if !lease.held => {
