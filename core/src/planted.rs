@@ -221,8 +221,6 @@ bugs! {
             "A driver does not see a stop that came while it was busy.";
         OldAnswers = "old-answers", "single_owner",
             "After a machine's panic the new one gets the answers to the old one's calls.";
-        PanicForgotten = "panic-forgotten", "settle",
-            "After a machine's panic the new one is neither told of it nor woken.";
         CancelUnraised = "cancel-unraised", "cancel_seen",
             "A cancel is known to the machine, but never told to the handler.";
         AbortLost = "abort-lost", "cancel_final",

@@ -391,10 +391,11 @@ impl Slot {
         shard.forgotten = record.next;
         shard.last_entry = record.last_entry;
         shard.careful_until = self.careful_until;
-        shard.careful_left = std::mem::take(&mut self.careful_left);
+        // Copies: a takeover that fails half-way must not forget what was blamed.
+        shard.careful_left = self.careful_left;
         shard.poisoned = self.poisoned.clone();
-        shard.quarantine = std::mem::take(&mut self.quarantine);
-        shard.refused = std::mem::take(&mut self.refused);
+        shard.quarantine = self.quarantine.clone();
+        shard.refused = self.refused.clone();
         self.phase = Phase::Loading(shard);
         self.load_page(ctx, None);
     }
@@ -520,6 +521,10 @@ impl Slot {
         ));
         let dead = ctx.config.predecessors_dead && !self.loaded_before;
         self.loaded_before = true;
+        // The owned shard has them now.
+        self.careful_left = 0;
+        self.quarantine.clear();
+        self.refused.clear();
         self.backoff_ms = 0;
         self.owned_since = ctx.now.mono;
         shard.stream_ok_at = ctx.now.mono;

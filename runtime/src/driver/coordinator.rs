@@ -120,9 +120,6 @@ async fn drive<M: Machine>(
             let subject = machine.subject();
             machine = make(config.clone());
             next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
-            if is_planted(Bug::PanicForgotten) {
-                next.clear();
-            }
             if stopping {
                 next.push_back(Input::Shutdown);
             }

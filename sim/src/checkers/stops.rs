@@ -27,6 +27,8 @@ pub(super) struct Stops {
     closed: BTreeMap<(u32, u32), Vec<Held>>,
     /// Hosts that are frozen.
     frozen: BTreeSet<u32>,
+    /// Hosts whose process was frozen before.
+    thawed: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -148,6 +150,7 @@ impl Stops {
             }
             Life::Stalled => {
                 self.frozen.insert(place.host);
+                self.thawed.insert(place.host);
                 for (_, asked) in self.on(place.host) {
                     asked.stalled_at.get_or_insert(at);
                     asked.was_stalled = true;
@@ -163,9 +166,11 @@ impl Stops {
             }
             Life::Crashed | Life::Stopped => {
                 let key = process(place);
-                // A frozen one wakes to all of its deadlines at once, and has time for nothing.
-                let asked = self.asked.get(&key);
-                let in_order = what == Life::Stopped && asked.is_some_and(|a| !a.was_stalled);
+                // One that was frozen wakes to all of its deadlines at once, its shard's lease among
+                // them: its coordinator may own nothing that could be handed over to it.
+                let was_frozen = self.thawed.remove(&place.host);
+                let asked = self.asked.contains_key(&key);
+                let in_order = what == Life::Stopped && asked && !was_frozen;
                 // Only with its drivers is an engine stopped as a whole.
                 if in_order && world.embedded && world.slack_ms > 0 {
                     self.handed_over(view, key);

@@ -1,12 +1,13 @@
 //! Taking a shard over: the order that keeps two owners apart.
 
 use super::bench::*;
-use crate::coordinator::{Coordinator, Effect, Input};
+use crate::coordinator::{Coordinator, Effect, Input, Subject};
 use crate::id::{ClientId, Offset, OpId};
 use crate::port::{
-    ErrorKind, LeaseView, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
-    TransportRequest,
+    ErrorKind, LeaseView, PortError, StoreReply, StoreRequest, Stream, TaskPage, TaskWithNodes,
+    TransportReply, TransportRequest,
 };
+use crate::record::TaskState;
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 
@@ -234,4 +235,93 @@ fn after_a_lease_that_may_have_lapsed_an_idle_owner_looks_whether_the_epoch_is_s
         let out = bench.input(store_ok(verify, record));
         assert_eq!(!out.is_empty(), lost, "{out:?}");
     }
+}
+
+type StoreAnswer = Result<StoreReply, PortError>;
+
+/// Answers everything that takeovers ask for until there is a commit; loads are answered in turn.
+fn take_over(bench: &mut Bench, mut out: Vec<Effect>, loads: &mut Vec<StoreAnswer>) {
+    for _ in 0..40 {
+        let mut next = Vec::new();
+        for effect in out {
+            let input = match effect {
+                Effect::Transport {
+                    op,
+                    request: TransportRequest::Bounds { .. },
+                } => {
+                    let (start, end) = (Offset(0), Offset(0));
+                    transport_ok(op, TransportReply::Bounds { start, end })
+                }
+                Effect::Store { op, request } => match request {
+                    StoreRequest::ReadWorkers => {
+                        let workers = vec![worker_record("w1", 1, &["a"])];
+                        store_ok(op, StoreReply::Workers(workers))
+                    }
+                    StoreRequest::AcquireShard { owner, .. } => {
+                        let lease = LeaseView {
+                            held: true,
+                            owner,
+                            remaining_ms: 5_000,
+                        };
+                        store_ok(op, StoreReply::Lease(lease))
+                    }
+                    StoreRequest::ReadShard { .. } | StoreRequest::RaiseEpoch { .. } => {
+                        store_ok(op, StoreReply::Shard(shard_record(1, 0)))
+                    }
+                    StoreRequest::LoadTasks { .. } => match loads.remove(0) {
+                        Ok(reply) => store_ok(op, reply),
+                        Err(error) => store_error(op, error),
+                    },
+                    StoreRequest::Commit(_) => {
+                        bench.out.push(Effect::Store { op, request });
+                        return;
+                    }
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            next.extend(bench.raw(input));
+        }
+        if next.is_empty() {
+            bench.now_ms += 500;
+            next = bench.raw(Input::Wake);
+            next.extend(bench.raw(Input::Idle));
+        }
+        out = next;
+    }
+}
+
+#[test]
+fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
+    let mut before = Bench::owned();
+    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    let stored = TaskWithNodes {
+        task: task_of(&commit).clone(),
+        nodes: vec![node_of(&commit, "n").clone()],
+        node_age_ms: vec![0],
+    };
+    let page = TaskPage {
+        tasks: vec![stored],
+        unreadable: Vec::new(),
+        more: false,
+    };
+    let away = PortError::new(ErrorKind::Unknown, "load", "no answer");
+    let mut loads = vec![Err(away), Ok(StoreReply::Tasks(page))];
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let subject = Subject {
+        shard: Some(SHARD),
+        offset: None,
+        task_id: Some(task_id("t")),
+    };
+    let mut out = bench.raw(Input::Panicked { subject });
+    out.extend(bench.raw(Input::Wake));
+    take_over(&mut bench, out, &mut loads);
+    let (_, commit) = bench.commit();
+    assert_eq!(task_of(&commit).state, TaskState::Quarantined);
 }
