@@ -181,10 +181,10 @@ impl Slot {
     /// being renewed: a renewal that arrives behind the release would take it again, for nobody.
     pub(super) fn makes_way(&self, ctx: &Context<'_>) -> bool {
         matches!(self.phase, Phase::Owned(_))
-            && (!self.renewing || is_planted(Bug::RenewedReleased))
             && ctx.config.shards > 1
             && !ctx.peers.is_mine(self.id)
             && ctx.now.mono.since(self.owned_since) >= LEASES_KEPT * ctx.config.shard_lease_ttl_ms
+            && (!self.renewing || is_planted(Bug::RenewedReleased))
     }
 
     /// Gives an owned shard that is quiet to whoever should own it.

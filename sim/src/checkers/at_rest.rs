@@ -1,21 +1,15 @@
-//! `at_rest`: once faults are over, shards come to rest with their owners: none changes hands again
-//! and again.
-
-use std::collections::BTreeMap;
-
-use flowkit_core::id::ShardId;
+//! `at_rest`: once faults are over, shards come to rest with their owners: none changes hands any
+//! more.
 
 use super::{Judge, View};
 use crate::history::What;
+use crate::plan::Fault;
 
 const NAME: &str = "at_rest";
-/// Changes that may follow from what coordinators learn late of each other.
-const CHANGES_MAX: u32 = 1;
 
 #[derive(Debug, Default)]
 pub(super) struct AtRest {
     healed_at: Option<u64>,
-    changes: BTreeMap<ShardId, u32>,
 }
 
 impl Judge for AtRest {
@@ -25,14 +19,18 @@ impl Judge for AtRest {
             What::EpochRaised { shard, .. } => {
                 let Some(healed) = self.healed_at else { return };
                 let world = &view.plan.world;
-                // Peers are forgotten after two leases; what is owned is kept for a few.
-                let rest = (10 * world.shard_lease_ttl_ms + 5_000) * 1_000 + world.slack_us();
-                if view.event.at < healed + rest {
-                    return;
-                }
-                let changes = self.changes.entry(*shard).or_default();
-                *changes += 1;
-                if *changes > CHANGES_MAX {
+                // Peers are forgotten after two leases, and what is owned is kept for two; twice at most.
+                let rest = (6 * world.shard_lease_ttl_ms + 500) * 1_000 + world.slack_us();
+                let refuses = |fault: &Fault| {
+                    matches!(
+                        fault,
+                        Fault::RefuseCommit { .. }
+                            | Fault::RefuseBatches { .. }
+                            | Fault::RefuseTask { .. }
+                    )
+                };
+                // A commit that is refused makes its owner read everything again.
+                if view.event.at >= healed + rest && !view.plan.faults.iter().any(refuses) {
                     let what = format!("shard {shard} changes hands long after faults were over");
                     view.broken(NAME, what);
                 }
