@@ -9,15 +9,21 @@ const NAME: &str = "at_rest";
 
 #[derive(Debug, Default)]
 pub(super) struct AtRest {
-    healed_at: Option<u64>,
+    /// Faults are over, and no process has come or gone since then.
+    quiet_since: Option<u64>,
 }
 
 impl Judge for AtRest {
     fn event(&mut self, view: &mut View<'_>) {
         match &view.event.what {
-            What::Healed => self.healed_at = Some(view.event.at),
+            What::Healed => self.quiet_since = Some(view.event.at),
+            What::Process { .. } => {
+                self.quiet_since = self.quiet_since.map(|_| view.event.at);
+            }
             What::EpochRaised { shard, .. } => {
-                let Some(healed) = self.healed_at else { return };
+                let Some(since) = self.quiet_since else {
+                    return;
+                };
                 let world = &view.plan.world;
                 // Peers are forgotten after two leases, and what is owned is kept for two; twice at most.
                 let rest = (6 * world.shard_lease_ttl_ms + 500) * 1_000 + world.slack_us();
@@ -30,7 +36,7 @@ impl Judge for AtRest {
                     )
                 };
                 // A commit that is refused makes its owner read everything again.
-                if view.event.at >= healed + rest && !view.plan.faults.iter().any(refuses) {
+                if view.event.at >= since + rest && !view.plan.faults.iter().any(refuses) {
                     let what = format!("shard {shard} changes hands long after faults were over");
                     view.broken(NAME, what);
                 }

@@ -29,6 +29,7 @@ fn every_kind_of_fault_that_can_be_made_from_outside_is_drawn() {
         "Away",
         "Crash",
         "Gone",
+        "Hold",
         "Partition",
         "Poison",
         "Shutdown",
