@@ -207,6 +207,8 @@ bugs! {
     Machines "peers" {
         PeersKept = "peers-kept", "at_rest",
             "A coordinator that fell silent keeps its share of the shards.";
+        RenewedReleased = "renewed-released", "at_rest",
+            "A shard's lease is given back while its renewal is under way, which takes it again.";
     }
     Processes "calls" {
         TimeoutUnanswered = "timeout-unanswered", "settle",

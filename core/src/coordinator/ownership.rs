@@ -182,10 +182,10 @@ impl Slot {
     /// under way: carried out behind the release, it would take the lease again for nobody.
     pub(super) fn makes_way(&self, ctx: &Context<'_>) -> bool {
         matches!(self.phase, Phase::Owned(_))
-            && !self.renewing
             && ctx.config.shards > 1
             && !ctx.peers.is_mine(self.id)
             && ctx.now.mono.since(self.owned_since) >= LEASES_KEPT * ctx.config.shard_lease_ttl_ms
+            && (!self.renewing || is_planted(Bug::RenewedReleased))
     }
 
     /// Gives an owned shard that is quiet to whoever should own it.

@@ -1,38 +1,42 @@
-//! `at_rest`: once faults are over, shards come to rest with their owners: none changes hands again
-//! and again.
-
-use std::collections::BTreeMap;
-
-use flowkit_core::id::ShardId;
+//! `at_rest`: once faults are over, shards come to rest with their owners: none changes hands any
+//! more.
 
 use super::{Judge, View};
 use crate::history::What;
+use crate::plan::Fault;
 
 const NAME: &str = "at_rest";
-/// Changes that may follow from what coordinators learn late of each other.
-const CHANGES_MAX: u32 = 1;
 
 #[derive(Debug, Default)]
 pub(super) struct AtRest {
-    healed_at: Option<u64>,
-    changes: BTreeMap<ShardId, u32>,
+    /// Faults are over, and no process has come or gone since then.
+    quiet_since: Option<u64>,
 }
 
 impl Judge for AtRest {
     fn event(&mut self, view: &mut View<'_>) {
         match &view.event.what {
-            What::Healed => self.healed_at = Some(view.event.at),
+            What::Healed => self.quiet_since = Some(view.event.at),
+            What::Process { .. } => {
+                self.quiet_since = self.quiet_since.map(|_| view.event.at);
+            }
             What::EpochRaised { shard, .. } => {
-                let Some(healed) = self.healed_at else { return };
-                let world = &view.plan.world;
-                // Peers are forgotten after two leases; what is owned is kept for a few.
-                let rest = (10 * world.shard_lease_ttl_ms + 5_000) * 1_000 + world.slack_us();
-                if view.event.at < healed + rest {
+                let Some(since) = self.quiet_since else {
                     return;
-                }
-                let changes = self.changes.entry(*shard).or_default();
-                *changes += 1;
-                if *changes > CHANGES_MAX {
+                };
+                let world = &view.plan.world;
+                // Peers are forgotten after two leases, and what is owned is kept for two; twice at most.
+                let rest = (6 * world.shard_lease_ttl_ms + 500) * 1_000 + world.slack_us();
+                let refuses = |fault: &Fault| {
+                    matches!(
+                        fault,
+                        Fault::RefuseCommit { .. }
+                            | Fault::RefuseBatches { .. }
+                            | Fault::RefuseTask { .. }
+                    )
+                };
+                // A commit that is refused makes its owner read everything again.
+                if view.event.at >= since + rest && !view.plan.faults.iter().any(refuses) {
                     let what = format!("shard {shard} changes hands long after faults were over");
                     view.broken(NAME, what);
                 }

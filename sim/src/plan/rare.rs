@@ -90,7 +90,7 @@ pub(super) fn blocked(draw: &mut Draw, plan: &mut Plan) {
 /// Coordinators that come and go under several shards, and work that goes on long after.
 pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
     let world = &plan.world;
-    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(25) {
+    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(60) {
         return;
     }
     let lease = world.shard_lease_ttl_ms;
@@ -104,6 +104,9 @@ pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
         .retain(|action| action.kind == ActionKind::Submit { task: 0 });
     plan.tasks[0].graph = one_node(script);
     workers_alike(plan, 2);
+    // Calls under way meet each other.
+    plan.world.latency_us_min = 1_000;
+    plan.world.latency_us_max = 40_000;
     plan.faults = (0..plan.world.coordinators)
         .map(|host| Fault::Crash {
             host,
