@@ -7,7 +7,7 @@ use flowkit_core::id::{
     BatchUid, Epoch, Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId,
 };
 use flowkit_core::json::Json;
-use flowkit_core::message::{CancelReason, Envelope, Reply};
+use flowkit_core::message::{CancelReason, Envelope, Reply, ReplyError};
 use flowkit_core::port::{ErrorKind, Stream};
 use flowkit_core::record::{NodeState, TaskState};
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,19 @@ pub enum Ask {
     },
     /// To say when it is settled.
     Wait,
+}
+
+impl Ask {
+    /// Whether a client that is refused so asks again: the engine is busy, or the store refused a
+    /// cancel, which a person would not leave at that.
+    #[must_use]
+    pub fn is_repeated_after(self, refusal: ReplyError) -> bool {
+        match refusal {
+            ReplyError::Overloaded => true,
+            ReplyError::Invalid => matches!(self, Self::Cancel { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// One run of a node in a worker process.

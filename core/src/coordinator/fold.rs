@@ -104,7 +104,10 @@ impl Shard {
             return reject(ctx, message, "the sender's id is no worker id");
         };
         let incarnation = message.sender.incarnation;
-        if ctx.workers.heard(&worker, incarnation, message.free_slots) == Heard::Stranger {
+        let heard = ctx
+            .workers
+            .heard(&worker, incarnation, message.free_slots, message.slots_no);
+        if heard == Heard::Stranger {
             ctx.workers.strangers = true;
         }
         match &message.body {

@@ -429,7 +429,8 @@ impl Announcements {
 fn announced(ctx: &mut Context<'_>, slots: &mut [Slot], message: &Envelope) {
     match &message.body {
         Body::WorkerOnline(online) => {
-            ctx.workers.online(online, message.free_slots);
+            ctx.workers
+                .online(online, message.free_slots, message.slots_no);
             learned(ctx, slots, &online.worker_id, online.incarnation);
         }
         Body::WorkerOffline(offline) => {

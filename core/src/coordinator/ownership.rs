@@ -347,7 +347,7 @@ impl Slot {
 
     fn renewed(&mut self, ctx: &mut Context<'_>, result: Result<StoreReply, PortError>) {
         self.renewing = false;
-        if matches!(self.phase, Phase::Waiting(_)) {
+        if self.renew_at.is_none() {
             return; // The shard was lost meanwhile: its lease is not to be kept.
         }
         let third = ctx.config.shard_lease_ttl_ms / 3;

@@ -20,6 +20,8 @@ pub(super) struct Worker {
     heard: bool,
     /// Free slots as it last said.
     reported_free: Option<u32>,
+    /// Of how many changes of that number it has told; older news is none.
+    slots_no: u64,
     /// Grants it holds from the shards of this process.
     granted: u32,
     /// Roles it refused although announced.
@@ -143,6 +145,7 @@ impl Workers {
                         unanswered: false,
                         heard,
                         reported_free: None,
+                        slots_no: 0,
                         granted,
                         refused_roles: BTreeSet::new(),
                         rank: None,
@@ -155,7 +158,12 @@ impl Workers {
     }
 
     /// An announcement. True if it is of a newer process than the one known.
-    pub(super) fn online(&mut self, online: &WorkerOnline, free_slots: Option<u32>) -> bool {
+    pub(super) fn online(
+        &mut self,
+        online: &WorkerOnline,
+        free_slots: Option<u32>,
+        slots_no: Option<u64>,
+    ) -> bool {
         let id = online.worker_id.clone();
         let newer = self.learn(
             WorkerRecord {
@@ -170,7 +178,7 @@ impl Workers {
             },
             true,
         );
-        self.heard(&id, online.incarnation, free_slots);
+        self.heard(&id, online.incarnation, free_slots, slots_no);
         if let Some(worker) = self.all.get_mut(&id)
             && worker.record.incarnation == online.incarnation
         {
@@ -196,6 +204,7 @@ impl Workers {
         id: &WorkerId,
         incarnation: Incarnation,
         free_slots: Option<u32>,
+        slots_no: Option<u64>,
     ) -> Heard {
         let Some(worker) = self.all.get_mut(id) else {
             return Heard::Stranger;
@@ -208,8 +217,10 @@ impl Workers {
         }
         worker.heard = true;
         worker.unanswered &= is_planted(Bug::NeverForgiven);
-        if free_slots.is_some() {
+        let slots_no = slots_no.unwrap_or(worker.slots_no);
+        if free_slots.is_some() && slots_no >= worker.slots_no {
             worker.reported_free = free_slots;
+            worker.slots_no = slots_no;
         }
         self.index(id);
         Heard::Known

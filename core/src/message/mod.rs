@@ -79,6 +79,9 @@ pub struct Envelope {
     pub seq: Option<u64>,
     /// Free slots of the sending worker, as of sending.
     pub free_slots: Option<u32>,
+    /// Counts the changes of `free_slots` in a worker's process, so that a copy that comes late is not
+    /// taken for news.
+    pub slots_no: Option<u64>,
     /// Wall time of sending, for people; never compared.
     pub ts_ms: i64,
     /// Kind and payload.
@@ -102,6 +105,7 @@ impl Envelope {
             lease_no: None,
             seq: None,
             free_slots: None,
+            slots_no: None,
             ts_ms,
             body,
         }

@@ -60,6 +60,8 @@ pub(super) struct Wire {
     seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     free_slots: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slots_no: Option<u64>,
     #[serde(default)]
     ts_ms: i64,
     #[serde(default)]
@@ -141,6 +143,7 @@ impl From<Envelope> for Wire {
             lease_no: envelope.lease_no,
             seq: envelope.seq,
             free_slots: envelope.free_slots,
+            slots_no: envelope.slots_no,
             ts_ms: envelope.ts_ms,
         }
     }
@@ -168,6 +171,7 @@ impl TryFrom<Wire> for Envelope {
             lease_no: wire.lease_no,
             seq: wire.seq,
             free_slots: wire.free_slots,
+            slots_no: wire.slots_no,
             ts_ms: wire.ts_ms,
         })
     }

@@ -72,6 +72,9 @@ pub struct Worker {
     last_run: u64,
     /// Makes messages without a seq distinct.
     last_nonce: u64,
+    /// The number of free slots that was told last, and how often it has changed.
+    slots_told: Option<u32>,
+    slots_no: u64,
     inbox_next: Offset,
     /// Failures in a row of start-up, inbox and announcement.
     boot_failures: u32,
@@ -108,6 +111,8 @@ impl Worker {
             last_op: 0,
             last_run: 0,
             last_nonce: 0,
+            slots_told: None,
+            slots_no: 0,
             inbox_next: Offset(0),
             boot_failures: 0,
             inbox_failures: 0,
@@ -223,7 +228,13 @@ impl Worker {
 
     /// Appends a message; `free_slots` is as of this moment.
     fn send(&mut self, stream: Stream, mut envelope: Envelope, why: Sent, out: &mut Vec<Effect>) {
-        envelope.free_slots = Some(self.free_slots());
+        let free = self.free_slots();
+        if self.slots_told != Some(free) {
+            self.slots_told = Some(free);
+            self.slots_no += 1;
+        }
+        envelope.free_slots = Some(free);
+        envelope.slots_no = Some(self.slots_no);
         let op = self.new_op();
         if let Sent::Event { run, seq } = why
             && let Some(run) = self.runs.get_mut(&run)

@@ -1,7 +1,7 @@
 //! Clients: they do the plan's actions with the real client library.
 
 use flowkit_core::id::TaskId;
-use flowkit_core::message::{ErrorReply, Reply, ReplyError};
+use flowkit_core::message::{ErrorReply, Reply};
 use flowkit_runtime::{Client, ClientError, SubmitOptions, TaskOutcome, TaskState};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ impl Asking<'_> {
                     message,
                     faults,
                     ..
-                }) if kind != ReplyError::Overloaded => Reply {
+                }) if !ask.is_repeated_after(kind) => Reply {
                     ok: false,
                     state: None,
                     failure: None,

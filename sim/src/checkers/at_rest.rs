@@ -3,7 +3,7 @@
 
 use super::{Judge, View};
 use crate::history::What;
-use crate::plan::Fault;
+use crate::plan::{Fault, LATE_TIMEOUTS_MAX, Plan};
 
 const NAME: &str = "at_rest";
 
@@ -24,9 +24,7 @@ impl Judge for AtRest {
                 let Some(since) = self.quiet_since else {
                     return;
                 };
-                let world = &view.plan.world;
-                // Peers are forgotten after two leases, and what is owned is kept for two; twice at most.
-                let rest = (6 * world.shard_lease_ttl_ms + 500) * 1_000 + world.slack_us();
+                let rest = rest_ms(view.plan) * 1_000;
                 let refuses = |fault: &Fault| {
                     matches!(
                         fault,
@@ -44,4 +42,20 @@ impl Judge for AtRest {
             _ => {}
         }
     }
+}
+
+/// The time after which owners stay what they are.
+fn rest_ms(plan: &Plan) -> u64 {
+    let (world, rates) = (&plan.world, &plan.rates);
+    // Peers are forgotten after two leases, and what is owned is kept for two; twice at most.
+    let mut leases = 6;
+    let mut late = rates.store_late > 0;
+    if rates.append_twice > 0 || rates.append_overtaken > 0 {
+        // What a dead peer said arrives: it is counted in for two leases more.
+        late = true;
+        leases += 2;
+    }
+    // A renewal on its way when faults ended may arrive behind a release.
+    let late_ms = u64::from(late) * LATE_TIMEOUTS_MAX * world.call_timeout_ms;
+    leases * world.shard_lease_ttl_ms + 500 + late_ms + world.slack_ms
 }

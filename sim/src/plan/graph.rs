@@ -374,6 +374,10 @@ impl GraphPlan {
                     Some(_) => upstream,
                 };
                 let slow = script.trouble.iter().map(|trouble| match trouble.kind {
+                    // Every chunk of a reader may count as the batch in question.
+                    TroubleKind::Slow { ms } if node.reader.is_some() => {
+                        ms.saturating_mul(upstream)
+                    }
                     TroubleKind::Slow { ms } | TroubleKind::RetryAfter { ms } => ms,
                     _ => 0,
                 });

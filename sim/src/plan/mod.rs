@@ -20,6 +20,9 @@ pub use graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, Troub
 
 use serde::{Deserialize, Serialize};
 
+/// Late calls and copies happen within this many times of the caller's patience.
+pub(crate) const LATE_TIMEOUTS_MAX: u64 = 6;
+
 /// One run as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

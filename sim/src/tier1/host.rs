@@ -32,6 +32,9 @@ pub(super) enum Ended {
     Failed,
 }
 
+/// More requests of one process in an instant than any has a reason for.
+const ASKED_AT_ONCE_MAX: u32 = 20_000;
+
 /// Numbers of clients' hosts start here.
 const CLIENTS: u32 = 10_000;
 
@@ -74,6 +77,8 @@ pub(super) struct HostState {
     pub(super) starts_at: Option<u64>,
     /// What its processes asked servers for.
     pub(super) effects: u64,
+    /// What was asked for last, and how often without time passing.
+    asked: (u64, u32),
     /// Calls of all its processes by kind, which key their luck.
     pub(super) calls: [u64; 4],
     pub(super) paces: u64,
@@ -117,12 +122,33 @@ impl HostState {
             retired: false,
             starts_at: None,
             effects: 0,
+            asked: (0, 0),
             calls: [0; 4],
             paces: 0,
             cuts: Vec::new(),
             incarnation: Incarnation(0),
             grace_ms: 1_000,
         }
+    }
+
+    /// Its process asks a server for something; which one of all that is.
+    ///
+    /// # Panics
+    /// It asks without end while no time passes: in the real world, as fast as its machine can.
+    pub(super) fn asks(&mut self, now: u64) -> u64 {
+        self.effects += 1;
+        let times = if self.asked.0 == now {
+            self.asked.1 + 1
+        } else {
+            1
+        };
+        self.asked = (now, times);
+        assert!(
+            times < ASKED_AT_ONCE_MAX,
+            "{} asks servers again and again",
+            self.name
+        );
+        self.effects
     }
 
     /// Its process now.

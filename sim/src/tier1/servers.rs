@@ -18,7 +18,7 @@ use super::stage::{self, Luck, Stage};
 use super::wire::{FRAME, Frames, Parcel, frame};
 use crate::dice::Dice;
 use crate::history::Place;
-use crate::plan::Server;
+use crate::plan::{LATE_TIMEOUTS_MAX, Server};
 
 const PORT: u16 = 9_000;
 
@@ -214,7 +214,7 @@ fn store_fate(stage: &mut Stage, dice: &mut Dice, fate: &mut Fate) {
     } else if dice.permille(rates.store_late) {
         stage.seen.fire("store_late");
         fate.silent = true;
-        fate.before = Duration::from_millis(dice.between(timeout, 6 * timeout));
+        fate.before = Duration::from_millis(dice.between(timeout, LATE_TIMEOUTS_MAX * timeout));
     } else if fate.before == Duration::ZERO && dice.permille(100) {
         // Calls of one process overtake each other.
         fate.before = Duration::from_millis(dice.between(1, 15));

@@ -214,9 +214,9 @@ impl Stage {
 
     /// A process asked a server for something: its n-th effect.
     pub(super) fn effect(&mut self, place: Place) {
+        let now = self.now;
         let Some(host) = self.host(place) else { return };
-        host.effects += 1;
-        let nth = host.effects;
+        let nth = host.asks(now);
         self.event(When::Effect { nth }, Some(place.host));
     }
 

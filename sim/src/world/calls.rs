@@ -7,7 +7,7 @@ use super::heap::{Back, BrokerCall, Due, Given, StoreCall};
 use super::{Luck, World};
 use crate::dice::Dice;
 use crate::history::Place;
-use crate::plan::{Rates, Server};
+use crate::plan::{LATE_TIMEOUTS_MAX, Rates, Server};
 
 /// Kinds of calls that have their luck counted apart.
 #[derive(Clone, Copy)]
@@ -158,7 +158,7 @@ impl World<'_> {
                 } else if dice.permille(rates.store_late) {
                     self.seen.fire("store_late");
                     self.reply_lost(&mut fate, timeout);
-                    let late = dice.between(timeout, 6 * timeout) * 1_000;
+                    let late = dice.between(timeout, LATE_TIMEOUTS_MAX * timeout) * 1_000;
                     fate.arrives = Some(self.now + late);
                 }
             }

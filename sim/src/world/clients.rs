@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use flowkit_core::id::{Incarnation, ShardId, TaskId, inbox_of};
 use flowkit_core::json::Json;
-use flowkit_core::message::{
-    Body, CancelTask, Envelope, ReplyError, Sender, SenderRole, Submit, WaitTask,
-};
+use flowkit_core::message::{Body, CancelTask, Envelope, Sender, SenderRole, Submit, WaitTask};
 use flowkit_core::port::Stream;
 
 use super::heap::Due;
@@ -236,9 +234,8 @@ impl World<'_> {
         else {
             return;
         };
-        // Overloaded is the one refusal that asks for another try.
         let refused = reply.error.as_ref().map(|error| error.kind);
-        if refused == Some(ReplyError::Overloaded) {
+        if refused.is_some_and(|kind| mine.open[at].ask.is_repeated_after(kind)) {
             return;
         }
         let open = mine.open.swap_remove(at);

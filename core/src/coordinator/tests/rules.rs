@@ -169,3 +169,20 @@ fn a_bad_graph_is_answered_with_every_fault_and_stores_nothing() {
     assert!(error.faults.len() >= 3, "{:?}", error.faults);
     assert_eq!(bench.machine.tasks_in_flight(), 0);
 }
+
+#[test]
+fn a_copy_that_comes_late_takes_no_free_slot_away() {
+    let told = |free, no| {
+        let mut message = beat("t", "n", 1);
+        message.body = Body::SlotFree;
+        message.free_slots = Some(free);
+        message.slots_no = Some(no);
+        message
+    };
+    let mut bench = Bench::owned();
+    bench.arrive(vec![told(0, 7), told(2, 8)]);
+    // A copy, or an announcement that was written before.
+    bench.arrive(vec![told(0, 7)]);
+    bench.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    assert_eq!(bench.sent_kinds(), ["REPLY - 0", "TASK_START n 1"]);
+}

@@ -325,3 +325,45 @@ fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
     let (_, commit) = bench.commit();
     assert_eq!(task_of(&commit).state, TaskState::Quarantined);
 }
+
+#[test]
+fn a_renewal_that_fails_while_a_takeover_waits_is_not_repeated_at_once() {
+    let mut machine = Coordinator::new(config());
+    let mut at = |ms: u64, input: Input| {
+        let mut out = Vec::new();
+        machine.handle(Now::new(ms, 0), input, &mut out);
+        out
+    };
+    at(1_000, Input::Wake);
+    let found = TransportReply::Bounds {
+        start: Offset(0),
+        end: Offset(0),
+    };
+    at(1_000, transport_ok(OpId(2), found));
+    let owner = ClientId::new("c1").expect("an id");
+    let lease = StoreReply::Lease(LeaseView {
+        held: true,
+        owner: owner.clone(),
+        remaining_ms: 5_000,
+    });
+    at(1_000, store_ok(OpId(3), lease));
+    // The shard record takes long; the lease is renewed meanwhile.
+    let renew = |op: u64| Effect::Store {
+        op: OpId(op),
+        request: StoreRequest::AcquireShard {
+            shard: SHARD,
+            owner: owner.clone(),
+            ttl_ms: 5_000,
+        },
+    };
+    assert_eq!(at(2_667, Input::Wake), vec![renew(5)]);
+    let gone = PortError::new(ErrorKind::Unknown, "store", "the line is cut");
+    let failed = Effect::Report(Report::new(ReportKind::PortFailed, gone.to_string()));
+    assert_eq!(
+        at(2_667, store_error(OpId(4), gone.clone())),
+        vec![failed],
+        "the takeover begins again soon"
+    );
+    assert_eq!(at(2_667, store_error(OpId(5), gone)), vec![]);
+    assert_eq!(at(2_668, Input::Wake), vec![]);
+}

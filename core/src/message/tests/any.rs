@@ -406,7 +406,7 @@ pub(super) fn envelopes() -> impl Strategy<Value = Envelope> {
     );
     let rest = (
         option::of(any::<u64>()),
-        option::of(any::<u32>()),
+        (option::of(any::<u32>()), option::of(any::<u64>())),
         any::<i64>(),
         Union::new(bodies()),
     );
@@ -414,7 +414,7 @@ pub(super) fn envelopes() -> impl Strategy<Value = Envelope> {
         |(
             (sender, to, to_incarnation, corr_id, dedup_id),
             (task_id, node_id, step_type, attempt_epoch, lease_no),
-            (seq, free_slots, ts_ms, body),
+            (seq, (free_slots, slots_no), ts_ms, body),
         )| Envelope {
             sender,
             to,
@@ -428,6 +428,7 @@ pub(super) fn envelopes() -> impl Strategy<Value = Envelope> {
             lease_no,
             seq,
             free_slots,
+            slots_no,
             ts_ms,
             body,
         },

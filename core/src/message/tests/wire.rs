@@ -86,6 +86,7 @@ proptest! {
             ("lease_no", envelope.lease_no.is_some()),
             ("seq", envelope.seq.is_some()),
             ("free_slots", envelope.free_slots.is_some()),
+            ("slots_no", envelope.slots_no.is_some()),
         ] {
             prop_assert_eq!(fields.contains_key(name), present, "{}", name);
         }

@@ -32,6 +32,8 @@ pub(super) struct Bench {
     inbox: u64,
     /// The read of the inbox that is under way.
     pub(super) read_op: u64,
+    /// The number of the slots in the message that left last.
+    pub(super) slots_no: u64,
 }
 
 impl Bench {
@@ -44,6 +46,7 @@ impl Bench {
             at: 1_000,
             inbox: 7,
             read_op: 0,
+            slots_no: 0,
         }
     }
 
@@ -69,13 +72,21 @@ impl Bench {
         let now = Now::new(self.at, 0);
         self.worker.handle(now, input, &mut out);
         self.worker.check_invariants();
-        for effect in &out {
-            if let Effect::Transport {
-                op,
-                request: TransportRequest::Read { .. },
-            } = effect
-            {
-                self.read_op = op.0;
+        for effect in &mut out {
+            match effect {
+                Effect::Transport {
+                    op,
+                    request: TransportRequest::Read { .. },
+                } => self.read_op = op.0,
+                // Every message has one; its own test looks at it.
+                Effect::Transport {
+                    request: TransportRequest::Append { envelope, .. },
+                    ..
+                } => {
+                    let slots_no = Arc::make_mut(envelope).slots_no.take();
+                    self.slots_no = slots_no.expect("the number of the slots");
+                }
+                _ => {}
             }
         }
         out

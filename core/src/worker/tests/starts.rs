@@ -116,6 +116,20 @@ fn a_start_without_a_slot_is_refused_and_its_shard_hears_of_the_next_free_one() 
 }
 
 #[test]
+fn the_changes_of_the_number_of_free_slots_are_counted() {
+    let mut bench = Bench::with(|config| config.capacity = 1);
+    let online = bench.slots_no;
+    bench.processing();
+    let taken = bench.slots_no;
+    assert_eq!(taken, online + 1, "the slot is taken");
+    bench.arrive(vec![of_node("m", 4)]);
+    assert_eq!(bench.slots_no, taken, "refused: nothing has changed");
+    bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+    bench.run(1, RunEvent::Closed);
+    assert_eq!(bench.slots_no, taken + 1, "it is free again");
+}
+
+#[test]
 fn a_start_of_a_role_without_handler_is_refused() {
     let mut bench = Bench::new();
     let mut envelope = started(1);
