@@ -165,3 +165,50 @@ fn a_simulation_of_no_seed_proves_nothing() {
     assert!(!report.is_clean());
     assert!(report.to_string().contains("no seed was run"));
 }
+
+/// The code of docs/guide/simulation.md, word for word.
+mod guide {
+    use flowkit::prelude::*;
+    use flowkit::sim::{Outside, Simulation};
+    use serde_json::{Value, json};
+
+    #[should_panic(expected = "had its effect on the bank twice: \"pay order 17\"")]
+    #[test]
+    fn every_order_is_paid_once() {
+        let bank = Outside::new("bank"); // lives through every crash, and knows what happened twice
+        let at = bank.clone();
+        Simulation::new(json!({"nodes": [
+            {"node_id": "pay", "type": "pay", "io": {"input_inline": {"order": 17}}},
+        ]}))
+        .role("pay", move || {
+            let bank = at.clone();
+            handler_fn(move |cx, batch: Batch<Value>| {
+                let bank = bank.clone();
+                async move {
+                    let order = format!("pay order {}", batch.payload["order"]);
+                    bank.apply(&cx, order).await?; // cure: apply_once(&cx, &cx.idempotency_key(), order)
+                    Ok(BatchResult::<()>::new())
+                }
+            })
+        })
+        .outside(&bank)
+        .check();
+    }
+}
+
+#[test]
+fn the_guide_shows_code_that_is_run_here() {
+    let words = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.contains("should_panic"));
+        lines
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect()
+    };
+    let guide = include_str!("../../docs/guide/simulation.md");
+    let block = guide.split("```rust\n").nth(1).expect("a block");
+    let shown = words(block.split("```").next().expect("its end"));
+    let here = words(include_str!("simulated.rs"));
+    let found = here.windows(shown.len()).any(|part| part == shown);
+    assert!(found, "mod guide differs from the guide's code");
+}
