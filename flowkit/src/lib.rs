@@ -7,8 +7,14 @@ pub use flowkit_sim::user as sim;
 pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
 
 #[cfg(feature = "settings")]
-#[doc(hidden)]
 pub mod settings;
+
+/// The guide's pages, whose code is compiled.
+#[cfg(all(doctest, feature = "settings"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/settings.md")]
+    mod settings {}
+}
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.
 pub mod prelude {

@@ -1,7 +1,7 @@
-//! Settings of the fleet's processes: defaults, then a file, then the environment, then flags. Every
-//! fault is listed at once, with its key, where it stands and the cure.
+//! Settings of processes: defaults, then a file, then the environment, then what code or flags say.
+//! Every fault is listed at once, with its key, where it stands and the cure.
 //!
-//! Public for the `flowkit` command and for those who feed it hostile files; no promise to others.
+//! `docs/guide/settings.md` lists the keys.
 
 use flowkit_runtime::{CoordinatorSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
@@ -53,7 +53,19 @@ impl Default for FleetSettings {
     }
 }
 
-/// What was given, by key: the value, and where it stands.
+/// What was given, by key: the value, and where it stands. What is given later wins.
+///
+/// ```
+/// use flowkit::settings::Given;
+/// use serde_json::json;
+///
+/// let mut given = Given::default();
+/// given.text("worker.toml".as_ref(), "capacity = 2\nhb_interval_sec = 5").unwrap();
+/// given.environment(std::env::vars());
+/// given.set("roles", json!(["processor"]));
+/// let settings = given.settings().unwrap();
+/// assert_eq!(settings.fleet.roles, ["processor"]);
+/// ```
 #[derive(Debug, Default)]
 pub struct Given(BTreeMap<String, (Value, String)>);
 
@@ -66,6 +78,38 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// If it is a coordinator.
     pub coordinator: CoordinatorSettings,
+}
+
+impl Settings {
+    /// The settings of a JSON or TOML file, the environment of the process over them, and
+    /// `overrides` over both.
+    ///
+    /// ```no_run
+    /// use flowkit::settings::Settings;
+    /// use serde_json::json;
+    ///
+    /// let settings = Settings::load("configs/worker.json", [("roles", json!(["processor"]))])?;
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The file cannot be read; or every fault at once, a line each.
+    pub fn load<'a>(
+        path: impl AsRef<Path>,
+        overrides: impl IntoIterator<Item = (&'a str, Value)>,
+    ) -> Result<Self, String> {
+        let mut given = Given::default();
+        given.file(path.as_ref())?;
+        // A name or value that is no text is none of ours.
+        let variables = std::env::vars_os();
+        given.environment(
+            variables.filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        );
+        for (key, value) in overrides {
+            given.set(key, value);
+        }
+        given.settings()
+    }
 }
 
 impl Given {
@@ -124,6 +168,11 @@ impl Given {
                 self.0.insert(key, (parsed(default, &text), name));
             }
         }
+    }
+
+    /// Sets a value in code.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.flag(key, "set in code", Some(value));
     }
 
     /// Sets a value given as a flag.
@@ -254,115 +303,4 @@ fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Given {
-        let mut given = Given::default();
-        let pairs = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        given.environment(pairs);
-        given
-    }
-
-    #[test]
-    fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for (name, text) in [
-            (
-                "a.json",
-                r#"{"capacity": 2, "database": "f", "hb_interval_sec": 5}"#,
-            ),
-            (
-                "a.toml",
-                "capacity = 2\ndatabase = \"f\"\nhb_interval_sec = 5\n",
-            ),
-        ] {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            let mut given = Given::default();
-            given.file(&path).expect("read");
-            let pairs = [("FLOWKIT_CAPACITY", "3"), ("FLOWKIT_DATABASE", "e")];
-            let pairs = pairs
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-            given.environment(pairs);
-            given.flag("capacity", "--capacity", Some(json!(4)));
-            let settings = given.settings().expect("they fit");
-            assert_eq!(settings.fleet.capacity, 4);
-            assert_eq!(settings.fleet.database, "e");
-            assert!((settings.worker.hb_interval_sec - 5.0).abs() < f64::EPSILON);
-        }
-    }
-
-    #[test]
-    fn lists_and_addresses_come_from_the_environment() {
-        let pairs = [
-            ("FLOWKIT_ROLES", "scan, measure"),
-            ("FLOWKIT_KAFKA", "k:1"),
-            ("FLOWKIT_CRASH_SEED", "7"),
-            ("HOME", "/"),
-        ];
-        let settings = environment(&pairs).settings().expect("they fit");
-        assert_eq!(settings.fleet.roles, ["scan", "measure"]);
-        assert_eq!(settings.fleet.kafka_bootstrap, "k:1");
-    }
-
-    #[test]
-    fn no_error_shows_a_secret() {
-        let texts = [
-            ("a.json", r#"{"kafka_properties": "geheim"}"#),
-            (
-                "a.json",
-                r#"{"kafka_properties": {"sasl.password": 7234561}}"#,
-            ),
-            ("a.json", r#"{"mongo_uri": 7234561}"#),
-            ("a.json", r#""geheim""#),
-            ("a.toml", "shards = 1\nmongo_uri = \"geheim\" \"\n"),
-            ("a.toml", "mongo_uri = geheim\n"),
-            ("a.toml", "mongo_uri = 7234561\nmongo_uri = 7234561\n"),
-            ("a.toml", "kafka_properties = \"geheim\"\n"),
-        ];
-        for (name, text) in texts {
-            let mut given = Given::default();
-            let error = given
-                .text(Path::new(name), text)
-                .and_then(|()| given.settings().map(|_| ()))
-                .expect_err(text);
-            assert!(
-                !error.contains("geheim") && !error.contains("7234561"),
-                "{error}"
-            );
-        }
-        let mut given = Given::default();
-        let toml = "shards = 1\nmongo_uri = \"geheim\" \"\n";
-        let error = given
-            .text(Path::new("a.toml"), toml)
-            .expect_err("a quote too much");
-        assert!(error.ends_with("at line 2 column 22"), "{error}");
-    }
-
-    #[test]
-    fn every_fault_is_listed_with_its_key_and_a_password_is_not_shown() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("bad.json");
-        let text =
-            r#"{"capcity": 1, "shards": "many", "mongo_uri": ["secret"], "lease_ttl_sec": -1}"#;
-        std::fs::write(&path, text).expect("written");
-        let mut given = Given::default();
-        given.file(&path).expect("JSON");
-        let text = given.settings().expect_err("faulty");
-        for part in [
-            "capcity",
-            "did you mean `capacity`?",
-            "shards",
-            "many",
-            "mongo_uri",
-            "lease_ttl_sec: must be from 0.001",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        assert!(!text.contains("secret"), "{text}");
-    }
-}
+mod tests;
