@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use flowkit_core::id::BatchUid;
+use flowkit_core::id::{BatchUid, TaskId};
 
 use super::{Broken, Finish, Judge, View};
 use crate::history::{Life, Place, Step, What};
@@ -18,6 +18,7 @@ pub(super) struct Hooks {
 #[derive(Debug, Default)]
 struct Seen {
     name: String,
+    task: Option<TaskId>,
     batch: Option<BatchUid>,
     hooks: u32,
     /// Its thread, so that nothing ends it but its process.
@@ -37,6 +38,7 @@ impl Judge for Hooks {
                 let blocks = plan.is_some_and(|node| node.script.blocks);
                 let seen = self.runs.entry(key).or_default();
                 if seen.name.is_empty() {
+                    seen.task = Some(run.task.clone());
                     seen.name = format!("{}/{}: token {}", run.task, run.node, run.token);
                 }
                 seen.blocks = blocks;
@@ -91,10 +93,16 @@ impl Judge for Hooks {
     }
 
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
+        // A task whose submission was answered with an error may be there all the same, and at work.
+        let settled = |seen: &Seen| {
+            let task = seen.task.as_ref();
+            task.and_then(|id| finish.tables.task(id))
+                .is_none_or(|task| task.settled)
+        };
         for seen in self.runs.values() {
             let what = if seen.hooks > 0 {
                 "ended without its cleanup"
-            } else if finish.settled && !seen.blocks {
+            } else if finish.settled && settled(seen) && !seen.blocks {
                 "is left behind by its task"
             } else {
                 continue;
