@@ -256,7 +256,8 @@ impl Line {
                 }
                 ask = self.asked.recv() => next = Some(ask?),
                 () = until(overdue) => {
-                    if self.expire().is_some_and(|sent| sent > heard) {
+                    // The first call leaves in the instant of the connection itself.
+                    if self.expire().is_some_and(|sent| sent >= heard) {
                         // Nothing was heard since that call was sent: the connection is dead.
                         return Some(());
                     }
