@@ -12,7 +12,7 @@ pub(crate) struct HostClock {
 }
 
 const WALL_START_MS: i64 = 1_700_000_000_000;
-const MILLION: i128 = 1_000_000;
+const MILLION: i64 = 1_000_000;
 
 impl HostClock {
     pub(crate) const fn new(plan: Clock) -> Self {
@@ -32,19 +32,31 @@ impl HostClock {
     }
 
     fn mono(&self, at: u64) -> u64 {
-        let run = i128::from(at) * (MILLION + i128::from(self.plan.drift_ppm)) / MILLION / 1_000;
-        self.plan.mono_offset_ms + u64::try_from(run).unwrap_or(0)
+        let run = scaled(at, MILLION + self.plan.drift_ppm, MILLION) / 1_000;
+        self.plan.mono_offset_ms + run
     }
 
     /// First true time in microseconds at which the monotonic clock shows `mono` or more.
     pub(crate) fn when(&self, mono: Mono) -> u64 {
-        let run = i128::from(mono.0.saturating_sub(self.plan.mono_offset_ms));
-        let rate = MILLION + i128::from(self.plan.drift_ppm);
-        let mut at = u64::try_from(run * 1_000 * MILLION / rate).unwrap_or(u64::MAX / 2);
+        let run = mono.0.saturating_sub(self.plan.mono_offset_ms);
+        let mut at = scaled(run, 1_000 * MILLION, MILLION + self.plan.drift_ppm);
         while self.mono(at) < mono.0 {
             at += 1;
         }
         at
+    }
+}
+
+/// `value * by / of` for positive rates; in 64 bits as long as they hold it, since clocks are read at
+/// every event.
+fn scaled(value: u64, by: i64, of: i64) -> u64 {
+    let (by, of) = (by.unsigned_abs(), of.unsigned_abs());
+    match value.checked_mul(by) {
+        Some(product) => product / of,
+        None => {
+            let exact = u128::from(value) * u128::from(by) / u128::from(of);
+            u64::try_from(exact).unwrap_or(u64::MAX / 2)
+        }
     }
 }
 

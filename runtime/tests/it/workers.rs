@@ -5,7 +5,7 @@ use flowkit_runtime::{
     WorkerError, WorkerSettings, handler_fn,
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Barrier, Semaphore, mpsc, oneshot};
@@ -62,6 +62,106 @@ async fn several_workers_share_a_role() {
     }
     assert_eq!(workers.len(), 3);
     assert_eq!(engine.client().workers().await.unwrap().len(), 3);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn five_workers_share_one_role_evenly() {
+    let engine = engine().await;
+    // Nodes that end only when all of their task run: the first task fills every slot there is, so
+    // all five workers are known; the second has far more slots to choose from than it needs.
+    let tasks = [100, 40];
+    let together = Arc::new(tasks.map(Barrier::new));
+    for _ in 0..5 {
+        let together = together.clone();
+        let handler = handler_fn(
+            move |cx: RunContext, batch: Batch<BTreeMap<String, usize>>| {
+                let together = together.clone();
+                async move {
+                    together[batch.payload["task"]].wait().await;
+                    Ok(BatchResult::of(cx.info().worker_id.to_string()))
+                }
+            },
+        );
+        let built = Worker::builder(&engine)
+            .role("r", handler)
+            .capacity(20)
+            .build();
+        built.unwrap().start();
+    }
+    for (index, nodes) in tasks.into_iter().enumerate() {
+        let ids: Vec<_> = (0..nodes).map(|n| format!("n{n}")).collect();
+        let graph: Vec<_> = ids
+            .iter()
+            .map(|id| json!({"node_id": id, "type": "r", "io": {"input_inline": {"task": index}}}))
+            .collect();
+        let task = submit(&engine, &json!({"nodes": graph})).await;
+        assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+        let mut shares = BTreeMap::new();
+        for id in &ids {
+            let artifacts = task.artifacts(id).all().await.unwrap();
+            *shares.entry(artifacts[0].value.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(shares.into_values().collect::<Vec<_>>(), [nodes / 5; 5]);
+    }
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn the_roles_of_a_worker_share_its_slots() {
+    let engine = engine().await;
+    let running = Arc::new(Semaphore::new(2));
+    let handler = || {
+        let running = running.clone();
+        handler_fn(move |_, _: Batch<Json>| {
+            let running = running.clone();
+            async move {
+                // One permit per slot: a third run, of whichever role, would find none.
+                let permit = running.try_acquire()?;
+                tokio::task::yield_now().await;
+                drop(permit);
+                Ok(BatchResult::of(1))
+            }
+        })
+    };
+    let worker = Worker::builder(&engine)
+        .role("a", handler())
+        .role("b", handler())
+        .role("c", handler())
+        .capacity(2)
+        .build();
+    worker.unwrap().start();
+    let nodes: Vec<_> = (0..60)
+        .map(|n| {
+            let role = ["a", "b", "c"][n % 3];
+            json!({"node_id": format!("n{n}"), "type": role, "retry_policy": {"max": 1}})
+        })
+        .collect();
+    let task = submit(&engine, &json!({"nodes": nodes})).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_goes_only_to_a_worker_of_its_role() {
+    let engine = engine().await;
+    for role in ["cpu", "io", "gpu"] {
+        worker(
+            &engine,
+            role,
+            handler_fn(move |_, _: Batch<Json>| async move { Ok(BatchResult::of(role)) }),
+        );
+    }
+    let nodes: Vec<_> = (0..9)
+        .map(|n| json!({"node_id": format!("n{n}"), "type": (["cpu", "io", "gpu"][n % 3])}))
+        .collect();
+    let task = submit(&engine, &json!({"nodes": nodes})).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    for n in 0..9 {
+        let artifacts = task.artifacts(&format!("n{n}")).all().await.unwrap();
+        let role = format!("{:?}", ["cpu", "io", "gpu"][n % 3]);
+        assert_eq!(artifacts[0].value.text(), role);
+    }
     engine.stop().await;
 }
 
