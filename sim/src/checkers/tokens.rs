@@ -224,7 +224,8 @@ impl Tokens {
         let drift = drift + world.reading_us();
         let newest = self.newest.get(&granted.holder.0);
         let replaced = newest.is_some_and(|newest| *newest > granted.holder.1);
-        let died = world.embedded && self.died_at.is_some_and(|died| died > granted.at);
+        // A process may die in the very instant of the commit that grants.
+        let died = world.embedded && self.died_at.is_some_and(|died| died >= granted.at);
         let silent = granted.longest_silence + drift >= lease;
         if !(replaced || died || silent || granted.gap || granted.released) {
             let what = format!(
