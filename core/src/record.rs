@@ -385,6 +385,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_history_keeps_its_first_and_its_newest_entries_and_counts_the_rest() {
+        let mut history = History::default();
+        for at_ms in 0..300 {
+            history.push((), at_ms, "");
+        }
+        let kept: Vec<i64> = history.entries.iter().map(|entry| entry.at_ms).collect();
+        let first = 0..32;
+        let newest = 204..300;
+        assert_eq!(kept, first.chain(newest).collect::<Vec<_>>());
+        assert_eq!(history.dropped, 172);
+    }
+
+    #[test]
     fn only_finite_numbers_are_added_up_and_a_sum_stays_finite() {
         let metrics: Metrics = [
             ("huge", "1.7e308"),

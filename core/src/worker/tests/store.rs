@@ -101,6 +101,26 @@ fn registration_is_repeated_until_the_store_answers() {
 }
 
 #[test]
+fn repeats_wait_twice_as_long_each_time_and_two_seconds_at_most() {
+    let mut bench = Bench::cold(|_| {});
+    bench.input(crate::worker::Input::Wake);
+    for (failures, wait_ms) in [50, 100, 200, 400, 800, 1_600, 2_000, 2_000]
+        .into_iter()
+        .enumerate()
+    {
+        let op = failures as u64 + 1;
+        assert_eq!(bench.transport_fails(op, ErrorKind::Retry), vec![]);
+        assert_eq!(bench.pass(wait_ms - 1), vec![]);
+        let again = crate::port::TransportRequest::Bounds { stream: inbox() };
+        let request = Effect::Transport {
+            op: crate::id::OpId(op + 1),
+            request: again,
+        };
+        assert_eq!(bench.pass(1), vec![request]);
+    }
+}
+
+#[test]
 fn an_inbox_that_lost_its_place_is_read_from_its_start() {
     let mut bench = Bench::new();
     bench.transport_fails(4, ErrorKind::Retry);
