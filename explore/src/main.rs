@@ -46,7 +46,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
         for scope in SCOPES {
-            println!("{:18} {}", scope.name, scope.about);
+            let small = if scope.is_small { " (small)" } else { "" };
+            println!("{:18} {}{small}", scope.name, scope.about);
         }
         return ExitCode::SUCCESS;
     }
@@ -123,11 +124,13 @@ fn print(scope: &Scope, outcome: &Outcome) {
 /// Plants each bug in turn. Not all of them can show in a scope: see the guide.
 #[cfg(feature = "planted-bugs")]
 fn mutants(only: Option<&str>, limits: Limits, traces: bool) -> ExitCode {
-    use flowkit_explore::mutants::{Bug, SCOPES_OF_BUGS, hunt};
+    use flowkit_explore::mutants::{Bug, Reach, SCOPES_OF_BUGS, hunt};
 
     let mut killed = 0;
     let mut all = 0;
-    for bug in Bug::ALL {
+    // A bug in a driver cannot strike where only machines run.
+    let in_machines = |bug: &&Bug| bug.reach() == Reach::Machines;
+    for bug in Bug::ALL.iter().filter(in_machines) {
         if only.is_some_and(|only| only != bug.name()) {
             continue;
         }
@@ -151,5 +154,12 @@ fn mutants(only: Option<&str>, limits: Limits, traces: bool) -> ExitCode {
         }
     }
     println!("{killed} of {all} killed");
-    ExitCode::SUCCESS
+    match only {
+        Some(name) if all == 0 => {
+            eprintln!("error: no bug of the machines is called `{name}`");
+            ExitCode::from(2)
+        }
+        Some(_) if killed == 0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
 }

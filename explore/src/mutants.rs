@@ -1,6 +1,6 @@
 //! Planted bugs: proof that the search can fail.
 
-pub use flowkit_core::planted::Bug;
+pub use flowkit_core::planted::{Bug, Reach};
 
 use crate::scope::Scope;
 use crate::search::{Limits, Outcome, search};

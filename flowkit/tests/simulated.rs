@@ -131,6 +131,73 @@ fn a_graph_that_is_refused_is_told_with_its_faults() {
 }
 
 #[test]
+fn a_type_without_a_handler_is_told_at_once() {
+    let report = Simulation::new(json!({"nodes": [
+        {"node_id": "a", "type": "known"}, {"node_id": "b", "type": "unknown"},
+    ]}))
+    .role("known", || {
+        handler_fn(|_cx, _batch: Batch<Value>| async move { Ok(BatchResult::<()>::new()) })
+    })
+    .run();
+    let text = report.to_string();
+    assert!(
+        text.contains("no handler for nodes of type `unknown`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn long_work_is_given_the_time_that_it_is_said_to_need() {
+    use std::time::Duration;
+    // A quarter of an hour of work at its best; faults make parts of it happen again.
+    let graph = json!({"nodes": [{
+        "node_id": "a", "type": "slow", "retry_policy": {"max": 20, "backoff_sec": 0.1},
+        "io": {"input_inline": {"orders": (0..15).collect::<Vec<u64>>()}},
+    }]});
+    struct Slow;
+    impl Handler for Slow {
+        type Run = ();
+        type Input = u64;
+        type Output = Value;
+
+        async fn init(&self, _cx: &RunContext) -> Result<(), HandlerError> {
+            Ok(())
+        }
+
+        async fn batches(
+            &self,
+            _cx: &RunContext,
+            input: TaskInput,
+        ) -> Result<BatchStream<u64>, HandlerError> {
+            let input: Orders = input.decode()?;
+            let batch = |n| Batch::new(format!("{n}"), n);
+            Ok(BatchStream::iter(input.orders.into_iter().map(batch)))
+        }
+
+        async fn process(
+            &self,
+            cx: &RunContext,
+            _run: &mut (),
+            _batch: Batch<u64>,
+        ) -> Result<BatchResult<Value>, HandlerError> {
+            cx.sleep(Duration::from_secs(60)).await?;
+            Ok(BatchResult::new())
+        }
+    }
+    let simulation = || {
+        Simulation::new(graph.clone())
+            .role("slow", || Slow)
+            .seeds(0..3)
+    };
+    let found = simulation().run().found.expect("not within the bound");
+    assert_eq!(found.promise, "settle");
+    assert!(found.to_string().contains(".patience("), "{found}");
+    let report = simulation().patience(Duration::from_secs(3_600)).run();
+    assert!(report.is_clean(), "{report}");
+    assert!(!report.fired.is_empty());
+}
+
+#[test]
 fn cancelled_tasks_end_too() {
     let bank = Outside::new("bank");
     paying(&bank, true)

@@ -49,7 +49,7 @@ impl Observer {
         *self.fired.entry(family).or_default() += 1;
     }
 
-    fn logical(&mut self, what: Logical) {
+    pub(crate) fn logical(&mut self, what: Logical) {
         let count = self.counts.entry(what).or_default();
         *count += 1;
         self.fresh.push((what, *count));

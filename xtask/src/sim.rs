@@ -52,7 +52,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
 pub(crate) fn run_fresh(flowkit: &Path, tier: u8, count: u64) -> Outcome {
     let mut command = Command::new(flowkit);
     let title = format!("simulation, tier {tier}");
-    step(&title, command.arg("sim").args(seeds(tier, count, fresh())))
+    let arguments = seeds(tier, count, fresh());
+    // Each seed twice: a run that does not repeat is a bug like any other.
+    step(
+        &title,
+        command
+            .arg("sim")
+            .args(arguments)
+            .args(["--twice-every", "1"]),
+    )
 }
 
 /// Seeds on each tier whose runs are compared between builds.

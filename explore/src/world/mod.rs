@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use flowkit_core::coordinator::Coordinator;
-use flowkit_core::id::{OpId, ShardId, TaskId, Token};
+use flowkit_core::id::{Incarnation, OpId, ShardId, TaskId, Token};
 use flowkit_core::message::Envelope;
 use flowkit_core::port::{
     Commit, PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
@@ -142,6 +142,8 @@ pub(crate) struct Hand {
     pub(crate) machine: Worker,
     pub(crate) calls: Vec<Call>,
     pub(crate) handlers: BTreeMap<RunId, Handler>,
+    /// What the store made of its registration.
+    pub(crate) incarnation: Option<Incarnation>,
     /// By node and token.
     pub(crate) leases: BTreeMap<(usize, Token), Lease>,
 }

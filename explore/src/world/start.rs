@@ -93,6 +93,7 @@ impl World {
             machine: Worker::new(config),
             calls: Vec::new(),
             handlers: BTreeMap::new(),
+            incarnation: None,
             leases: BTreeMap::new(),
         }));
         self.feed_worker(at, worker::Input::Wake);

@@ -238,7 +238,7 @@ impl World {
         let complete = budget.delays == 0 && budget.doubles == 0 && budget.worker_crashes == 0;
         let holder = self.worker_named(Some(grant.worker_id.as_str()));
         let hand = holder.and_then(|at| self.workers[at].process.as_ref());
-        let hand = hand.filter(|hand| hand.machine.incarnation() == Some(grant.incarnation));
+        let hand = hand.filter(|hand| hand.incarnation == Some(grant.incarnation));
         let lives = hand
             .and_then(|hand| hand.leases.get(&(node, token)))
             .is_some_and(|lease| lease.until.0 > self.now && !lease.told_fenced);
@@ -358,7 +358,7 @@ impl World {
         });
         let granted = self.watch.grants.get(&(node, token));
         let holder = granted.map(|granted| &granted.holder);
-        let me = (Scope::worker_id(at), hand.machine.incarnation());
+        let me = (Scope::worker_id(at), hand.incarnation);
         let mine = holder.is_some_and(|(id, inc)| *id == me.0 && Some(*inc) == me.1);
         let granted_to = format!("{holder:?}");
         self.breaks_if(!mine, "single_owner", || {
@@ -452,6 +452,11 @@ impl World {
         asked: Option<&StoreRequest>,
     ) {
         let Process::Worker(at) = process else { return };
+        if let (Ok(StoreReply::Registered(incarnation)), Some(hand)) =
+            (result, &mut self.workers[at].process)
+        {
+            hand.change().incarnation = Some(*incarnation);
+        }
         for (node, current, _) in looked(result, asked) {
             if let Some(hand) = &mut self.workers[at].process {
                 for ((of, token), lease) in &mut hand.change().leases {
@@ -541,7 +546,7 @@ impl World {
         let Some(hand) = &mut self.workers[at].process else {
             return;
         };
-        let incarnation = hand.machine.incarnation();
+        let incarnation = hand.incarnation;
         for envelope in entries
             .iter()
             .filter_map(|entry| entry.message.as_ref().ok())

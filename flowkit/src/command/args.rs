@@ -298,6 +298,9 @@ pub(crate) enum SimCommand {
         /// The first seed.
         #[arg(long, value_name = "S", default_value_t = 0)]
         from: u64,
+        /// Run one of so many seeds twice and compare all that happened; 0 = none.
+        #[arg(long, value_name = "N", default_value_t = 8)]
+        twice_every: u64,
         /// Print one JSON object on standard output.
         #[arg(long)]
         json: bool,

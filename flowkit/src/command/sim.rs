@@ -45,12 +45,14 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
             seeds,
             minutes,
             from,
+            twice_every,
             json,
         } => {
             let amount = Amount {
                 seeds: *seeds,
                 minutes: *minutes,
                 from: *from,
+                twice_every: *twice_every,
             };
             seeds_of(*tier, &amount, *json)
         }
@@ -102,6 +104,7 @@ struct Amount {
     seeds: Option<u64>,
     minutes: Option<f64>,
     from: u64,
+    twice_every: u64,
 }
 
 fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
@@ -117,15 +120,14 @@ fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
         .map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
     let time = time.transpose();
     let time = time.map_err(|e| Failure::input(format!("--minutes: {e}")))?;
-    let total = all_cores(tier, from..end, time);
+    let total = all_cores(tier, from..end, time, amount.twice_every);
     if json {
         putln!("{}", total.json());
     } else {
         put!("{}", total.text());
     }
     // A fault that never strikes proves nothing.
-    let silent = total.seeds >= telling(tier) && !total.never_fired().is_empty();
-    Ok(if total.failures.is_empty() && !silent {
+    Ok(if total.is_ok() {
         Ending::Finished
     } else {
         Ending::Failed
@@ -142,10 +144,11 @@ fn count_of(seeds: &Range<u64>) -> u64 {
 }
 
 /// Runs the seeds on every core and adds the reports up.
-fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>) -> Total {
+fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, twice_every: u64) -> Total {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared {
         tier,
+        twice_every,
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
         // A time beyond the clock's end is none.
@@ -168,6 +171,7 @@ fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>) -> Total {
 
 struct Shared {
     tier: Tier,
+    twice_every: u64,
     next: AtomicU64,
     end: u64,
     until: Option<Instant>,
@@ -179,7 +183,8 @@ struct Shared {
 
 impl Shared {
     fn work(&self) {
-        let options = Options::default();
+        let mut options = Options::default();
+        options.twice_every = self.twice_every;
         while !self.enough.load(Ordering::Relaxed) {
             let chunk = chunk(self.tier);
             let start = self.next.fetch_add(chunk, Ordering::Relaxed);
@@ -324,6 +329,12 @@ impl Total {
         self.seeds as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
+    /// Every promise held, and of so many seeds that it tells something every fault struck.
+    fn is_ok(&self) -> bool {
+        let silent = self.seeds >= telling(self.tier) && !self.never_fired().is_empty();
+        self.failures.is_empty() && !silent
+    }
+
     fn lives_per_core_s(&self) -> f64 {
         1_000.0 * self.faulted_task_lives as f64 / (self.core_ms as f64).max(1.0)
     }
@@ -345,7 +356,7 @@ impl Total {
     fn json(&self) -> Value {
         json!({
             "tier": self.tier.number(),
-            "ok": self.failures.is_empty(),
+            "ok": self.is_ok(),
             "first_seed": self.first_seed,
             "seeds": self.seeds,
             "cores": self.cores,

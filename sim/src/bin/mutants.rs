@@ -13,6 +13,9 @@ use std::sync::Mutex;
 use flowkit_sim::mutants::{Baseline, Bug, Hunt, SAMPLE, hunt, plant, tiers_of};
 use flowkit_sim::runner::{self, Tier};
 
+/// Bugs that are known to survive: docs/planted-bugs.md says why.
+const SURVIVORS: &[&str] = &["cancel-cleared"];
+
 /// Which tiers to hunt on.
 #[derive(Clone, Copy)]
 enum On {
@@ -56,7 +59,9 @@ fn main() -> ExitCode {
         return without_any(&options);
     }
     let hunts = hunt_all(&options);
-    let killed = hunts.iter().filter(|hunt| hunt.killed.is_some()).count();
+    let missed = hunts
+        .iter()
+        .any(|hunt| hunt.killed.is_none() && !SURVIVORS.contains(&hunt.bug));
     let unclean = hunts.iter().any(|hunt| !hunt.unclean.is_empty());
     if options.json {
         let hunts = serde_json::to_string_pretty(&hunts).unwrap_or_default();
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
         }
         println!("{}", sum(&hunts));
     }
-    if killed == hunts.len() && !unclean {
+    if !missed && !unclean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -48,8 +48,16 @@ impl Capacity {
 
     /// Capacity and roles of a worker; one that came back under another id keeps the stem.
     fn worker(&self, id: &str) -> (u32, Vec<String>) {
-        let stem = id.trim_end_matches('x');
-        self.by_id.get(stem).cloned().unwrap_or((0, Vec::new()))
+        let mut stem = id;
+        loop {
+            if let Some(worker) = self.by_id.get(stem) {
+                return worker.clone();
+            }
+            let Some(shorter) = stem.strip_suffix('x') else {
+                return (0, Vec::new());
+            };
+            stem = shorter;
+        }
     }
 }
 

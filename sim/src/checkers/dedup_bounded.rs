@@ -12,7 +12,6 @@ const NAME: &str = "dedup_bounded";
 
 #[derive(Debug, Default)]
 pub(super) struct DedupBounded {
-    created: BTreeSet<TaskId>,
     /// Tokens that ended in a failure.
     failed: BTreeSet<(TaskId, NodeId, Token)>,
 }
@@ -23,21 +22,15 @@ impl Judge for DedupBounded {
             What::Committed { changes, .. } => changes,
             What::Undone { changes } => {
                 for change in changes {
-                    match change {
-                        Change::Task {
-                            task, old: None, ..
-                        } => {
-                            self.created.remove(task);
-                        }
-                        Change::Node {
-                            task,
-                            node,
-                            old: Some(old),
-                            new,
-                        } if new.failures > old.failures => {
-                            self.failed.remove(&(task.clone(), node.clone(), old.token));
-                        }
-                        _ => {}
+                    if let Change::Node {
+                        task,
+                        node,
+                        old: Some(old),
+                        new,
+                    } = change
+                        && new.failures > old.failures
+                    {
+                        self.failed.remove(&(task.clone(), node.clone(), old.token));
                     }
                 }
                 return;
@@ -45,35 +38,27 @@ impl Judge for DedupBounded {
             _ => return,
         };
         for change in changes {
-            match change {
-                Change::Task {
-                    task, old: None, ..
-                } if !self.created.insert(task.clone()) => {
-                    view.broken(NAME, format!("{task}: created twice"));
+            let Change::Node {
+                task,
+                node,
+                old: Some(old),
+                new,
+            } = change
+            else {
+                continue;
+            };
+            if new.failures > old.failures {
+                let key = (task.clone(), node.clone(), old.token);
+                if new.failures > old.failures + 1 || !self.failed.insert(key) {
+                    let what = format!("{task}/{node}: token {} failed twice", old.token);
+                    view.broken(NAME, what);
                 }
-                Change::Node {
-                    task,
-                    node,
-                    old: Some(old),
-                    new,
-                } => {
-                    if new.failures > old.failures {
-                        let key = (task.clone(), node.clone(), old.token);
-                        if new.failures > old.failures + 1 || !self.failed.insert(key) {
-                            let what = format!("{task}/{node}: token {} failed twice", old.token);
-                            view.broken(NAME, what);
-                        }
-                    }
-                    if old.state == NodeState::Finished && new.accepted != old.accepted {
-                        let what = format!("{task}/{node}: a batch after its end");
-                        view.broken(NAME, what);
-                    }
-                    if new.token == old.token && new.last_seq < old.last_seq && new.holder.is_some()
-                    {
-                        view.broken(NAME, format!("{task}/{node}: seq went back"));
-                    }
-                }
-                _ => {}
+            }
+            if old.state == NodeState::Finished && new.accepted != old.accepted {
+                view.broken(NAME, format!("{task}/{node}: a batch after its end"));
+            }
+            if new.token == old.token && new.last_seq < old.last_seq && new.holder.is_some() {
+                view.broken(NAME, format!("{task}/{node}: seq went back"));
             }
         }
     }

@@ -138,6 +138,13 @@ impl RetryBounded {
             self.not_before
                 .insert(key, sent.at + exact.saturating_sub(drift));
         }
+        if new.losses > LOSSES_MAX {
+            let what = format!(
+                "{task}/{node}: goes on after {} losses in a row",
+                new.losses
+            );
+            view.broken(NAME, what);
+        }
         if new.failure_code.as_deref() == Some("worker_lost")
             && old.is_none_or(|old| old.failure_code.is_none())
             && new.losses < LOSSES_MAX

@@ -8,7 +8,7 @@ use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Broken, Finish, Judge, View};
 use crate::expect::{Expected, expect};
-use crate::history::{Ask, What};
+use crate::history::{Ask, Change, What};
 use crate::plan::{ActionKind, Fault};
 
 const NAME: &str = "settle";
@@ -16,6 +16,38 @@ const NAME: &str = "settle";
 #[derive(Debug, Default)]
 pub(super) struct Settle {
     asked: BTreeSet<TaskId>,
+}
+
+/// Settled = terminal, and no grant left: what a waiter relies on. The records of a task that was set
+/// aside stay as they are, even if it was terminal before and keeps that state.
+fn settled_with_a_grant(view: &View<'_>, changes: &[Change]) -> Option<String> {
+    let sets_aside = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::RefuseCommit { .. }
+                | Fault::RefuseBatches { .. }
+                | Fault::RefuseTask { .. }
+                | Fault::MachinePanic { .. }
+        )
+    };
+    if view.plan.faults.iter().any(sets_aside) {
+        return None;
+    }
+    changes.iter().find_map(|change| {
+        let (Change::Task { task, .. } | Change::Node { task, .. }) = change else {
+            return None;
+        };
+        let task_now = view.ledger.tasks.get(task)?;
+        let fact = task_now.fact.as_ref()?;
+        let settled = fact.settled && fact.state != TaskState::Quarantined;
+        let mut nodes = task_now.nodes.iter();
+        let held = nodes.find(|(_, node)| {
+            let fact = node.fact.as_ref();
+            fact.is_some_and(|fact| fact.holder.is_some())
+        });
+        let (node, _) = held.filter(|_| settled)?;
+        Some(format!("{task} is settled while {node} holds a grant"))
+    })
 }
 
 impl Judge for Settle {
@@ -27,6 +59,11 @@ impl Judge for Settle {
                 ..
             } => {
                 self.asked.insert(task.clone());
+            }
+            What::Committed { changes, .. } => {
+                if let Some(what) = settled_with_a_grant(view, changes) {
+                    view.broken(NAME, what);
+                }
             }
             What::Answered {
                 task,

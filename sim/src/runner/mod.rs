@@ -160,20 +160,24 @@ pub fn check(tier: Tier, plan: &Plan, twice: bool) -> Verdict {
         Ok(outcome) => outcome,
         Err(panic) => return Verdict::panicked(tier, plan, &panic),
     };
-    let second = if twice {
-        outcome(tier, plan, false).ok()
-    } else {
-        None
-    };
-    let differs = second
-        .filter(|second| (second.trace_hash, &second.broken) != (first.trace_hash, &first.broken));
-    let differs = differs.map(|second| {
-        let what = format!(
-            "two runs of one plan differ: {:016x} after {} events, {:016x} after {}",
-            first.trace_hash, first.trace_events, second.trace_hash, second.trace_events
-        );
-        Broken::new("determinism", 0, what)
-    });
+    let differs = twice
+        .then(|| match outcome(tier, plan, false) {
+            Ok(second) => {
+                let same = (second.trace_hash, &second.broken) == (first.trace_hash, &first.broken);
+                (!same).then(|| {
+                    format!(
+                        "two runs of one plan differ: {:016x} after {} events, {:016x} after {}",
+                        first.trace_hash,
+                        first.trace_events,
+                        second.trace_hash,
+                        second.trace_events
+                    )
+                })
+            }
+            Err(panic) => Some(format!("only the second run of a plan panicked: {panic}")),
+        })
+        .flatten()
+        .map(|what| Broken::new("determinism", 0, what));
     Verdict::of(tier, plan, &first, differs)
 }
 

@@ -5,7 +5,7 @@ use super::host::{Cut, CutKind, Kind};
 use super::servers;
 use super::stage::{self, Luck, Stage};
 use crate::clock::HostClock;
-use crate::history::{Life, What};
+use crate::history::{Life, Place, What};
 use crate::plan::{Fault, Leaving, Lost, Server};
 
 impl Director<'_> {
@@ -163,12 +163,6 @@ impl Director<'_> {
 
     fn cut(&mut self, host: u32, from: Server, lost: CutKind, until: u64) {
         stage::with(|stage| {
-            stage.seen.fire(match (lost, from) {
-                (CutKind::Held, _) => "hold",
-                (CutKind::Lost(Lost::Replies), _) => "partition_replies",
-                (_, Server::Store) => "partition_store",
-                (_, Server::Broker) => "partition_broker",
-            });
             let cut = Cut { until, from, lost };
             stage.hosts[host as usize].cuts.push(cut);
         });
@@ -177,12 +171,6 @@ impl Director<'_> {
 
     fn away(&mut self, server: Server, how: Leaving, until: u64) {
         let goes_down = stage::with(|stage| {
-            stage.seen.fire(match (server, how) {
-                (Server::Store, Leaving::Frozen) => "store_frozen",
-                (Server::Broker, Leaving::Frozen) => "broker_frozen",
-                (Server::Store, _) => "store_restarted",
-                (Server::Broker, _) => "broker_restarted",
-            });
             let state = stage.server(server);
             if how == Leaving::Frozen {
                 state.frozen_until = until.max(state.frozen_until);
@@ -215,6 +203,38 @@ impl Director<'_> {
 }
 
 impl Stage {
+    /// A process calls a server: what stands in its way counts as struck now, not when it was ordered.
+    pub(super) fn strike(&mut self, place: Place, server: Server) {
+        let now = self.now;
+        let mut struck = Vec::new();
+        let cuts = self.host(place).map(|host| &host.cuts);
+        let active = cuts.into_iter().flatten();
+        for cut in active.filter(|cut| cut.until > now && cut.from == server) {
+            struck.push(match (cut.lost, server) {
+                (CutKind::Held, _) => "hold",
+                (CutKind::Lost(Lost::Replies), _) => "partition_replies",
+                (_, Server::Store) => "partition_store",
+                (_, Server::Broker) => "partition_broker",
+            });
+        }
+        let state = self.server(server);
+        if state.frozen_until > now {
+            struck.push(match server {
+                Server::Store => "store_frozen",
+                Server::Broker => "broker_frozen",
+            });
+        }
+        if state.down_until.is_some() {
+            struck.push(match server {
+                Server::Store => "store_restarted",
+                Server::Broker => "broker_restarted",
+            });
+        }
+        for family in struck {
+            self.seen.fire(family);
+        }
+    }
+
     /// Freezes a process.
     fn stall(&mut self, host: u32, until: u64) {
         let state = &mut self.hosts[host as usize];

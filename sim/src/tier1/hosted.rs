@@ -17,15 +17,25 @@ use super::panics;
 use super::stage::{self, Luck};
 use crate::acting::Journal;
 use crate::history::{Place, Step};
+use crate::plan::Logical;
 
 /// A handler in a process.
 #[derive(Debug)]
 pub(super) struct Hosted<H> {
     pub(super) place: Place,
     pub(super) handler: H,
+    /// It says itself what it does; for others faults are told of it here.
+    pub(super) keeps_journal: bool,
 }
 
 impl<H> Hosted<H> {
+    /// Faults may strike at this moment.
+    fn happens(&self, what: Logical) {
+        if !self.keeps_journal {
+            stage::with(|stage| stage.happens(what));
+        }
+    }
+
     /// The process's pace is the handler's.
     async fn paced<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -45,6 +55,7 @@ impl<H: Handler> Handler for Hosted<H> {
     type Output = H::Output;
 
     async fn init(&self, cx: &RunContext) -> Result<H::Run, HandlerError> {
+        self.happens(Logical::Began);
         self.paced(self.handler.init(cx)).await
     }
 
@@ -70,6 +81,7 @@ impl<H: Handler> Handler for Hosted<H> {
         run: &mut H::Run,
         batch: Batch<H::Input>,
     ) -> Result<BatchResult<H::Output>, HandlerError> {
+        self.happens(Logical::Processing);
         self.paced(self.handler.process(cx, run, batch)).await
     }
 

@@ -33,7 +33,11 @@ pub(crate) fn run(plan: &Plan, keep_history: bool) -> Outcome {
 
 /// A handler that lives and dies with its process.
 pub(crate) fn hosted<H: Handler>(place: Place, handler: H) -> impl Handler {
-    hosted::Hosted { place, handler }
+    hosted::Hosted {
+        place,
+        handler,
+        keeps_journal: false,
+    }
 }
 
 /// True time of the run that this thread is in.

@@ -74,6 +74,7 @@ impl Piece for Scripts {
                 plan: plan.clone(),
                 journal: Arc::new(OnStage(place)),
             },
+            keeps_journal: true,
         });
         roles
             .iter()

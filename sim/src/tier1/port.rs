@@ -61,7 +61,10 @@ impl Port {
     }
 
     async fn ask(&self, parcel: Parcel, patience: Duration) -> Result<Parcel, PortError> {
-        stage::with(|stage| stage.effect(self.place));
+        stage::with(|stage| {
+            stage.effect(self.place);
+            stage.strike(self.place, self.server);
+        });
         let (answer, answered) = oneshot::channel();
         let ask = Ask {
             parcel,

@@ -22,7 +22,7 @@ use super::wire::Parcel;
 use crate::dice::Dice;
 use crate::history::{Life, Place, Run, Step, What};
 use crate::observer::Observer;
-use crate::plan::{Fault, Plan, Rates, Server, When};
+use crate::plan::{Fault, Logical, Plan, Rates, Server, When};
 use crate::servers::Servers;
 
 thread_local! {
@@ -310,6 +310,12 @@ impl Stage {
         self.runs.insert(key(place, info), run.clone());
         let step = Step::Begin;
         self.note(What::Handler { run, step });
+    }
+
+    /// Something that faults wait for, with nothing to write down.
+    pub(super) fn happens(&mut self, what: Logical) {
+        self.seen.logical(what);
+        self.triggered();
     }
 
     /// A handler's later step.

@@ -8,10 +8,14 @@ pub use outside::{Effect, Outside};
 pub use piece::End;
 pub use report::{Found, Report};
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
+use flowkit_core::graph::Graph;
+use flowkit_core::json::Json;
 use flowkit_runtime::Handler;
 use serde_json::Value;
 
@@ -74,6 +78,7 @@ pub struct Simulation {
     seeds: Range<u64>,
     workers: u32,
     capacity: u32,
+    pub(crate) patience: Duration,
 }
 
 /// What a user requires of the end.
@@ -100,6 +105,7 @@ impl Simulation {
             seeds: 0..100,
             workers: 3,
             capacity: 2,
+            patience: Duration::ZERO,
         }
     }
 
@@ -150,6 +156,14 @@ impl Simulation {
         self
     }
 
+    /// Simulated time that the tasks need for their own work, all of them together, at their
+    /// slowest; default none. `settle` waits so much longer after faults have healed. (Waits between
+    /// retries are added without being asked for.)
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Which seeds; default 0 to 99. The environment variable `FLOWKIT_SIM_SEED` puts a single one
     /// in their place.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
@@ -161,11 +175,22 @@ impl Simulation {
     #[must_use]
     pub fn run(self) -> Report {
         let seeds = named_seed().unwrap_or_else(|| self.seeds.clone());
-        let simulation = Rc::new(self);
+        let mut fired = BTreeMap::new();
         let mut held = 0;
+        if let Some(what) = self.roles_missing() {
+            return Report {
+                held,
+                found: Some(Found::before_any_seed("roles", what)),
+                fired,
+            };
+        }
+        let simulation = Rc::new(self);
         for seed in seeds.clone() {
             let plan = simulation.plan(seed);
             let (outcome, mut broken) = simulation.play(&plan, false);
+            for (family, times) in &outcome.fired {
+                *fired.entry((*family).to_owned()).or_insert(0) += times;
+            }
             if broken.is_empty() && seed - seeds.start < TWICE {
                 let (again, _) = simulation.play(&plan, false);
                 if again.trace_hash != outcome.trace_hash {
@@ -180,11 +205,16 @@ impl Simulation {
                 return Report {
                     held,
                     found: Some(found),
+                    fired,
                 };
             }
             held += 1;
         }
-        Report { held, found: None }
+        Report {
+            held,
+            found: None,
+            fired,
+        }
     }
 
     /// [`Simulation::run`] as a test.
@@ -196,6 +226,23 @@ impl Simulation {
     pub fn check(self) {
         let report = self.run();
         assert!(report.is_clean(), "{report}");
+    }
+
+    /// Types of nodes that no handler is given for would wait for ever.
+    fn roles_missing(&self) -> Option<String> {
+        let known = self.roles.names();
+        let graphs = self.tasks.iter();
+        let graphs = graphs.filter_map(|graph| Graph::parse(&Json::from(graph.clone())).ok());
+        let nodes = graphs.flat_map(|graph| graph.nodes().to_vec());
+        let missing: BTreeSet<String> = nodes
+            .map(|node| node.role.to_string())
+            .filter(|role| !known.contains(role))
+            .collect();
+        let missing: Vec<String> = missing
+            .into_iter()
+            .map(|role| format!("no handler for nodes of type `{role}`; add .role(\"{role}\", …)"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join("\n"))
     }
 
     /// The world and the faults of a seed.
@@ -283,6 +330,9 @@ impl Simulation {
 )]
 fn named_seed() -> Option<Range<u64>> {
     let named = std::env::var("FLOWKIT_SIM_SEED").ok()?;
-    let seed: u64 = named.parse().ok()?;
-    Some(seed..seed + 1)
+    match named.parse::<u64>() {
+        Ok(seed) => Some(seed..seed.saturating_add(1)),
+        // Other seeds than those asked for would prove something else.
+        Err(_) => panic!("FLOWKIT_SIM_SEED is {named:?}; set it to a whole number, or not at all"),
+    }
 }

@@ -174,7 +174,7 @@ impl Piece for Theirs {
         self.simulation.tasks.len()
     }
 
-    /// Every node may use up its retries, one after the other; a day at most.
+    /// Every node may use up its retries, one after the other, a day at most; and what the user says.
     fn patience_ms(&self) -> u64 {
         let graphs = self.simulation.tasks.iter();
         let graphs = graphs.filter_map(|graph| Graph::parse(&Json::from(graph.clone())).ok());
@@ -183,6 +183,8 @@ impl Piece for Theirs {
             .map(|node| u64::from(node.retry.max).saturating_mul(node.retry.backoff_ms))
             .fold(0, u64::saturating_add)
             .min(86_400_000)
+            .saturating_add(u64::try_from(self.simulation.patience.as_millis()).unwrap_or(u64::MAX))
+            .min(366 * 86_400_000)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What came of a simulation, for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::plan::Rates;
@@ -12,6 +13,8 @@ pub struct Report {
     pub held: u64,
     /// What the first seed broke that did not hold.
     pub found: Option<Found>,
+    /// How often each family of faults struck, over all seeds: what never struck was not tried.
+    pub fired: BTreeMap<String, u64>,
 }
 
 /// Something that broke.
@@ -22,7 +25,7 @@ pub struct Found {
     pub seed: u64,
     /// Seeds that held before it.
     pub seeds_before: u64,
-    /// A promise of the engine by its name in the README, `effect_twice`, `verify` or `determinism`.
+    /// A promise of the engine by its name in the README, `effect_twice`, `verify`, `determinism` or `roles`.
     pub promise: String,
     /// What was seen.
     pub what: String,
@@ -102,6 +105,19 @@ impl fmt::Display for Found {
 }
 
 impl Found {
+    /// Something that needs no seed to be wrong.
+    pub(super) fn before_any_seed(promise: &str, what: String) -> Self {
+        Self {
+            seed: 0,
+            seeds_before: 0,
+            promise: promise.to_owned(),
+            what,
+            faults: Vec::new(),
+            rates: Rates::default(),
+            history: Vec::new(),
+        }
+    }
+
     fn cure(&self) -> Option<&'static str> {
         Some(match self.promise.as_str() {
             "effect_twice" => {
@@ -115,7 +131,8 @@ impl Found {
             }
             "settle" => {
                 "a handler that waits for ever holds its node for ever: listen to \
-                 `cx.cancelled()`, and give up after a time of your own"
+                 `cx.cancelled()`, and give up after a time of your own. If the work takes long, say \
+                 how long: `.patience(…)`"
             }
             _ => return None,
         })

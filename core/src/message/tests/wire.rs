@@ -5,10 +5,15 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::any::{bodies, envelopes};
+use crate::id::NodeId;
+use crate::json::Json;
 use crate::message::size::FRAME_BYTES;
-use crate::message::{Body, DecodeError, Envelope};
+use crate::message::{
+    Artifact, BatchOk, Body, Cursor, DecodeError, Envelope, MESSAGE_BYTES_MAX, TaskStart,
+};
 
 /// Places of objects of the format inside a payload; other objects belong to users.
 const OBJECTS: [&str; 9] = [
@@ -38,6 +43,80 @@ fn add_unknown_fields(value: &mut Value) {
     }
 }
 
+/// A body with one part after the other made larger than a message may be.
+fn enlarged(body: &Body) -> Vec<(&'static str, Body)> {
+    let text: Arc<str> = "x".repeat(MESSAGE_BYTES_MAX).into();
+    let json = Json::from(Value::from(&*text));
+    let entries = 0..u64::try_from(MESSAGE_BYTES_MAX / 16).expect("small");
+    let cursor: Cursor = entries
+        .map(|n| (NodeId::new(format!("node-{n}")).expect("a name"), n))
+        .collect();
+    let mut all = Vec::new();
+    match body {
+        Body::Submit(_) | Body::CancelTask(_) | Body::Unknown { .. } => {
+            let mut body = body.clone();
+            let part = match &mut body {
+                Body::Submit(submit) => {
+                    submit.graph = json;
+                    "graph"
+                }
+                Body::CancelTask(cancel) => {
+                    cancel.reason = text;
+                    "reason"
+                }
+                Body::Unknown { payload, .. } => {
+                    *payload = json;
+                    "payload"
+                }
+                _ => return all,
+            };
+            all.push((part, body));
+        }
+        Body::TaskStart(start) => {
+            let parts: [(&str, fn(&mut TaskStart, Json, Cursor)); 4] = [
+                ("input", |start, json, _| start.input = json),
+                ("checkpoint", |start, json, _| start.checkpoint = Some(json)),
+                ("cursor", |start, _, cursor| start.cursor = cursor),
+                ("vars", |start, json, _| start.vars = json),
+            ];
+            for (part, enlarge) in parts {
+                let mut start = start.clone();
+                enlarge(&mut start, json.clone(), cursor.clone());
+                all.push((part, Body::TaskStart(start)));
+            }
+        }
+        Body::BatchOk(ok) => {
+            let parts: [(&str, fn(&mut BatchOk, Json, Cursor)); 4] = [
+                ("artifact", |ok, json, _| {
+                    ok.artifact = Some(Artifact::Inline(json));
+                }),
+                ("checkpoint", |ok, json, _| ok.checkpoint = Some(json)),
+                ("cursor", |ok, _, cursor| ok.cursor = Some(cursor)),
+                ("metrics", |ok, json, _| {
+                    ok.metrics.insert("m".into(), json);
+                }),
+            ];
+            for (part, enlarge) in parts {
+                let mut ok = ok.clone();
+                enlarge(&mut ok, json.clone(), cursor.clone());
+                all.push((part, Body::BatchOk(ok)));
+            }
+        }
+        Body::TaskDone(done) => {
+            let mut done = done.clone();
+            done.result = Some(json);
+            all.push(("result", Body::TaskDone(done)));
+        }
+        Body::TaskFailed(failed) => {
+            let mut failed = failed.clone();
+            failed.error = text;
+            all.push(("error", Body::TaskFailed(failed)));
+        }
+        _ => {}
+    }
+    all
+}
+
 proptest! {
     #[test]
     fn no_message_is_larger_than_its_bound_says(envelope in envelopes()) {
@@ -45,6 +124,15 @@ proptest! {
         let encoded = envelope.encode().expect("small").len();
         let bound = envelope.bytes_at_most() - FRAME_BYTES;
         prop_assert!(encoded <= bound + 2_048, "{} of {}", encoded, bound);
+    }
+
+    #[test]
+    fn a_large_part_makes_a_message_too_large_whichever_it_is(envelope in envelopes()) {
+        for (part, body) in enlarged(&envelope.body) {
+            let mut large = envelope.clone();
+            large.body = body;
+            prop_assert!(!large.is_within_limit(), "{}", part);
+        }
     }
 
     #[test]
