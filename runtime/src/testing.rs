@@ -79,11 +79,15 @@ impl TestControl {
         }
     }
 
-    /// Runs what was given to [`RunContext::on_cleanup`], newest first.
+    /// Ends the run: its child processes, then what was given to [`RunContext::on_cleanup`], newest
+    /// first, then its temporary folder.
     pub async fn run_cleanups(&self) {
+        let resources = self.cx.resources();
+        resources.end_processes(self.cx.cancel_info()).await;
         while let Some(cleanup) = self.cx.pop_cleanup() {
             cleanup.await;
         }
+        resources.end().await;
     }
 }
 
