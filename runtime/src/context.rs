@@ -24,7 +24,7 @@ use crate::cancel::{CancelFlag, CancelInfo};
 use crate::checkpoint::CheckpointQueue;
 use crate::clock::Clock;
 use crate::resources::{Refused, Resources};
-use crate::{ArtifactRef, ChildProcess, HandlerError};
+use crate::{ArtifactRef, ChildProcess, HandlerError, TaskInput};
 
 /// Who and what a run is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -389,9 +389,15 @@ impl RunContext {
         started.map_err(StartRefused::Run)
     }
 
-    /// The node's `io` as the graph gives it.
-    #[expect(dead_code, reason = "programs as handlers are told it")]
-    pub(crate) fn input(&self) -> &Json {
+    /// The node's input as the graph gives it, before [`Handler::load_input`](crate::Handler::load_input).
+    ///
+    /// # Errors
+    /// Permanent, `bad_input`: the node's `io` is not as it should be.
+    pub fn input(&self) -> Result<TaskInput, HandlerError> {
+        TaskInput::of_spec(&self.shared.input)
+    }
+
+    pub(crate) fn raw_input(&self) -> &Json {
         &self.shared.input
     }
 

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::RunContext;
 use crate::clock::Clock;
 use crate::context::Outlet;
+use crate::{Progress, RunContext};
 
 /// Plays the worker of a [`RunContext::for_test`].
 #[derive(Clone, Debug)]
@@ -65,6 +65,12 @@ impl TestControl {
     /// Tells the run to end within `grace`. Nothing is dropped when it passes.
     pub fn cancel(&self, reason: CancelReason, grace: Duration) {
         self.cx.raise_cancel(reason, Instant::now() + grace);
+    }
+
+    /// How far the handler says that its batch is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.cx.progress()
     }
 
     /// The JSON texts of the saved checkpoints, oldest first.

@@ -4,6 +4,8 @@ mod cancel;
 #[cfg(unix)]
 mod children;
 mod client;
+#[cfg(unix)]
+mod exec;
 mod failures;
 mod restart;
 mod streaming;
