@@ -46,7 +46,7 @@ pub use flowkit_core::message::{CancelReason, ReplyError};
 pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals};
 pub use handler::{Handler, HandlerFn, handler_fn};
 pub use ids::task_id_of_key;
-pub use input::{ArtifactRef, Chunk, Pulled, TaskInput};
+pub use input::{ArtifactRef, Chunk, ChunkParent, ChunkRef, Pulled, TaskInput};
 pub use process::ChildProcess;
 pub use signal::shutdown_signal;
 pub use source::{BatchSink, BatchStream};

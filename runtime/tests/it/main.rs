@@ -8,6 +8,7 @@ mod client;
 mod exec;
 mod failures;
 mod restart;
+mod sources;
 mod streaming;
 mod support;
 mod workers;
