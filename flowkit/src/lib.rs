@@ -12,6 +12,12 @@ pub mod settings;
 /// The guide's pages, whose code is compiled.
 #[cfg(all(doctest, feature = "settings"))]
 mod guide {
+    #[doc = include_str!("../../docs/guide/cancellation.md")]
+    mod cancellation {}
+    #[doc = include_str!("../../docs/guide/handlers.md")]
+    mod handlers {}
+    #[doc = include_str!("../../docs/guide/inputs.md")]
+    mod inputs {}
     #[doc = include_str!("../../docs/guide/settings.md")]
     mod settings {}
     #[doc = include_str!("../../docs/guide/workers.md")]

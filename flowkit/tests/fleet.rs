@@ -173,6 +173,30 @@ fn a_cancelled_task_ends_on_its_worker_and_is_shown_by_any_process() {
 }
 
 #[test]
+fn a_program_is_a_worker_of_its_own_role() {
+    let deployment = Deployment::new("exec", 1);
+    let program = deployment.folder.path().join("words.py");
+    let text = include_str!("../../docs/guide/exec/words.py");
+    fs::write(&program, text).expect("written");
+    let _coordinator = deployment.coordinator();
+    let command = format!("python3 '{}'", program.display());
+    let _worker = deployment.start(&["worker", "--role", "words", "--exec", &command]);
+    let other = format!("more=python3 '{}'", program.display());
+    let _other = deployment.start(&["worker", "--role", "echo", "--exec", &other]);
+    let node = |name: &str, role: &str| {
+        json!({"node_id": name, "type": role,
+               "io": {"input_inline": {"items": ["to be or not", "to be"]}}})
+    };
+    let graph = json!({"nodes": [node("a", "words"), node("b", "more"), node("c", "echo")]});
+    let file = deployment.graph(&graph);
+    let task = deployment.json(&["submit", &file, "--watch"], 0);
+    assert_eq!(task["status"], "finished", "{task}");
+    for name in ["a", "b"] {
+        assert_eq!(task["nodes"][name]["result"]["words"], 6.0, "{task}");
+    }
+}
+
+#[test]
 fn the_demo_gives_the_same_totals_over_servers_as_in_a_folder() {
     let deployment = Deployment::new("demo", 1);
     let dir = deployment.folder.path().join("files");

@@ -29,6 +29,11 @@ impl Clock {
         }
     }
 
+    /// Time comes from a simulator.
+    pub(crate) const fn is_simulated(&self) -> bool {
+        self.environment.is_some()
+    }
+
     pub(crate) fn now(&self) -> Now {
         let elapsed = self.base.elapsed();
         let mono = match &self.environment {

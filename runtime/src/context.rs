@@ -12,8 +12,10 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,7 +23,8 @@ use crate::batch::no_json;
 use crate::cancel::{CancelFlag, CancelInfo};
 use crate::checkpoint::CheckpointQueue;
 use crate::clock::Clock;
-use crate::{ArtifactRef, HandlerError};
+use crate::resources::{Refused, Resources};
+use crate::{ArtifactRef, ChildProcess, HandlerError, TaskInput};
 
 /// Who and what a run is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +90,13 @@ struct Shared {
     info: RunInfo,
     checkpoint: Option<Json>,
     vars: Json,
+    input: Json,
     clock: Clock,
     cancel: CancelFlag,
     outlet: Outlet,
     checkpoints: CheckpointQueue,
     state: Mutex<State>,
+    resources: Resources,
 }
 
 #[derive(Default)]
@@ -121,6 +126,7 @@ impl RunContext {
                 info,
                 checkpoint: spec.checkpoint.clone(),
                 vars: spec.vars.clone(),
+                input: spec.input.clone(),
                 clock,
                 cancel: CancelFlag::default(),
                 outlet,
@@ -129,6 +135,7 @@ impl RunContext {
                     totals: spec.totals.clone(),
                     ..State::default()
                 }),
+                resources: Resources::default(),
             }),
         }
     }
@@ -298,7 +305,108 @@ impl RunContext {
         self.state().progress
     }
 
-    /// Runs a future when the run ends, however it ends; the newest first.
+    /// A folder of the run's own, made at the first call (below the system's one for temporary
+    /// files, for this user only) and deleted with everything in it when the run ends, however it
+    /// ends. After `kill -9` of the worker it stays until the system clears it.
+    ///
+    /// # Errors
+    /// Transient, `no_temp_dir`: it cannot be made. Cancelled: the run is over.
+    pub fn temp_dir(&self) -> Result<PathBuf, HandlerError> {
+        self.shared.resources.folder().map_err(|why| match why {
+            Refused::Ended => HandlerError::cancelled(),
+            Refused::System(error) => HandlerError::transient(
+                "no_temp_dir",
+                format_args!("no temporary folder can be made: {error}"),
+            ),
+        })
+    }
+
+    /// Starts a process that ends with the run, however that ends: done, failed, cancelled,
+    /// panicked, lapsed, or with its worker.
+    ///
+    /// * It leads a process group of its own. At the end of the run the group gets SIGTERM, and
+    ///   SIGKILL after 5 s, or by the deadline of a cancel where that is nearer (500 ms after it at
+    ///   the latest). Then the run's cleanups begin.
+    /// * When the process itself ends, what it left of its group is killed. (What left the group, a
+    ///   daemon in a session of its own, is out of reach.)
+    /// * Its standard input is always a pipe: a worker that dies without a word (`kill -9`) cannot
+    ///   kill, but its children read the end of file. Programs should end on it.
+    /// * It inherits the worker's environment without the variables `FLOWKIT_…`, which may hold
+    ///   passwords, unless the command sets them itself.
+    ///
+    /// ```
+    /// use flowkit_runtime::{HandlerError, RunContext};
+    /// use std::process::Stdio;
+    /// use tokio::io::AsyncReadExt;
+    /// use tokio::process::Command;
+    ///
+    /// async fn sorted(cx: &RunContext, text: &str) -> Result<String, HandlerError> {
+    ///     let file = cx.temp_dir()?.join("words.txt");
+    ///     std::fs::write(&file, text)?;
+    ///     let mut sort = cx.spawn(Command::new("sort").arg(&file).stdout(Stdio::piped()))?;
+    ///     let mut out = String::new();
+    ///     if let Some(mut stdout) = sort.stdout.take() {
+    ///         stdout.read_to_string(&mut out).await?;
+    ///     }
+    ///     match sort.wait().await {
+    ///         status if status.success() => Ok(out),
+    ///         status => Err(HandlerError::transient("sort", status)),
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (cx, control) = RunContext::for_test();
+    /// assert_eq!(sorted(&cx, "b\na\n").await.unwrap(), "a\nb\n");
+    /// control.run_cleanups().await; // ends what the run started, deletes its folder
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Transient, `spawn_failed`: it cannot be started. Permanent, `simulated`: in the simulator no
+    /// real process is started. Cancelled: the run is over.
+    pub fn spawn(&self, command: &mut Command) -> Result<ChildProcess, HandlerError> {
+        let program = command.as_std().get_program().to_owned();
+        self.start(command).map_err(|error| match error {
+            StartRefused::Simulated => HandlerError::permanent(
+                "simulated",
+                format_args!(
+                    "{program:?} is not started: in the simulator there are no real processes; give \
+                     the handler a stand-in for it there"
+                ),
+            ),
+            StartRefused::Run(Refused::Ended) => HandlerError::cancelled(),
+            StartRefused::Run(Refused::System(error)) => HandlerError::transient(
+                "spawn_failed",
+                format_args!("{program:?} cannot be started: {error}"),
+            ),
+        })
+    }
+
+    pub(crate) fn start(&self, command: &mut Command) -> Result<ChildProcess, StartRefused> {
+        if self.shared.clock.is_simulated() {
+            return Err(StartRefused::Simulated);
+        }
+        let started = self.shared.resources.spawn(command);
+        started.map_err(StartRefused::Run)
+    }
+
+    /// The node's input as the graph gives it, before [`Handler::load_input`](crate::Handler::load_input).
+    ///
+    /// # Errors
+    /// Permanent, `bad_input`: the node's `io` is not as it should be.
+    pub fn input(&self) -> Result<TaskInput, HandlerError> {
+        TaskInput::of_spec(&self.shared.input)
+    }
+
+    pub(crate) fn raw_input(&self) -> &Json {
+        &self.shared.input
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.shared.resources
+    }
+
+    /// Runs a future when the run ends, however it ends; the newest first. Child processes have
+    /// ended by then; the temporary folder is still there.
     pub fn on_cleanup(&self, cleanup: impl Future<Output = ()> + Send + 'static) {
         self.state().cleanups.push(Box::pin(cleanup));
     }
@@ -361,6 +469,14 @@ impl RunContext {
     pub(crate) fn outlet(&self) -> &Outlet {
         &self.shared.outlet
     }
+}
+
+/// Why a run cannot start a process.
+#[derive(Debug)]
+pub(crate) enum StartRefused {
+    /// There are none in the simulator.
+    Simulated,
+    Run(Refused),
 }
 
 fn decode_checkpoint<T: DeserializeOwned>(value: Option<&Json>) -> Result<Option<T>, HandlerError> {

@@ -126,8 +126,9 @@ pub trait Handler: Send + Sync + 'static {
         ErrorClass::transient(UNEXPECTED_ERROR)
     }
 
-    /// Called at the end of every run, however it ended. Before it, what was given to
-    /// [`RunContext::on_cleanup`] has run, newest first. Default: nothing.
+    /// Called at the end of every run, however it ended. Before it the run's child processes have
+    /// ended, then what was given to [`RunContext::on_cleanup`] has run, newest first; behind it the
+    /// run's temporary folder goes. Default: nothing.
     fn cleanup(&self, cx: &RunContext) -> impl Future<Output = ()> + Send {
         let _ = cx;
         async {}

@@ -102,6 +102,28 @@ pub struct Chunk<T> {
     pub from_node: NodeId,
     /// The items.
     pub items: Vec<T>,
+    /// The artifact that they are of.
+    pub parent: ChunkParent,
+}
+
+/// The artifact that a [`Chunk`] is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChunkParent {
+    /// Which batch of [`Chunk::from_node`] wrote it.
+    #[serde(rename = "ref")]
+    pub reference: ChunkRef,
+    /// The list that was cut; `None` if each artifact is one item.
+    #[serde(default)]
+    pub meta_list_key: Option<String>,
+}
+
+/// See [`ChunkParent::reference`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChunkRef {
+    /// The batch.
+    pub batch_uid: BatchUid,
 }
 
 #[cfg(test)]
@@ -120,6 +142,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(chunk.items, [1, 2]);
+        assert_eq!(chunk.parent.reference.batch_uid.as_str(), "1");
     }
 
     #[test]

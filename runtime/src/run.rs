@@ -38,7 +38,17 @@ impl<H: Handler> ErasedHandler for H {
     }
 }
 
+/// What a run holds goes, too, when nobody closes it: its worker is gone.
+struct Ends(RunContext);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.resources().abandon();
+    }
+}
+
 async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
+    let _ends = Ends(seat.cx.clone());
     let mut body = Body {
         handler,
         cx: seat.cx.clone(),
@@ -100,6 +110,9 @@ async fn unless_aborted<T>(step: impl Future<Output = T>, commands: &mut Mailbox
 async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
     let Body { handler, cx, .. } = body; // drops the source and the run's state
     let cleanup = async {
+        if !cx.resources().is_empty() {
+            Box::pin(cx.resources().end_processes(cx.cancel_info())).await;
+        }
         while let Some(mut cleanup) = cx.pop_cleanup()
             && !is_planted(Bug::HooksSkipped)
         {
@@ -113,8 +126,13 @@ async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
         if let Err(text) = caught(pin!(handler.cleanup(&cx))).await {
             tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
         }
+        if !cx.resources().is_empty() {
+            Box::pin(cx.resources().end()).await;
+        }
     };
     unless_aborted(cleanup, commands).await;
+    // A run that is told to have ended holds nothing.
+    cx.resources().abandon();
 }
 
 /// Runs a future to its end; a panic in it is its outcome.

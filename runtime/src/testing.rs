@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::RunContext;
 use crate::clock::Clock;
 use crate::context::Outlet;
+use crate::{Progress, RunContext};
 
 /// Plays the worker of a [`RunContext::for_test`].
 #[derive(Clone, Debug)]
@@ -67,6 +67,12 @@ impl TestControl {
         self.cx.raise_cancel(reason, Instant::now() + grace);
     }
 
+    /// How far the handler says that its batch is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.cx.progress()
+    }
+
     /// The JSON texts of the saved checkpoints, oldest first.
     #[must_use]
     pub fn checkpoints(&self) -> Vec<String> {
@@ -79,11 +85,15 @@ impl TestControl {
         }
     }
 
-    /// Runs what was given to [`RunContext::on_cleanup`], newest first.
+    /// Ends the run: its child processes, then what was given to [`RunContext::on_cleanup`], newest
+    /// first, then its temporary folder.
     pub async fn run_cleanups(&self) {
+        let resources = self.cx.resources();
+        resources.end_processes(self.cx.cancel_info()).await;
         while let Some(cleanup) = self.cx.pop_cleanup() {
             cleanup.await;
         }
+        resources.end().await;
     }
 }
 

@@ -34,6 +34,7 @@ Examples:
   export FLOWKIT_KAFKA=127.0.0.1:9092 FLOWKIT_MONGO='mongodb://127.0.0.1/?replicaSet=rs0'
   flowkit coordinator &
   flowkit worker --role echo --role sleep --capacity 4 &
+  flowkit worker --role ocr --exec 'python3 ocr.py' &
   flowkit submit graph.json --watch --idempotency-key monday
   flowkit worker list
 
@@ -47,6 +48,10 @@ Built-in roles (a node's `type`) and their `io.input_inline`:
   echo       anything; each batch becomes its artifact
   sleep      {ms, batches?}
   fail       {times?, permanent?, panic?, reason_code?, error?}
+  exec       {command, …}                  any program: one JSON line per batch on its standard input,
+             its results on standard output (docs/guide/exec.md)
+
+--exec ROLE='COMMAND' gives a role of your own to a program, for every node of that type.
 
 Example graph:
   {\"nodes\": [
@@ -143,9 +148,13 @@ pub(crate) struct WorkerArgs {
     pub(crate) command: Option<WorkerCommand>,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
-    /// A built-in role to run; may be repeated.
+    /// A role to run: a built-in one, or one that --exec gives to a program; may be repeated.
     #[arg(long = "role", value_name = "NAME")]
     pub(crate) roles: Vec<String>,
+    /// A program that runs the one --role: one JSON line per batch on its standard input, results on
+    /// its standard output. With several roles: ROLE=COMMAND, once for each.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Vec<String>,
     /// The worker's id: a restart under the same id goes on at once. Default: generated.
     #[arg(long, value_name = "ID")]
     pub(crate) worker_id: Option<String>,
@@ -207,6 +216,9 @@ pub(crate) struct RunArgs {
     /// The graph file (JSON).
     #[arg(value_name = "GRAPH.json")]
     pub(crate) graph: PathBuf,
+    /// A program that runs the nodes of a role; may be repeated.
+    #[arg(long, value_name = "ROLE=COMMAND")]
+    pub(crate) exec: Vec<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Print one JSON object on standard output instead of tables.
@@ -221,6 +233,9 @@ pub(crate) enum GraphCommand {
     Check {
         /// The graph file (JSON).
         file: PathBuf,
+        /// A program that is to run the nodes of a role; may be repeated.
+        #[arg(long, value_name = "ROLE=COMMAND")]
+        exec: Vec<String>,
         /// Print one JSON object on standard output.
         #[arg(long)]
         json: bool,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::DemoArgs;
 use super::demo_job::{Answer, COUNTING_NODE, LAST_NODE, graph};
+use super::exec::Programs;
 use super::failure::{Ending, Failure, Outcome};
 use super::interrupt::Interrupt;
 use super::output::putln;
@@ -35,7 +36,7 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         let graph = graph(&dir, Some(data.path()));
         (Session::open(data).await?, graph)
     };
-    session.start_workers(&args.data)?;
+    session.start_workers(&args.data, &Programs::default())?;
     let key = format!("demo {}", path_text::encode(&dir));
     let work = work(&session, &key, &graph, &mut interrupt, args.json);
     let ending = session.unless_failed(work).await?;

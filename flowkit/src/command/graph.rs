@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 use super::args::GraphCommand;
+use super::exec::Programs;
 use super::failure::{Ending, Failure, Outcome};
 use super::output::putln;
 use crate::roles;
@@ -22,8 +23,9 @@ pub(crate) struct GraphFile {
 }
 
 pub(crate) fn run(command: &GraphCommand) -> Outcome {
-    let GraphCommand::Check { file, json } = command;
-    let graph = read(file)?;
+    let GraphCommand::Check { file, exec, json } = command;
+    let programs = Programs::for_run(exec)?;
+    let graph = read(file, Some(&programs))?;
     if *json {
         putln!("{}", json!({"ok": true, "nodes": graph.nodes}));
     } else {
@@ -32,8 +34,9 @@ pub(crate) fn run(command: &GraphCommand) -> Outcome {
     Ok(Ending::Finished)
 }
 
-/// Reads and checks a graph file; a failure lists every fault.
-pub(crate) fn read(file: &Path) -> Result<GraphFile, Failure> {
+/// Reads and checks a graph file; a failure lists every fault. Without `programs` it is for the workers of
+/// a deployment, whose roles are not known here.
+pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile, Failure> {
     let shown = file.display();
     let bytes = std::fs::read(file)
         .map_err(|e| Failure::input(format!("cannot read the graph file {shown}: {e}")))?;
@@ -50,7 +53,10 @@ pub(crate) fn read(file: &Path) -> Result<GraphFile, Failure> {
     match Graph::parse(&json) {
         Ok(graph) => {
             nodes = graph.nodes().len();
-            faults.extend(unknown_roles(&graph));
+            if let Some(programs) = programs {
+                faults.extend(unknown_roles(&graph, programs));
+                faults.extend(bad_commands(&json));
+            }
         }
         Err(found) => faults.extend(found.iter().map(ToString::to_string)),
     }
@@ -74,18 +80,32 @@ pub(crate) fn read(file: &Path) -> Result<GraphFile, Failure> {
 }
 
 /// A graph for other workers than this command's would wait for ever.
-fn unknown_roles(graph: &Graph) -> Vec<String> {
+fn unknown_roles(graph: &Graph, programs: &Programs) -> Vec<String> {
     let known = roles::NAMES.join("`, `");
     let unknown = graph.nodes().iter().enumerate().filter(|(_, node)| {
         let role = node.role.as_str();
-        !roles::NAMES.contains(&role)
+        !roles::NAMES.contains(&role) && role != roles::EXEC && !programs.has(role)
     });
     unknown
         .map(|(at, node)| {
             format!(
-                "nodes[{at}].type: no built-in role is named `{}`; use one of `{known}`",
-                node.role
+                "nodes[{at}].type: no built-in role is named `{role}`; use one of `{known}`, `exec` \
+                 with a `command`, or run it with --exec {role}='COMMAND'",
+                role = node.role
             )
+        })
+        .collect()
+}
+
+/// Commands of `exec` nodes that no run could start.
+fn bad_commands(graph: &Json) -> Vec<String> {
+    let graph: Value = graph.decode().unwrap_or_default();
+    let nodes = graph["nodes"].as_array().into_iter().flatten().enumerate();
+    nodes
+        .filter(|(_, node)| node["type"] == roles::EXEC)
+        .filter_map(|(at, node)| {
+            let fault = roles::command_of(&node["io"]["input_inline"]).err()?;
+            Some(format!("nodes[{at}].io.input_inline.command: {fault}"))
         })
         .collect()
 }

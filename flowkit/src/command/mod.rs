@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod demo;
 mod demo_job;
+mod exec;
 pub(crate) mod failure;
 mod fleet;
 mod graph;

@@ -1,6 +1,7 @@
 //! `flowkit run`.
 
 use super::args::RunArgs;
+use super::exec::Programs;
 use super::failure::Outcome;
 use super::graph;
 use super::interrupt::Interrupt;
@@ -10,10 +11,11 @@ use super::session::{DataFolder, Session};
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let file = graph::read(&args.graph)?;
+    let programs = Programs::for_run(&args.exec)?;
+    let file = graph::read(&args.graph, Some(&programs))?;
     let data = DataFolder::new(args.data.data.as_deref())?;
     let mut session = Session::open(data).await?;
-    session.start_workers(&args.data)?;
+    session.start_workers(&args.data, &programs)?;
     let work = async {
         let task = session.task(&file.key, &file.value).await?;
         session.follow(&task, &mut interrupt).await

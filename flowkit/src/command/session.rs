@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{DataArgs, FleetArgs};
+use super::exec::Programs;
 use super::failure::{Ending, Failure};
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
 use super::progress::Progress;
-use crate::roles;
 
 /// How long running batches may take to end after Ctrl-C.
 const STOP_GRACE_SEC: f64 = 5.0;
@@ -163,13 +163,18 @@ impl Session {
         Ok(session)
     }
 
-    /// Starts workers for the built-in roles.
-    pub(crate) fn start_workers(&mut self, data: &DataArgs) -> Result<(), Failure> {
+    /// Starts workers for the built-in roles, and for those that programs run.
+    pub(crate) fn start_workers(
+        &mut self,
+        data: &DataArgs,
+        programs: &Programs,
+    ) -> Result<(), Failure> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let default = u32::try_from(cores.max(2)).unwrap_or(2);
         let count = data.workers.map_or(default, u32::from);
         for number in 1..=count {
-            let mut worker = roles::with_all(Worker::builder(&self.engine));
+            let mut worker = Worker::builder(&self.engine);
+            worker = programs.with_built_in(worker);
             if matches!(self.home, Home::Folder(..)) {
                 // A restart is the same worker, so what it held is granted anew at once. (Over
                 // servers, another process may be alive under the same id.)

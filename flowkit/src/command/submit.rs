@@ -13,7 +13,7 @@ use super::session::{Followed, Session, refused};
 
 pub(crate) async fn run(args: SubmitArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let file = graph::read(&args.graph)?;
+    let file = graph::read(&args.graph, None)?;
     let session = Session::connect(&args.fleet).await?;
     let options = match args.idempotency_key {
         Some(key) => SubmitOptions::with_key(key),

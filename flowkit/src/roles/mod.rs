@@ -1,6 +1,8 @@
-//! The built-in roles: `scan`, `measure`, `summarize`, `echo`, `sleep` and `fail`.
+//! The built-in roles: `scan`, `measure`, `summarize`, `echo`, `sleep` and `fail`; and `exec`, which only
+//! `flowkit run` has.
 
 mod count;
+mod exec;
 mod measure;
 pub(crate) mod path_text;
 mod reason;
@@ -11,6 +13,7 @@ mod summarize;
 mod walk;
 
 pub(crate) use count::Counts;
+pub(crate) use exec::{EXEC, GraphExec, command_of};
 pub(crate) use report::FileReport;
 pub(crate) use scan::{BATCH_SIZE as SCAN_BATCH_SIZE, ENTRIES_KEY};
 pub(crate) use summarize::METRICS;
@@ -32,7 +35,8 @@ pub(crate) fn with(worker: WorkerBuilder, name: &str) -> Result<WorkerBuilder, S
         _ => {
             let names = NAMES.join(", ");
             return Err(format!(
-                "role {name:?}: no such built-in role; there are {names}"
+                "role {name:?}: no such built-in role; there are {names}; or give it to a program: \
+                 --exec {name}='COMMAND'"
             ));
         }
     })
@@ -40,14 +44,3 @@ pub(crate) fn with(worker: WorkerBuilder, name: &str) -> Result<WorkerBuilder, S
 
 /// Names of the built-in roles.
 pub(crate) const NAMES: [&str; 6] = ["scan", "measure", "summarize", "echo", "sleep", "fail"];
-
-/// Adds a handler for each of [`NAMES`].
-pub(crate) fn with_all(worker: WorkerBuilder) -> WorkerBuilder {
-    worker
-        .role("scan", scan::Scan)
-        .role("measure", measure::Measure)
-        .role("summarize", summarize::Summarize)
-        .role("echo", simple::Echo)
-        .role("sleep", simple::Sleep)
-        .role("fail", simple::Fail)
-}

@@ -177,6 +177,15 @@ struct Runs {
     answers: VecDeque<(RunId, RunEvent)>,
 }
 
+impl Drop for Runs {
+    /// The worker ends: what abandoned handlers still hold goes before anybody hears of it.
+    fn drop(&mut self) {
+        for (cx, _) in self.commands.values() {
+            cx.resources().abandon();
+        }
+    }
+}
+
 impl Runs {
     fn command(&mut self, run: RunId, command: RunCommand) {
         if let RunCommand::Begin(spec) = &command {

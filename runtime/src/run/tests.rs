@@ -13,6 +13,9 @@ use crate::context::Outlet;
 use crate::mailbox::{Commands, mailbox};
 use crate::{BatchResult, ErrorClass, FinalizeResult, handler_fn};
 
+#[cfg(unix)]
+mod resources;
+
 const RUN: RunId = RunId(1);
 
 /// The machine's side of a run.

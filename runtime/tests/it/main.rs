@@ -1,9 +1,14 @@
 //! What users see of the runtime, on an engine in memory.
 
 mod cancel;
+#[cfg(unix)]
+mod children;
 mod client;
+#[cfg(unix)]
+mod exec;
 mod failures;
 mod restart;
+mod sources;
 mod streaming;
 mod support;
 mod workers;

@@ -4,6 +4,7 @@ use flowkit::prelude::*;
 use serde_json::{Value, json};
 
 use crate::command::args::{FleetArgs, WorkerArgs, WorkerCommand};
+use crate::command::exec::Programs;
 use crate::command::failure::{Ending, Failure, Outcome};
 use crate::command::interrupt::Interrupt;
 use crate::command::output::{put, putln};
@@ -28,10 +29,12 @@ async fn work(args: WorkerArgs) -> Outcome {
         args.worker_id.map(|id| json!(id)),
     );
     given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
-    let settings = given.settings().map_err(Failure::input)?;
+    let mut settings = given.settings().map_err(Failure::input)?;
+    let programs = Programs::for_worker(&args.exec, &mut settings.fleet.roles)?;
     if settings.fleet.roles.is_empty() {
         return Err(Failure::input(format!(
-            "a worker needs at least one role: --role NAME, with one of {}",
+            "a worker needs at least one role: --role NAME, with one of {}, or any name with a \
+             program, --exec 'COMMAND'",
             roles::NAMES.join(", ")
         )));
     }
@@ -43,7 +46,10 @@ async fn work(args: WorkerArgs) -> Outcome {
         builder = builder.worker_id(settings.fleet.worker_id);
     }
     for role in &settings.fleet.roles {
-        builder = roles::with(builder, role).map_err(Failure::input)?;
+        builder = match programs.of(role) {
+            Some(exec) => builder.role(role, exec.clone()),
+            None => roles::with(builder, role).map_err(Failure::input)?,
+        };
     }
     let worker = builder.build().map_err(Failure::input)?;
     eprintln!(

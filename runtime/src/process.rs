@@ -1,0 +1,230 @@
+//! Child processes of a run: each leads a process group of its own, which ends with it.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+
+/// What FlowKit's own settings are called in the environment; they may hold passwords.
+const OWN_PREFIX: &str = "FLOWKIT_";
+
+/// A process that a run started with [`RunContext::spawn`](crate::RunContext::spawn).
+///
+/// It leads a process group of its own. When it ends, whatever is left of the group is killed; when
+/// the run ends, the group is asked to end and then killed. Dropping this value closes its end of
+/// the pipes and leaves the process running until then.
+#[derive(Debug)]
+pub struct ChildProcess {
+    /// Its standard input: always a pipe, so that it sees the end of file when the worker dies,
+    /// however that happens.
+    pub stdin: Option<ChildStdin>,
+    /// Its standard output, if the command pipes it.
+    pub stdout: Option<ChildStdout>,
+    /// Its standard error, if the command pipes it.
+    pub stderr: Option<ChildStderr>,
+    pub(crate) group: Arc<Group>,
+}
+
+impl ChildProcess {
+    /// Its process id, which is that of its group.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.group.id()
+    }
+
+    /// Closes its standard input, if that was not taken, and waits until it has ended. Cancel safe.
+    pub async fn wait(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.group.ended().await
+    }
+
+    /// Asks the group to end (SIGTERM), kills it (SIGKILL) after `grace`, and waits for its end.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have asked and not killed; the end of the run sees to that.
+    pub async fn end(&mut self, grace: Duration) -> ExitStatus {
+        drop(self.stdin.take());
+        self.group.end(grace).await
+    }
+}
+
+/// A process group, led by a child of this process.
+#[derive(Debug)]
+pub(crate) struct Group {
+    #[cfg(unix)]
+    leader: rustix::process::Pid,
+    /// The leader is not reaped yet, so nobody else can have its id.
+    unreaped: Mutex<bool>,
+    status: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Group {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.status.borrow().is_some()
+    }
+
+    /// Waits for the leader's end.
+    pub(crate) async fn ended(&self) -> ExitStatus {
+        let mut status = self.status.clone();
+        match status.wait_for(Option::is_some).await.map(|status| *status) {
+            Ok(Some(status)) => status,
+            // Its supervisor went with the runtime, and killed it.
+            _ => ExitStatus::default(),
+        }
+    }
+
+    /// SIGTERM, SIGKILL after `grace`, and its end.
+    pub(crate) async fn end(&self, grace: Duration) -> ExitStatus {
+        self.terminate();
+        if let Ok(status) = tokio::time::timeout(grace, self.ended()).await {
+            return status;
+        }
+        self.kill();
+        self.ended().await
+    }
+
+    fn unreaped(&self) -> MutexGuard<'_, bool> {
+        self.unreaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts a process; its end is watched by a task of its own.
+pub(crate) fn start(command: &mut Command) -> io::Result<ChildProcess> {
+    command.stdin(Stdio::piped());
+    for name in hidden(command) {
+        command.env_remove(name);
+    }
+    supervised(command)
+}
+
+/// FlowKit's own variables, unless the command sets them itself.
+fn hidden(command: &Command) -> Vec<OsString> {
+    let set: Vec<_> = command.as_std().get_envs().map(|(name, _)| name).collect();
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(OWN_PREFIX.as_bytes()))
+        .filter(|name| !set.contains(&name.as_os_str()))
+        .collect()
+}
+
+#[cfg(unix)]
+mod unix {
+    use rustix::io::Errno;
+    use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+    use tokio::process::Child;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::*;
+
+    impl Group {
+        pub(crate) fn id(&self) -> u32 {
+            self.leader.as_raw_nonzero().get().unsigned_abs()
+        }
+
+        /// Asks every process of the group to end.
+        pub(crate) fn terminate(&self) {
+            self.signal(Signal::TERM);
+        }
+
+        /// Kills every process of the group. Returns at once.
+        pub(crate) fn kill(&self) {
+            self.signal(Signal::KILL);
+        }
+
+        fn signal(&self, signal: Signal) {
+            let unreaped = self.unreaped();
+            if *unreaped {
+                // Fails only where nothing is left to signal.
+                let _ = kill_process_group(self.leader, signal);
+            }
+        }
+    }
+
+    /// Kills the group when the runtime drops its supervisor.
+    struct KillOnDrop(Arc<Group>);
+
+    impl Drop for KillOnDrop {
+        fn drop(&mut self) {
+            self.0.kill();
+        }
+    }
+
+    pub(super) fn supervised(command: &mut Command) -> io::Result<ChildProcess> {
+        // Listening begins before the child does: its end is not missed.
+        let mut a_child_changed = signal(SignalKind::child())?;
+        let mut child = command.process_group(0).spawn()?;
+        let leader = child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(leader) = leader.and_then(Pid::from_raw) else {
+            return Err(io::Error::other("the process has no id"));
+        };
+        let (ended, status) = watch::channel(None);
+        let group = Arc::new(Group {
+            leader,
+            unreaped: Mutex::new(true),
+            status,
+        });
+        let process = ChildProcess {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            group: group.clone(),
+        };
+        let guard = KillOnDrop(group);
+        tokio::spawn(async move {
+            while !has_exited(leader) {
+                if a_child_changed.recv().await.is_none() {
+                    break; // no signals any more: the runtime ends
+                }
+            }
+            ended.send_replace(Some(reap(child, &guard.0).await));
+        });
+        Ok(process)
+    }
+
+    /// Looks without reaping: until then the id of the leader, and so of the group, is nobody else's.
+    fn has_exited(leader: Pid) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        match waitid(WaitId::Pid(leader), options) {
+            Ok(None) | Err(Errno::INTR) => false,
+            Ok(Some(_)) | Err(_) => true,
+        }
+    }
+
+    /// Kills what the leader left behind, then lets go of its id.
+    async fn reap(mut child: Child, group: &Group) -> ExitStatus {
+        group.kill();
+        *group.unreaped() = false;
+        child.wait().await.unwrap_or_default()
+    }
+}
+
+#[cfg(unix)]
+use unix::supervised;
+
+#[cfg(not(unix))]
+mod other {
+    use super::*;
+
+    impl Group {
+        pub(crate) fn id(&self) -> u32 {
+            0
+        }
+
+        pub(crate) fn terminate(&self) {}
+
+        pub(crate) fn kill(&self) {}
+    }
+
+    pub(super) fn supervised(_: &mut Command) -> io::Result<ChildProcess> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "child processes of a run need process groups, which this system does not have",
+        ))
+    }
+}
+
+#[cfg(not(unix))]
+use other::supervised;
