@@ -4,6 +4,7 @@
 //! `(now, input)` and pushes effects, which are plain data. `docs/driving-the-core.md` shows the
 //! loop that drives one.
 
+pub mod control;
 pub mod graph;
 pub mod hash;
 pub mod id;

@@ -136,6 +136,18 @@ bugs! {
         GraceIgnored = "grace-ignored", "cancel_final",
             "A handler that ignores its cancel is never dropped.";
     }
+    Machines "pause" {
+        PauseIgnored = "pause-ignored", "paused",
+            "Nodes of a paused task are granted.";
+        PauseAckedEarly = "pause-acked-early", "paused",
+            "A pause is acknowledged before its commit.";
+        PauseForgotten = "pause-forgotten", "paused",
+            "A new owner lets paused tasks go on.";
+        ControlRepeated = "control-repeated", "settle",
+            "A copy of a pause that comes late is carried out again.";
+        ResumedIdle = "resumed-idle", "settle",
+            "Nodes that were ready when their task was paused are forgotten when it goes on.";
+    }
     Machines "restart" {
         NewGrantsEnded = "new-grants-ended", "single_owner",
             "A new owner takes the grants of a worker's living process for those of a dead one.";

@@ -5,6 +5,7 @@ use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::control::TaskControl;
 use crate::id::{
     BatchUid, DedupId, Epoch, Incarnation, NodeId, Offset, Role, ShardId, TaskId, Token, WorkerId,
 };
@@ -223,6 +224,9 @@ pub struct TaskRecord {
     pub created_at_ms: i64,
     /// Every change of state.
     pub history: History<TaskState>,
+    /// How it is operated.
+    #[serde(default)]
+    pub control: TaskControl,
 }
 
 /// The right to run a node now.

@@ -143,18 +143,24 @@ pub enum Ask {
         /// Time for its handlers to end; the deployment's if absent.
         grace_ms: Option<u64>,
     },
+    /// To hold a task back.
+    Pause,
+    /// To let it go on.
+    Resume,
     /// To say when it is settled.
     Wait,
 }
 
 impl Ask {
     /// Whether a client that is refused so asks again: the engine is busy, or the store refused a
-    /// cancel, which a person would not leave at that.
+    /// cancel or a pause, which a person would not leave at that.
     #[must_use]
     pub fn is_repeated_after(self, refusal: ReplyError) -> bool {
         match refusal {
             ReplyError::Overloaded => true,
-            ReplyError::Invalid => matches!(self, Self::Cancel { .. }),
+            ReplyError::Invalid => {
+                matches!(self, Self::Cancel { .. } | Self::Pause | Self::Resume)
+            }
             _ => false,
         }
     }
@@ -274,6 +280,8 @@ pub(crate) struct TaskFact {
     pub(crate) state: TaskState,
     pub(crate) settled: bool,
     pub(crate) failure_code: Option<Arc<str>>,
+    /// Pauses and resumes that were carried out.
+    pub(crate) control_no: u64,
 }
 
 /// A node record, as far as checkers look.

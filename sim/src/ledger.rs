@@ -169,6 +169,7 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         state: task.state,
         settled: task.settled,
         failure_code: code(task.failure.as_ref()),
+        control_no: task.control.no,
     }
 }
 

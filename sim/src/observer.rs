@@ -279,6 +279,8 @@ fn ask_tag(ask: crate::history::Ask) -> u64 {
         Ask::SubmitOther => 1,
         Ask::Cancel { .. } => 2,
         Ask::Wait => 3,
+        Ask::Pause => 4,
+        Ask::Resume => 5,
     }
 }
 

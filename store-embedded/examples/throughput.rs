@@ -13,6 +13,7 @@
 //! an artifact, the end both. One commit is in flight at a time, and one sync beside it. Processor
 //! time is that of the whole process, making the records included.
 
+use flowkit_core::control::TaskControl;
 use flowkit_core::id::{
     BatchUid, Epoch, Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId,
 };
@@ -306,6 +307,7 @@ fn task(number: u64, state: TaskState, entries: usize) -> Record {
         cancel_grace_ms: None,
         created_at_ms: 1_763_900_000_000,
         history: history(state, entries),
+        control: TaskControl::default(),
     }))
 }
 

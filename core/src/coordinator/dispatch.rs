@@ -17,11 +17,14 @@ use crate::record::{Grant, GrantCancel, NodeState, TaskState};
 impl Shard {
     /// Puts a ready node at the end of its role's queue.
     pub(super) fn enqueue(&mut self, key: NodeKey) {
-        self.ready_newest += 1;
-        let order = self.ready_newest;
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
         };
+        if task.is_held() && !is_planted(Bug::PauseIgnored) {
+            return; // It is queued once the task goes on.
+        }
+        self.ready_newest += 1;
+        let order = self.ready_newest;
         let role = task.plan.node(key.node).role.clone();
         task.nodes[key.node].queued = Some(order);
         self.ready
@@ -113,6 +116,10 @@ impl Shard {
         assert!(
             !task.is_closing() || is_planted(Bug::GrantAfterCancel),
             "no grant is made once a task is ending"
+        );
+        assert!(
+            !task.is_held() || is_planted(Bug::PauseIgnored),
+            "no grant is made while a task is paused"
         );
         task.grants += 1;
         let node = &mut task.nodes[key.node];

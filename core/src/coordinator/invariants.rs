@@ -103,7 +103,9 @@ impl Shard {
                         "only ready nodes are queued"
                     );
                 }
-                if record.state == NodeState::Ready && task.sources_live(index) {
+                if task.is_held() {
+                    assert!(node.queued.is_none(), "nothing of a paused task is queued");
+                } else if record.state == NodeState::Ready && task.sources_live(index) {
                     assert!(
                         node.queued.is_some(),
                         "a ready node whose sources live is queued"

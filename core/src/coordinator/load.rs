@@ -177,7 +177,13 @@ impl Shard {
             return;
         }
         match node.record.state {
-            NodeState::Ready => self.enqueue(key),
+            NodeState::Ready => {
+                if task.is_held() && is_planted(Bug::PauseForgotten) {
+                    let state = TaskState::Running;
+                    self.set_task_state(ctx, key.task, state, "forgotten");
+                }
+                self.enqueue(key);
+            }
             NodeState::Deferred if is_planted(Bug::RetryLost) => {}
             NodeState::Deferred => {
                 let at = node.retry_at;

@@ -8,6 +8,7 @@
 //! * `shard`, `task`, `load`: what an owner holds in memory
 //! * `fold`, `request`: what one message does
 //! * `flow`: how grants and nodes end, and what follows down the graph
+//! * `pause`: holding a task back
 //! * `dispatch`, `workers`: ready nodes meet free slots
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
 //! * `commit`: group commits and the messages that wait for them
@@ -24,6 +25,7 @@ mod io;
 mod lease;
 mod load;
 mod ownership;
+mod pause;
 mod peers;
 mod request;
 mod shard;

@@ -8,6 +8,7 @@ use super::context::{Context, ShardOp};
 use super::fold::reject;
 use super::shard::Shard;
 use super::task::Task;
+use crate::control::TaskControl;
 use crate::hash::stable128;
 use crate::id::{Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use crate::message::{
@@ -32,6 +33,7 @@ impl Shard {
         }
         match &message.body {
             Body::Submit(_) | Body::CancelTask(_) | Body::WaitTask(_) => {}
+            Body::PauseTask(_) | Body::ResumeTask(_) => {}
             body => {
                 let text = format!("this version does not know the request {}", body.kind());
                 return self.reply(ctx, &message, refusal(ReplyError::Unsupported, &text));
@@ -152,6 +154,10 @@ impl Shard {
         match &message.body {
             Body::Submit(submit) => self.submit(ctx, message, task, submit, stored),
             Body::CancelTask(cancel) => self.cancel(ctx, message, task, cancel, stored),
+            Body::PauseTask(control) => self.control(ctx, message, task, (control, true), stored),
+            Body::ResumeTask(control) => {
+                self.control(ctx, message, task, (control, false), stored);
+            }
             Body::WaitTask(wait) => {
                 if let Some(number) = self.numbers.get(task)
                     && let Some(known) = self.tasks.get_mut(number)
@@ -240,6 +246,7 @@ impl Shard {
             cancel_grace_ms: None,
             created_at_ms: ctx.now.wall_ms,
             history,
+            control: TaskControl::default(),
         };
         self.open.bytes += submit.graph.len() + submit.vars.len();
         if self.refused.get(task) == Some(&hash) {
@@ -269,14 +276,7 @@ impl Shard {
         stored: Option<&TaskAnswer>,
     ) {
         let Some(&number) = self.numbers.get(task) else {
-            match stored {
-                Some(known) if known.state.is_terminal() => {
-                    self.reply(ctx, message, answer(known));
-                }
-                Some(_) => {}
-                None => self.reply(ctx, message, not_found(task)),
-            }
-            return;
+            return self.answer_absent(ctx, message, task, stored);
         };
         let Some(known) = self.tasks.get_mut(&number) else {
             return;
@@ -293,9 +293,30 @@ impl Shard {
             self.end_others(ctx, number, &cause, CancelReason::UserRequest, |_| false);
             self.task_progress(ctx, number);
         }
+        self.answer_state(ctx, message, number);
+    }
+
+    /// Answers a request about a task that is in memory.
+    pub(super) fn answer_state(&mut self, ctx: &mut Context<'_>, message: &Envelope, number: u64) {
         if let Some(known) = self.tasks.get(&number) {
             let reply = answer(&answer_of(&known.record));
             self.reply(ctx, message, reply);
+        }
+    }
+
+    /// Answers a request that would change a task which is not in memory: it has ended, or there is
+    /// none. If it is alive in the store, it is another owner's business.
+    pub(super) fn answer_absent(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        task: &TaskId,
+        stored: Option<&TaskAnswer>,
+    ) {
+        match stored {
+            Some(known) if known.state.is_terminal() => self.reply(ctx, message, answer(known)),
+            Some(_) => {}
+            None => self.reply(ctx, message, not_found(task)),
         }
     }
 
@@ -310,6 +331,7 @@ impl Shard {
             Body::Submit(submit) => submit.inbox,
             Body::CancelTask(cancel) => cancel.inbox,
             Body::WaitTask(wait) => wait.inbox,
+            Body::PauseTask(control) | Body::ResumeTask(control) => control.inbox,
             _ => crate::id::inbox_of(&message.sender.id, ctx.config.inboxes),
         };
         let to = (message.sender.id.clone(), corr_id(message));
@@ -317,6 +339,7 @@ impl Shard {
         let early = match &message.body {
             Body::Submit(_) => is_planted(Bug::SubmitAckedEarly),
             Body::CancelTask(_) => is_planted(Bug::CancelAckedEarly),
+            Body::PauseTask(_) => is_planted(Bug::PauseAckedEarly),
             _ => false,
         };
         if early && let Some(reply) = self.open.outbox.pop() {

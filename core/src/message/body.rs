@@ -26,6 +26,10 @@ pub enum Body {
     CancelTask(CancelTask),
     /// client -> shard: answer when the task is settled.
     WaitTask(WaitTask),
+    /// client -> shard: make no grant of the task until it is resumed.
+    PauseTask(ControlTask),
+    /// client -> shard: let a paused task go on.
+    ResumeTask(ControlTask),
     /// shard -> client: the answer to a request, sent after the commit it rests on.
     Reply(Reply),
     /// shard -> worker: run this node under this token.
@@ -102,6 +106,19 @@ pub struct CancelTask {
 /// Not durable: a new owner knows nothing of it, so clients repeat it now and then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitTask {
+    /// Inbox partition for the reply.
+    pub inbox: u32,
+}
+
+/// Payload of PAUSE_TASK and RESUME_TASK.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlTask {
+    /// The task's `control_no` + 1, as its record has it. A request that is not the next one is
+    /// answered from state: a copy that comes late changes nothing.
+    pub control_no: u64,
+    /// Why, in the words of who asks.
+    #[serde(default)]
+    pub reason: Arc<str>,
     /// Inbox partition for the reply.
     pub inbox: u32,
 }
@@ -478,6 +495,8 @@ impl Body {
             Self::Submit(_) => "SUBMIT",
             Self::CancelTask(_) => "CANCEL_TASK",
             Self::WaitTask(_) => "WAIT_TASK",
+            Self::PauseTask(_) => "PAUSE_TASK",
+            Self::ResumeTask(_) => "RESUME_TASK",
             Self::Reply(_) => "REPLY",
             Self::TaskStart(_) => "TASK_START",
             Self::TaskCancel(_) => "TASK_CANCEL",
@@ -503,6 +522,7 @@ impl Body {
     pub fn msg_type(&self) -> &str {
         match self {
             Self::Submit(_) | Self::CancelTask(_) | Self::WaitTask(_) => "request",
+            Self::PauseTask(_) | Self::ResumeTask(_) => "request",
             Self::Reply(_) => "reply",
             Self::TaskStart(_) | Self::TaskCancel(_) | Self::InputReady(_) => "cmd",
             Self::Heartbeat(_) => "heartbeat",

@@ -8,10 +8,10 @@ mod wire;
 
 pub use body::{
     AdapterSpec, Artifact, BatchOk, Body, CancelReason, CancelTask, Cancelled, Capabilities,
-    Capacity, CoordinatorOffline, CoordinatorOnline, Counts, Cursor, ErrorReply, Heartbeat,
-    InputReady, Metrics, RefusalReason, ReleaseReason, Reply, ReplyError, RunBeat, SourceState,
-    Submit, TaskCancel, TaskDone, TaskFailed, TaskRefused, TaskReleased, TaskStart, WaitTask,
-    WorkerOffline, WorkerOnline,
+    Capacity, ControlTask, CoordinatorOffline, CoordinatorOnline, Counts, Cursor, ErrorReply,
+    Heartbeat, InputReady, Metrics, RefusalReason, ReleaseReason, Reply, ReplyError, RunBeat,
+    SourceState, Submit, TaskCancel, TaskDone, TaskFailed, TaskRefused, TaskReleased, TaskStart,
+    WaitTask, WorkerOffline, WorkerOnline,
 };
 pub use wire::DecodeError;
 

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// Look at graph files.
     #[command(subcommand)]
     Graph(GraphCommand),
-    /// Look at the tasks of a data folder or a deployment, or cancel one.
+    /// Look at the tasks of a data folder or a deployment; pause, resume or cancel one.
     #[command(subcommand)]
     Task(TaskCommand),
     /// Run a coordinator of a deployment over Kafka and MongoDB.
@@ -261,6 +261,22 @@ pub(crate) enum TaskCommand {
         #[command(flatten)]
         task: TaskArgs,
     },
+    /// Hold a task back: no node of it starts until it is resumed; what runs goes on to its end.
+    Pause(ControlArgs),
+    /// Let a paused task go on.
+    Resume(ControlArgs),
+}
+
+/// What `flowkit task pause` and `resume` take.
+#[derive(Args, Debug)]
+pub(crate) struct ControlArgs {
+    /// The task's id, as `task list` shows it.
+    pub(crate) id: String,
+    /// Why; kept in the task's history.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
 }
 
 /// What every `flowkit task` command takes.

@@ -209,6 +209,19 @@ impl Session {
             let task = client.task_of_key(&key);
             match task.status().await {
                 Ok(status) if status.state.is_terminal() => {}
+                Ok(status) if status.state == TaskState::Paused => {
+                    // Nobody else can let it go on while this process has the folder.
+                    if let Home::Folder(_, folder) = &self.home {
+                        return Err(Failure::input(format!(
+                            "task {} is paused; `flowkit task resume {} --data {}` lets it go on",
+                            task.id(),
+                            task.id(),
+                            folder.path().display()
+                        )));
+                    }
+                    eprintln!("task {}: paused", task.id());
+                    return Ok(task);
+                }
                 Ok(_) => {
                     eprintln!("task {}: goes on", task.id());
                     return Ok(task);

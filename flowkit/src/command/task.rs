@@ -1,10 +1,10 @@
-//! `flowkit task list`, `show` and `cancel`.
+//! `flowkit task list`, `show`, `cancel`, `pause` and `resume`.
 
 use flowkit::prelude::*;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{TaskArgs, TaskCommand};
+use super::args::{ControlArgs, TaskArgs, TaskCommand};
 use super::failure::{Ending, Failure, Outcome};
 use super::nodes::{failure_line, nodes_table, task_value, word};
 use super::output::{put, putln};
@@ -18,15 +18,17 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
     let args = match &command {
         TaskCommand::List(args)
         | TaskCommand::Show { task: args, .. }
-        | TaskCommand::Cancel { task: args, .. } => args,
+        | TaskCommand::Cancel { task: args, .. }
+        | TaskCommand::Pause(ControlArgs { task: args, .. })
+        | TaskCommand::Resume(ControlArgs { task: args, .. }) => args,
     };
     let session = match &args.data {
         Some(data) => {
             let folder = DataFolder::existing(data)?;
             match command {
-                // It takes a coordinator to cancel.
-                TaskCommand::Cancel { .. } => Session::open(folder).await?,
-                _ => Session::look(folder).await?,
+                TaskCommand::List(_) | TaskCommand::Show { .. } => Session::look(folder).await?,
+                // It takes a coordinator to change a task.
+                _ => Session::open(folder).await?,
             }
         }
         None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => {
@@ -40,6 +42,8 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         TaskCommand::List(args) => list(&session, args).await,
         TaskCommand::Show { id, task: args } => show(&session, id, args).await,
         TaskCommand::Cancel { id, task: args } => cancel(&session, id, args).await,
+        TaskCommand::Pause(args) => control(&session, args, true).await,
+        TaskCommand::Resume(args) => control(&session, args, false).await,
     };
     session.close().await;
     outcome
@@ -135,6 +139,33 @@ async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
             word(&status.state)
         );
         Ending::Failed
+    })
+}
+
+async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome {
+    let (reason, args, id) = (&args.reason, &args.task, &args.id);
+    let task = session.client().task(task_id(id, args)?);
+    let state = if pause {
+        task.pause(reason).await
+    } else {
+        task.resume(reason).await
+    };
+    let state = state.map_err(|e| no_task(e, args))?;
+    let status = task.status().await.map_err(Failure::engine)?;
+    print_task(&status, args);
+    let state = state.unwrap_or(status.state);
+    Ok(match (state, pause) {
+        (TaskState::Paused, true) | (TaskState::Queued | TaskState::Running, false) => {
+            Ending::Finished
+        }
+        (TaskState::Paused, false) | (TaskState::Queued | TaskState::Running, true) => {
+            eprintln!("another client asked for the opposite meanwhile; type it again");
+            Ending::Failed
+        }
+        _ => {
+            eprintln!("the task stays as it was: {}", word(&state));
+            Ending::Failed
+        }
     })
 }
 

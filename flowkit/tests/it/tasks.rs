@@ -1,4 +1,4 @@
-//! `flowkit task list|show|cancel` on the folder of an earlier run.
+//! `flowkit task list|show|cancel|pause|resume` on the folder of an earlier run.
 
 use super::common::{Tree, flowkit, run, wait_for};
 use std::ffi::OsStr;
@@ -75,11 +75,74 @@ fn a_task_of_a_killed_process_can_be_cancelled_and_stays_so() {
     run(task(&["cancel", &id], &data)).expect_code(0);
 }
 
+/// A data folder whose process was killed while its task ran, and the task's id.
+fn killed(state: &Path, ms: u32) -> (std::path::PathBuf, String) {
+    let graph = state.join("graph.json");
+    let text = format!(
+        r#"{{"nodes":[{{"node_id":"a","type":"sleep","io":{{"input_inline":{{"ms":{ms}}}}}}},
+            {{"node_id":"b","type":"echo","depends_on":["a"],"io":{{"input_inline":{{}}}}}}]}}"#
+    );
+    fs::write(&graph, text).expect("written");
+    let data = state.join("data");
+    let arguments = [
+        OsStr::new("run"),
+        graph.as_os_str(),
+        OsStr::new("--data"),
+        data.as_os_str(),
+    ];
+    let mut child = flowkit()
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("flowkit starts");
+    wait_for(&mut child, "running");
+    child.kill().expect("killed");
+    child.wait().expect("dead");
+    let list = run(task(&["list"], &data)).expect_code(0).json();
+    let id = list["tasks"][0]["task_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    (data, id)
+}
+
+#[test]
+fn a_task_can_be_paused_stays_so_across_processes_and_goes_on_once_resumed() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let (data, id) = killed(state.path(), 1_500);
+    let words = ["pause", &id, "--reason", "maintenance"];
+    let paused = run(task(&words, &data)).expect_code(0).json();
+    assert_eq!(paused["status"], "paused", "{paused}");
+    // Pausing again changes nothing and is no error.
+    run(task(&["pause", &id], &data)).expect_code(0);
+    let graph = state.path().join("graph.json");
+    let again = [
+        OsStr::new("run"),
+        graph.as_os_str(),
+        OsStr::new("--data"),
+        data.as_os_str(),
+    ];
+    let refused = run(again).expect_code(2);
+    assert!(refused.stderr.contains("task resume"), "{}", refused.stderr);
+    let resumed = run(task(&["resume", &id], &data)).expect_code(0).json();
+    assert_eq!(resumed["status"], "running", "{resumed}");
+    run(again).expect_code(0);
+    // What has ended stays as it was.
+    let ended = run(task(&["pause", &id], &data)).expect_code(1);
+    assert!(ended.stderr.contains("finished"), "{}", ended.stderr);
+}
+
 #[test]
 fn a_task_or_folder_that_is_not_there_is_bad_input() {
     let state = tempfile::tempdir().expect("a temporary folder");
     let nowhere = state.path().join("nowhere");
-    for words in [&["list"][..], &["show", "x"], &["cancel", "x"]] {
+    for words in [
+        &["list"][..],
+        &["show", "x"],
+        &["cancel", "x"],
+        &["pause", "x"],
+        &["resume", "x"],
+    ] {
         let ran = run(task(words, &nowhere)).expect_code(2);
         assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
         assert!(!nowhere.exists(), "looking must not make a data folder");
@@ -91,7 +154,12 @@ fn a_task_or_folder_that_is_not_there_is_bad_input() {
         .into_iter()
         .chain([data.as_os_str(), tree.path().as_os_str()]))
     .expect_code(0);
-    for words in [&["show", "x"][..], &["cancel", "x"]] {
+    for words in [
+        &["show", "x"][..],
+        &["cancel", "x"],
+        &["pause", "x"],
+        &["resume", "x"],
+    ] {
         let ran = run(task(words, &data)).expect_code(2);
         assert!(ran.stderr.contains("no task"), "{}", ran.stderr);
     }

@@ -165,6 +165,7 @@ fn task(name: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
+        control: flowkit_core::control::TaskControl::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The client: submits tasks and asks about them.
 
+mod control;
 mod inbox;
 mod task;
 

@@ -15,8 +15,8 @@ use crate::engine::unexpected;
 /// A task. Cheap to clone; dropping it changes nothing about the task.
 #[derive(Clone, Debug)]
 pub struct TaskHandle {
-    client: Client,
-    task_id: TaskId,
+    pub(super) client: Client,
+    pub(super) task_id: TaskId,
 }
 
 /// How a task ended.
@@ -41,6 +41,8 @@ pub struct TaskStatus {
     pub settled: bool,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
+    /// Pauses and resumes that were carried out.
+    pub control_no: u64,
     /// Wall time of the submission, in milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     /// Its graph as submitted.
@@ -111,6 +113,7 @@ impl From<TaskWithNodes> for TaskStatus {
             state: task.state,
             settled: task.settled,
             failure: task.failure,
+            control_no: task.control.no,
             created_at_ms: task.created_at_ms,
             graph: task.graph,
             vars: task.vars,

@@ -105,6 +105,15 @@ impl Asking<'_> {
             ActionKind::Cancel { task, grace_ms } => {
                 self.once_there(task, Ask::Cancel { grace_ms }).await
             }
+            ActionKind::Pause { task, for_ms } => {
+                if self.clients.answers.wait(task).await {
+                    self.ask(task, Ask::Pause).await?;
+                    let most = self.clients.plan.heal_ms;
+                    tokio::time::sleep(Duration::from_millis(for_ms.min(most))).await;
+                    self.ask(task, Ask::Resume).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -151,6 +160,14 @@ impl Asking<'_> {
                     let grace = grace_ms.map(Duration::from_millis);
                     let task = library.task(id.clone());
                     task.cancel("the plan says so", grace).await.map(answer)
+                }
+                Ask::Pause => {
+                    let task = library.task(id.clone());
+                    task.pause("the plan says so").await.map(answer)
+                }
+                Ask::Resume => {
+                    let task = library.task(id.clone());
+                    task.resume("the plan says so").await.map(answer)
                 }
                 Ask::Wait => {
                     let outcome: Result<TaskOutcome, _> = library.task(id.clone()).wait().await;

@@ -20,6 +20,8 @@ pub(super) struct Capacity {
     alive: BTreeMap<u32, u32>,
     /// Ready nodes, and since when.
     ready: BTreeMap<(TaskId, NodeId), u64>,
+    /// When tasks that were paused went on.
+    resumed: BTreeMap<TaskId, u64>,
     healed_at: Option<u64>,
     by_id: BTreeMap<String, (u32, Vec<String>)>,
 }
@@ -39,6 +41,7 @@ impl Capacity {
             running: BTreeMap::new(),
             alive: BTreeMap::new(),
             ready: BTreeMap::new(),
+            resumed: BTreeMap::new(),
             healed_at: None,
             by_id: workers
                 .map(|w| (w.id.clone(), (w.capacity, w.roles.clone())))
@@ -123,6 +126,16 @@ impl Judge for Capacity {
             }
             What::Committed { changes, .. } => {
                 for change in changes {
+                    if let Change::Task { task, old, new } = change
+                        && new.state != TaskState::Paused
+                        && old
+                            .as_ref()
+                            .is_some_and(|old| old.state == TaskState::Paused)
+                    {
+                        self.resumed.insert(task.clone(), at);
+                    }
+                }
+                for change in changes {
                     if let Change::Node {
                         task,
                         node,
@@ -198,6 +211,7 @@ impl Capacity {
             + 2_000
             + world.slack_ms;
         let role = plan.role.clone();
+        let since = since.max(self.resumed.get(task).copied().unwrap_or(0));
         for slots in self.running.values() {
             if !slots.roles.contains(&role) {
                 continue;

@@ -10,6 +10,7 @@ mod dedup_bounded;
 mod effect_once;
 mod hooks;
 mod no_lost_task;
+mod paused;
 mod results;
 mod resume_point;
 mod retry_bounded;
@@ -104,6 +105,7 @@ pub(crate) struct Judges {
     start_rule: start_rule::StartRule,
     retry_bounded: retry_bounded::RetryBounded,
     capacity: capacity::Capacity,
+    paused: paused::Paused,
     as_reported: as_reported::AsReported,
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
@@ -126,6 +128,7 @@ impl Judges {
             start_rule: start_rule::StartRule,
             retry_bounded: retry_bounded::RetryBounded::default(),
             capacity: capacity::Capacity::new(plan),
+            paused: paused::Paused::default(),
             as_reported: as_reported::AsReported::default(),
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
@@ -137,6 +140,8 @@ impl Judges {
     }
 
     fn each(&mut self, mut f: impl FnMut(&mut dyn Judge)) {
+        // Before `start_rule`, which sees a grant of a paused task too.
+        f(&mut self.paused);
         f(&mut self.single_owner);
         f(&mut self.tokens);
         f(&mut self.effect_once);

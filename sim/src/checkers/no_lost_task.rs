@@ -49,7 +49,7 @@ impl Judge for NoLostTask {
                             view.broken("dedup_bounded", what);
                         }
                     }
-                    Ask::Wait | Ask::Cancel { .. } => {
+                    Ask::Wait | Ask::Cancel { .. } | Ask::Pause | Ask::Resume => {
                         if refused == Some(ReplyError::NotFound) {
                             view.broken(NAME, format!("{task}: acknowledged, then not found"));
                         }

@@ -217,7 +217,9 @@ fn granted(
         ));
     }
     let state = before.or(ledger.fact.as_ref().map(|fact| fact.state));
-    if !matches!(state, Some(TaskState::Queued | TaskState::Running)) {
+    // What may be granted around a pause is for `paused` to say.
+    let starts = [TaskState::Queued, TaskState::Running, TaskState::Paused];
+    if !state.is_some_and(|state| starts.contains(&state)) {
         broken.push(format!(
             "{task}/{node}: granted while the task is {state:?}"
         ));

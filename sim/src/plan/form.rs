@@ -80,9 +80,7 @@ impl Plan {
     fn wrong_actions(&self, wrong: &mut Vec<String>) {
         let tasks = self.tasks.len();
         for (at, action) in self.actions.iter().enumerate() {
-            let (ActionKind::Submit { task }
-            | ActionKind::SubmitOther { task }
-            | ActionKind::Cancel { task, .. }) = action.kind;
+            let task = action.kind.task();
             if task as usize >= tasks {
                 wrong.push(format!("actions[{at}].task: there is no task {task}"));
             }
@@ -167,10 +165,7 @@ impl Plan {
             if !matches!(action.when, When::At { .. }) {
                 wrong.push(format!("actions[{at}].when: must be a time"));
             }
-            let (ActionKind::SubmitOther { task } | ActionKind::Cancel { task, .. }) = action.kind
-            else {
-                continue;
-            };
+            let task = action.kind.task();
             let submits = |other: &Action| other.kind == ActionKind::Submit { task };
             if !self.actions.iter().any(submits) {
                 wrong.push(format!("actions[{at}]: nobody submits task {task}"));

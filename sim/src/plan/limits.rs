@@ -38,6 +38,9 @@ pub(super) fn check(plan: &Plan, wrong: &mut Vec<String>) {
         {
             numbers.time(&format!("actions[{at}].grace_ms"), grace_ms);
         }
+        if let super::ActionKind::Pause { for_ms, .. } = action.kind {
+            numbers.time(&format!("actions[{at}].for_ms"), for_ms);
+        }
     }
     for (at, fault) in plan.faults.iter().enumerate() {
         numbers.fault(&format!("faults[{at}]"), fault);

@@ -10,6 +10,7 @@ mod form;
 mod graph;
 mod hosts;
 mod limits;
+mod operated;
 mod processes;
 mod rare;
 mod swarm;
@@ -159,6 +160,36 @@ pub enum ActionKind {
         /// Time for handlers to end; the deployment's if absent.
         grace_ms: Option<u64>,
     },
+    /// Pauses a task (if the submission was acknowledged by then), and resumes it after a while.
+    Pause {
+        /// Index into the plan's tasks.
+        task: u32,
+        /// Time from the answer until it asks for the resume, which it does before faults heal.
+        for_ms: u64,
+    },
+}
+
+impl ActionKind {
+    /// The task that it is about, as an index into the plan's tasks.
+    #[must_use]
+    pub const fn task(self) -> u32 {
+        let (Self::Submit { task }
+        | Self::SubmitOther { task }
+        | Self::Cancel { task, .. }
+        | Self::Pause { task, .. }) = self;
+        task
+    }
+
+    /// The same about another task.
+    pub(crate) const fn about(self, number: u32) -> Self {
+        let mut kind = self;
+        let (Self::Submit { task }
+        | Self::SubmitOther { task }
+        | Self::Cancel { task, .. }
+        | Self::Pause { task, .. }) = &mut kind;
+        *task = number;
+        kind
+    }
 }
 
 /// A point in a run.

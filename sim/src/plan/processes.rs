@@ -36,6 +36,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         heal_ms: span,
     };
     actions(&mut stream(4), &mut plan, span);
+    super::operated::pauses(&mut stream(7), &mut plan, span);
     let mut draw = stream(6);
     for action in &mut plan.actions {
         // Work comes in as long as things go wrong.

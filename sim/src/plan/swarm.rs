@@ -76,6 +76,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
     super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
+    super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
     plan
 }
 

@@ -259,12 +259,8 @@ fn sensible(plan: &mut Plan) {
             _ => None,
         })
         .collect();
-    plan.actions.retain(|action| {
-        let (ActionKind::Submit { task }
-        | ActionKind::SubmitOther { task }
-        | ActionKind::Cancel { task, .. }) = action.kind;
-        submitted.contains(&task)
-    });
+    plan.actions
+        .retain(|action| submitted.contains(&action.kind.task()));
 }
 
 /// The roles of workers that are not lost for good.
@@ -289,18 +285,7 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
     let mut smaller = plan.clone();
     smaller.tasks.remove(gone);
     let actions = plan.actions.iter().filter_map(|action| {
-        let kind = match action.kind {
-            ActionKind::Submit { task } => ActionKind::Submit {
-                task: renumbered(task)?,
-            },
-            ActionKind::SubmitOther { task } => ActionKind::SubmitOther {
-                task: renumbered(task)?,
-            },
-            ActionKind::Cancel { task, grace_ms } => ActionKind::Cancel {
-                task: renumbered(task)?,
-                grace_ms,
-            },
-        };
+        let kind = action.kind.about(renumbered(action.kind.task())?);
         Some(Action { kind, ..*action })
     });
     smaller.actions = actions.collect();

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use flowkit_core::id::{Incarnation, ShardId, TaskId, inbox_of};
 use flowkit_core::json::Json;
-use flowkit_core::message::{Body, CancelTask, Envelope, Sender, SenderRole, Submit, WaitTask};
+use flowkit_core::message::{
+    Body, CancelTask, ControlTask, Envelope, Reply, Sender, SenderRole, Submit, WaitTask,
+};
 use flowkit_core::port::Stream;
+use flowkit_core::record::TaskState;
 
 use super::heap::Due;
 use super::{Luck, World};
@@ -27,8 +30,8 @@ pub(super) struct Client {
     acknowledged: Vec<TaskId>,
     /// Tasks that the engine would not take.
     refused: Vec<u32>,
-    /// Cancels that wait for the submission's acknowledgement.
-    held: Vec<(u32, Ask)>,
+    /// Cancels and pauses that wait for the submission's acknowledgement.
+    held: Vec<(u32, Ask, u64)>,
     /// Actions of the plan that are still to come.
     to_come: usize,
 }
@@ -40,6 +43,10 @@ struct Open {
     task: u32,
     corr: Arc<str>,
     tries: u64,
+    /// The next control of the task, as the store had it.
+    control_no: u64,
+    /// How long a task is to be paused.
+    for_ms: u64,
 }
 
 impl Client {
@@ -77,27 +84,57 @@ impl World<'_> {
         let client = action.client;
         self.clients[client as usize].to_come -= 1;
         match action.kind {
-            ActionKind::Submit { task } => self.ask(client, task, Ask::Submit),
+            ActionKind::Submit { task } => self.ask(client, task, Ask::Submit, 0),
             ActionKind::SubmitOther { task } => {
-                self.hold_or_ask(client, task, Ask::SubmitOther);
+                self.hold_or_ask(client, task, Ask::SubmitOther, 0);
             }
             ActionKind::Cancel { task, grace_ms } => {
-                self.hold_or_ask(client, task, Ask::Cancel { grace_ms });
+                self.hold_or_ask(client, task, Ask::Cancel { grace_ms }, 0);
+            }
+            ActionKind::Pause { task, for_ms } => {
+                self.hold_or_ask(client, task, Ask::Pause, for_ms);
             }
         }
     }
 
     /// Asks once the submission is acknowledged.
-    fn hold_or_ask(&mut self, client: u32, task: u32, ask: Ask) {
+    fn hold_or_ask(&mut self, client: u32, task: u32, ask: Ask, for_ms: u64) {
         let id = self.task_id(task);
         if self.clients.iter().any(|c| c.acknowledged.contains(&id)) {
-            self.ask(client, task, ask);
+            self.ask(client, task, ask, for_ms);
         } else if !self.clients.iter().any(|c| c.refused.contains(&task)) {
-            self.clients[client as usize].held.push((task, ask));
+            self.clients[client as usize].held.push((task, ask, for_ms));
         }
     }
 
-    fn ask(&mut self, client: u32, task: u32, ask: Ask) {
+    /// A client that paused a task wants it to go on.
+    pub(super) fn resumes(&mut self, client: u32, task: u32) {
+        self.clients[client as usize].to_come -= 1;
+        self.ask(client, task, Ask::Resume, 0);
+    }
+
+    /// What follows from the answer to a pause or resume: each is made again until it holds, or the
+    /// task has ended.
+    fn controlled(&mut self, open: &Open, client: u32, reply: &Reply) {
+        let paused = reply.state == Some(TaskState::Paused);
+        let goes_on = matches!(reply.state, Some(TaskState::Queued | TaskState::Running));
+        match open.ask {
+            Ask::Pause if paused => {
+                let heal = self.plan.heal_ms * 1_000;
+                let at = (self.now + open.for_ms * 1_000).min(heal).max(self.now);
+                self.clients[client as usize].to_come += 1;
+                let task = open.task;
+                self.heap.push(at, Due::ClientResumes { client, task });
+            }
+            Ask::Pause if goes_on => self.ask(client, open.task, Ask::Pause, open.for_ms),
+            Ask::Resume if paused => self.ask(client, open.task, Ask::Resume, 0),
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, client: u32, task: u32, ask: Ask, for_ms: u64) {
+        let stored = self.servers.store.synced().task(&self.task_id(task));
+        let control_no = stored.map_or(0, |stored| stored.control.no) + 1;
         let number = self.next_number();
         let corr: Arc<str> = Arc::from(format!("c{client}-{number}"));
         self.clients[client as usize].open.push(Open {
@@ -106,6 +143,8 @@ impl World<'_> {
             task,
             corr,
             tries: 0,
+            control_no,
+            for_ms,
         });
         self.client_retries(client, number);
     }
@@ -118,6 +157,7 @@ impl World<'_> {
         };
         open.tries += 1;
         let (ask, task, corr, tries) = (open.ask, open.task, open.corr.clone(), open.tries);
+        let control_no = open.control_no;
         let id = mine.id.clone();
         let world = &self.plan.world;
         let inbox = inbox_of(&id, world.inboxes);
@@ -133,6 +173,17 @@ impl World<'_> {
                 grace_ms,
                 inbox,
             }),
+            Ask::Pause | Ask::Resume => {
+                let control = ControlTask {
+                    control_no,
+                    reason: Arc::from("the plan says so"),
+                    inbox,
+                };
+                match ask {
+                    Ask::Pause => Body::PauseTask(control),
+                    _ => Body::ResumeTask(control),
+                }
+            }
             Ask::Wait => Body::WaitTask(WaitTask { inbox }),
         };
         let sender = Sender {
@@ -246,25 +297,28 @@ impl World<'_> {
             ask: open.ask,
             reply: reply.clone(),
         });
+        self.controlled(&open, client, reply);
         if open.ask == Ask::Submit && !reply.ok {
             // There will be nothing to cancel.
             self.clients[client as usize].refused.push(open.task);
             for client in &mut self.clients {
-                client.held.retain(|(index, _)| *index != open.task);
+                client.held.retain(|(index, ..)| *index != open.task);
             }
         }
         if open.ask == Ask::Submit && reply.ok {
             self.clients[client as usize]
                 .acknowledged
                 .push(task.clone());
-            self.ask(client, open.task, Ask::Wait);
+            self.ask(client, open.task, Ask::Wait, 0);
             for client in 0..super::host_number(self.clients.len()) {
                 let held = std::mem::take(&mut self.clients[client as usize].held);
-                for (index, ask) in held {
+                for (index, ask, for_ms) in held {
                     if index == open.task {
-                        self.ask(client, index, ask);
+                        self.ask(client, index, ask, for_ms);
                     } else {
-                        self.clients[client as usize].held.push((index, ask));
+                        self.clients[client as usize]
+                            .held
+                            .push((index, ask, for_ms));
                     }
                 }
             }

@@ -45,6 +45,8 @@ pub(crate) enum Due {
     },
     /// A client looks whether it has to ask again.
     ClientRetries { client: u32, ask: u64 },
+    /// A client that paused a task wants it to go on.
+    ClientResumes { client: u32, task: u32 },
     /// A host starts its process.
     Start { host: u32 },
     /// A stalled process goes on.

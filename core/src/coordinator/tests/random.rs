@@ -7,8 +7,8 @@ use super::bench::*;
 use crate::coordinator::{Effect, Input};
 use crate::id::{Incarnation, Offset, OpId};
 use crate::message::{
-    Body, CancelReason, CancelTask, Cancelled, RefusalReason, ReleaseReason, TaskFailed,
-    TaskRefused, TaskReleased, WaitTask,
+    Body, CancelReason, CancelTask, Cancelled, ControlTask, RefusalReason, ReleaseReason,
+    TaskFailed, TaskRefused, TaskReleased, WaitTask,
 };
 use crate::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
@@ -32,6 +32,11 @@ enum Step {
     },
     Cancel {
         task: u8,
+    },
+    Control {
+        task: u8,
+        no: u64,
+        pause: bool,
     },
     Wait {
         task: u8,
@@ -69,6 +74,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0..3u8, 0..3usize).prop_map(|(task, graph)| Step::Submit { task, graph }),
         1 => (0..3u8).prop_map(|task| Step::Cancel { task }),
+        2 => (0..3u8, 1..4u64, any::<bool>())
+            .prop_map(|(task, no, pause)| Step::Control { task, no, pause }),
         1 => (0..3u8).prop_map(|task| Step::Wait { task }),
         3 => (0..3u8, 0..3u8, 0..4u64)
             .prop_map(|(task, node, token)| Step::Beat { task, node, token }),
@@ -226,6 +233,19 @@ fn play(steps: Vec<Step>) {
                     inbox: 0,
                 }),
             )),
+            Step::Control { task, no, pause } => {
+                let control = ControlTask {
+                    control_no: no,
+                    reason: "".into(),
+                    inbox: 0,
+                };
+                let body = if pause {
+                    Body::PauseTask(control)
+                } else {
+                    Body::ResumeTask(control)
+                };
+                Some(client(&name(task), body))
+            }
             Step::Wait { task } => Some(client(&name(task), Body::WaitTask(WaitTask { inbox: 0 }))),
             Step::Beat { task, node, token } => Some(beat(&name(task), node_name(node), token)),
             Step::Event {

@@ -291,6 +291,14 @@ fn online() -> impl Strategy<Value = WorkerOnline> {
     )
 }
 
+fn control() -> impl Strategy<Value = ControlTask> {
+    (any::<u64>(), text(), any::<u32>()).prop_map(|(control_no, reason, inbox)| ControlTask {
+        control_no,
+        reason,
+        inbox,
+    })
+}
+
 /// One strategy for every kind, the unknown one last.
 pub(super) fn bodies() -> Vec<BoxedStrategy<Body>> {
     let refusal = one_of(&[
@@ -330,6 +338,8 @@ pub(super) fn bodies() -> Vec<BoxedStrategy<Body>> {
         any::<u32>()
             .prop_map(|inbox| Body::WaitTask(WaitTask { inbox }))
             .boxed(),
+        control().prop_map(Body::PauseTask).boxed(),
+        control().prop_map(Body::ResumeTask).boxed(),
         reply().prop_map(Body::Reply).boxed(),
         start().prop_map(|s| Body::TaskStart(Box::new(s))).boxed(),
         (reason(), any::<u64>())

@@ -217,6 +217,7 @@ fn task_record(state: TaskState) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 0,
         history: Default::default(),
+        control: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Records for the tests of the store model.
 
 use super::super::StoreModel;
+use flowkit_core::control::TaskControl;
 use flowkit_core::id::{
     BatchUid, ClientId, Epoch, Incarnation, NodeId, Offset, ShardId, TaskId, Token,
 };
@@ -69,6 +70,7 @@ pub(super) fn task(name: &str) -> Record {
         cancel_grace_ms: None,
         created_at_ms: 0,
         history: History::default(),
+        control: TaskControl::default(),
     }))
 }
 
