@@ -43,6 +43,9 @@ fn add_unknown_fields(value: &mut Value) {
     }
 }
 
+/// A part by name, and how it is made large.
+type Enlarge<T> = (&'static str, fn(&mut T, Json, Cursor));
+
 /// A body with one part after the other made larger than a message may be.
 fn enlarged(body: &Body) -> Vec<(&'static str, Body)> {
     let text: Arc<str> = "x".repeat(MESSAGE_BYTES_MAX).into();
@@ -73,7 +76,7 @@ fn enlarged(body: &Body) -> Vec<(&'static str, Body)> {
             all.push((part, body));
         }
         Body::TaskStart(start) => {
-            let parts: [(&str, fn(&mut TaskStart, Json, Cursor)); 4] = [
+            let parts: [Enlarge<TaskStart>; 4] = [
                 ("input", |start, json, _| start.input = json),
                 ("checkpoint", |start, json, _| start.checkpoint = Some(json)),
                 ("cursor", |start, _, cursor| start.cursor = cursor),
@@ -86,7 +89,7 @@ fn enlarged(body: &Body) -> Vec<(&'static str, Body)> {
             }
         }
         Body::BatchOk(ok) => {
-            let parts: [(&str, fn(&mut BatchOk, Json, Cursor)); 4] = [
+            let parts: [Enlarge<BatchOk>; 4] = [
                 ("artifact", |ok, json, _| {
                     ok.artifact = Some(Artifact::Inline(json));
                 }),
@@ -354,7 +357,7 @@ fn a_null_that_a_user_saved_is_not_an_absent_one() {
         r#"{"batch_uid":"b","metrics":{},"checkpoint":null}"#,
         r#"{"batch_uid":"b","metrics":{},"artifact":{"inline":null}}"#,
     ] {
-        let payload: crate::message::BatchOk = serde_json::from_str(text).expect("a payload");
+        let payload: BatchOk = serde_json::from_str(text).expect("a payload");
         assert_eq!(serde_json::to_string(&payload).expect("JSON"), text);
     }
 }
