@@ -28,8 +28,8 @@ mod worker;
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
-    ArtifactView, Artifacts, Client, ClientError, NodeStatus, SubmitOptions, TaskHandle,
-    TaskOutcome, TaskStatus, TaskWatch,
+    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence, ShardLag,
+    SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch, WorkerView,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};
@@ -39,7 +39,7 @@ pub use error::{ErrorClass, HandlerError};
 pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};
-pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals};
+pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals, WorkerRecord};
 pub use handler::{Handler, HandlerFn, handler_fn};
 pub use ids::task_id_of_key;
 pub use input::{ArtifactRef, Chunk, Pulled, TaskInput};

@@ -157,13 +157,14 @@ pub(crate) struct WorkerArgs {
 /// `flowkit worker …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
-    /// List every worker that ever registered, and what each runs now.
-    List {
+    /// List every worker that ever registered, when it was heard and what it runs now.
+    List(TaskArgs),
+    /// Show one worker: its runs with their checkpoints, its last heartbeat, its process start.
+    Show {
+        /// The worker's id.
+        id: String,
         #[command(flatten)]
-        fleet: FleetArgs,
-        /// Print one JSON object on standard output instead of a table.
-        #[arg(long)]
-        json: bool,
+        at: TaskArgs,
     },
 }
 
@@ -248,7 +249,7 @@ pub(crate) enum TaskCommand {
     },
 }
 
-/// What every `flowkit task` command takes.
+/// What every command takes that looks at a data folder or a deployment.
 #[derive(Args, Debug)]
 pub(crate) struct TaskArgs {
     /// The data folder of an earlier `demo` or `run`; without it, a deployment's servers.

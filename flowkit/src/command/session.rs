@@ -4,7 +4,7 @@ use flowkit::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{DataArgs, FleetArgs};
+use super::args::{DataArgs, FleetArgs, TaskArgs};
 use super::failure::{Ending, Failure};
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
@@ -139,6 +139,15 @@ impl Session {
             workers: Vec::new(),
             home: Home::Folder(store, folder),
         })
+    }
+
+    /// The data folder or the deployment that the arguments name, to look at it.
+    pub(crate) async fn to_look(args: &TaskArgs) -> Result<Self, Failure> {
+        match &args.data {
+            Some(data) => Self::look(DataFolder::existing(data)?).await,
+            None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => Err(no_place()),
+            None => Self::connect(&args.fleet).await,
+        }
     }
 
     /// An engine over the servers that flags, environment or a file name; nothing runs in it yet.
@@ -297,6 +306,11 @@ impl Session {
     pub(crate) async fn close(self) {
         self.engine.stop().await;
     }
+}
+
+/// Neither a data folder nor servers were named.
+pub(crate) fn no_place() -> Failure {
+    Failure::input("name the data folder of an earlier `demo` or `run`: --data PATH")
 }
 
 fn cannot_open(error: OpenError) -> Failure {

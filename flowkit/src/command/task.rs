@@ -20,21 +20,12 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         | TaskCommand::Show { task: args, .. }
         | TaskCommand::Cancel { task: args, .. } => args,
     };
-    let session = match &args.data {
-        Some(data) => {
-            let folder = DataFolder::existing(data)?;
-            match command {
-                // It takes a coordinator to cancel.
-                TaskCommand::Cancel { .. } => Session::open(folder).await?,
-                _ => Session::look(folder).await?,
-            }
+    let session = match (&args.data, &command) {
+        // It takes a coordinator to cancel.
+        (Some(data), TaskCommand::Cancel { .. }) => {
+            Session::open(DataFolder::existing(data)?).await?
         }
-        None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => {
-            return Err(Failure::input(
-                "name the data folder of an earlier `demo` or `run`: --data PATH",
-            ));
-        }
-        None => Session::connect(&args.fleet).await?,
+        _ => Session::to_look(args).await?,
     };
     let outcome = match &command {
         TaskCommand::List(args) => list(&session, args).await,

@@ -7,3 +7,4 @@ mod demo;
 mod graphs;
 mod sim;
 mod tasks;
+mod workers;

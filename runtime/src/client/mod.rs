@@ -1,11 +1,15 @@
 //! The client: submits tasks and asks about them.
 
 mod inbox;
+mod presence;
 mod task;
+mod worker;
 
+pub use presence::{Heard, Presence, ShardLag};
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
+pub use worker::{ActiveRun, WorkerView};
 
 use flowkit_core::id::{ShardId, TaskId, WorkerId};
 use flowkit_core::json::Json;
