@@ -4,6 +4,7 @@
 //! `(now, input)` and pushes effects, which are plain data. `docs/driving-the-core.md` shows the
 //! loop that drives one.
 
+pub mod doctor;
 pub mod graph;
 pub mod hash;
 pub mod id;
@@ -17,4 +18,5 @@ pub mod time;
 
 pub mod coordinator;
 pub mod report;
+pub mod why;
 pub mod worker;

@@ -23,13 +23,15 @@ mod run;
 mod signal;
 mod source;
 mod testing;
+pub mod vitals;
 mod worker;
 
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
-    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence, ShardLag,
-    SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch, WorkerView,
+    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence,
+    SILENT_AFTER_MS, ShardLag, SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
+    WorkerView,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};
@@ -40,6 +42,7 @@ pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};
 pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals, WorkerRecord};
+pub use flowkit_core::why::{NodeWhy, WaitsFor, Why};
 pub use handler::{Handler, HandlerFn, handler_fn};
 pub use ids::task_id_of_key;
 pub use input::{ArtifactRef, Chunk, Pulled, TaskInput};

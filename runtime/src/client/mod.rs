@@ -3,12 +3,14 @@
 mod inbox;
 mod presence;
 mod task;
+mod why;
 mod worker;
 
 pub use presence::{Heard, Presence, ShardLag};
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
+pub use why::SILENT_AFTER_MS;
 pub use worker::{ActiveRun, WorkerView};
 
 use flowkit_core::id::{ShardId, TaskId, WorkerId};

@@ -15,8 +15,8 @@ use crate::engine::unexpected;
 /// A task. Cheap to clone; dropping it changes nothing about the task.
 #[derive(Clone, Debug)]
 pub struct TaskHandle {
-    client: Client,
-    task_id: TaskId,
+    pub(super) client: Client,
+    pub(super) task_id: TaskId,
 }
 
 /// How a task ended.

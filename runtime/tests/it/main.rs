@@ -4,6 +4,7 @@ mod cancel;
 mod client;
 mod failures;
 mod restart;
+mod spans;
 mod streaming;
 mod support;
 mod workers;
