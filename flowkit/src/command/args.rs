@@ -1,6 +1,7 @@
 //! The command line of `flowkit`: what can be typed, and the help that teaches it.
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use flowkit_sim::runner::Tier;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -38,6 +39,14 @@ Examples:
   flowkit worker list
 
 Needs a build with the adapters: cargo build --release --features fleet";
+
+const DOCTOR_HELP: &str = "\
+Exit codes: 0 all is well, 1 something was found, 2 it could not look.
+
+Examples:
+  flowkit doctor --data state
+  flowkit doctor --kafka 127.0.0.1:9092 --mongo 'mongodb://127.0.0.1/?replicaSet=rs0'
+  flowkit doctor --health 10.0.0.5:9600 --health 10.0.0.6:9600 --json";
 
 const RUN_HELP: &str = "\
 Built-in roles (a node's `type`) and their `io.input_inline`:
@@ -88,9 +97,54 @@ pub(crate) enum Command {
     /// Submit a graph file to a deployment over Kafka and MongoDB.
     #[command(after_help = FLEET_HELP)]
     Submit(SubmitArgs),
+    /// Say why a task is not running: one plain sentence for each node that waits, and the cure.
+    Why {
+        /// The task's id.
+        id: String,
+        #[command(flatten)]
+        at: TaskArgs,
+    },
+    /// Check a data folder or a deployment: streams, roles, ids, times, memory, what is stored.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Run the simulator: the engine under injected faults.
     #[command(subcommand)]
     Sim(SimCommand),
+    /// Print a shell's completions.
+    #[command(after_help = "Example:\n  source <(flowkit completions bash)")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page.
+    #[command(after_help = "Example:\n  flowkit man | man -l -")]
+    Man {
+        /// Write a page per command into this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// `flowkit doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) at: TaskArgs,
+    /// Where a worker serves health (its `health_listen`), for its memory over time; may be
+    /// repeated.
+    #[arg(long = "health", value_name = "HOST:PORT")]
+    pub(crate) health: Vec<String>,
+    /// Most tasks whose stored state is checked, by id.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) tasks_max: u32,
+}
+
+/// Whether health is served.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct HealthArgs {
+    /// Serve /healthz, /readyz and /metrics over HTTP there; default: nowhere.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_listen: Option<String>,
 }
 
 /// Where state lives.
@@ -133,6 +187,8 @@ pub(crate) struct FleetArgs {
 pub(crate) struct CoordinatorArgs {
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
 }
 
 /// `flowkit worker`.
@@ -143,6 +199,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) command: Option<WorkerCommand>,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// A built-in role to run; may be repeated.
     #[arg(long = "role", value_name = "NAME")]
     pub(crate) roles: Vec<String>,
@@ -197,6 +255,8 @@ pub(crate) struct DemoArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -210,6 +270,8 @@ pub(crate) struct RunArgs {
     pub(crate) graph: PathBuf,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -316,6 +378,9 @@ pub(crate) enum SimCommand {
         /// Write the run to this file as a page to look at, too.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
     },
     /// Reduce a failing plan to what it takes to break the promise, and print it as a test.
     Shrink {
@@ -327,6 +392,9 @@ pub(crate) enum SimCommand {
         /// Write the small plan to this file, too.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -1,11 +1,13 @@
 //! An engine over a data folder with workers for the built-in roles.
 
+use flowkit::health::HealthServer;
 use flowkit::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{DataArgs, FleetArgs, TaskArgs};
+use super::args::{DataArgs, FleetArgs, HealthArgs, TaskArgs};
 use super::failure::{Ending, Failure};
+use super::health;
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
 use super::progress::Progress;
@@ -170,6 +172,34 @@ impl Session {
         let session = Self::look(folder).await?;
         session.coordinate().await?;
         Ok(session)
+    }
+
+    /// Serves health of this process, if the flag says where.
+    pub(crate) async fn serve_health(
+        &self,
+        args: &HealthArgs,
+    ) -> Result<Option<HealthServer>, Failure> {
+        let listen = args.health_listen.as_deref().unwrap_or_default();
+        health::serve(listen, &self.engine).await
+    }
+
+    /// An engine over servers that is connected already.
+    pub(crate) const fn over(engine: Engine) -> Self {
+        Self {
+            engine,
+            workers: Vec::new(),
+            home: Home::Servers,
+        }
+    }
+
+    /// It is a data folder, not servers.
+    pub(crate) const fn is_folder(&self) -> bool {
+        matches!(self.home, Home::Folder(..))
+    }
+
+    /// The engine.
+    pub(crate) const fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Starts workers for the built-in roles.

@@ -141,7 +141,7 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
     }
 }
 
-fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
+pub(crate) fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
     TaskId::new(id).map_err(|e| {
         Failure::input(format!(
             "no task has the id `{}`: it {e}; `{}` shows them",
@@ -159,7 +159,7 @@ fn lister(args: &TaskArgs) -> String {
     }
 }
 
-fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
+pub(crate) fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
     match error {
         ClientError::NoSuchTask(id) => Failure::input(format!(
             "there is no task {id}; `{}` shows them",

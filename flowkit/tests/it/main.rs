@@ -5,6 +5,7 @@ mod common;
 mod crash;
 mod demo;
 mod graphs;
+mod observe;
 mod sim;
 mod tasks;
 mod workers;

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::command::args::{WorkerArgs, WorkerCommand};
 use crate::command::failure::{Ending, Failure, Outcome};
+use crate::command::health;
 use crate::command::interrupt::Interrupt;
 use crate::command::workers;
 use crate::roles;
@@ -27,6 +28,8 @@ async fn work(args: WorkerArgs) -> Outcome {
         "--worker-id",
         args.worker_id.map(|id| json!(id)),
     );
+    let listen = args.health.health_listen.map(|at| json!(at));
+    given.flag("health_listen", "--health-listen", listen);
     given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
     let settings = given.settings().map_err(Failure::input)?;
     if settings.fleet.roles.is_empty() {
@@ -52,6 +55,7 @@ async fn work(args: WorkerArgs) -> Outcome {
         settings.fleet.roles.join(", "),
         settings.fleet.capacity
     );
+    let _health = health::serve(&settings.fleet.health_listen, &engine).await?;
     match worker.run(interrupt.raised()).await {
         Ok(()) => Ok(Ending::Finished),
         Err(WorkerError::Superseded) => Err(Failure::superseded(WorkerError::Superseded)),
