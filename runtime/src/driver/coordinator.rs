@@ -69,8 +69,7 @@ async fn drive<M: Machine>(
 ) {
     let (clock, pace) = (engine.clock().clone(), engine.pace());
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
-    let mut watch =
-        CoordinatorWatch::new(clock.now().mono, config.shards, config.shard_lease_ttl_ms);
+    let mut watch = CoordinatorWatch::new(config.shards, config.shard_lease_ttl_ms);
     let mut machine = make(config.clone());
     let mut next = VecDeque::from([Input::Wake]);
     let mut out = Vec::new();
@@ -124,32 +123,36 @@ async fn drive<M: Machine>(
         if input != Input::Idle {
             idle_due = true;
         }
-        let now = clock.now();
-        watch.input(&input, now.mono);
         let handled = catch_unwind(AssertUnwindSafe(|| {
+            let now = clock.now();
+            watch.input(&input, now.mono);
             machine.handle(now, input, &mut out);
+            now
         }));
-        if let Err(panic) = handled {
-            let text = panic_text(&*panic);
-            tracing::error!("the coordinator machine panicked and is made anew: {text}");
-            // What it had asked for is void: a new machine takes the shard over, and the store
-            // fences the old one's commits.
-            out.clear();
-            watch.panicked(&text, now.mono);
-            if !is_planted(Bug::OldAnswers) {
-                calls.clear();
+        let now = match handled {
+            Ok(now) => now,
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!("the coordinator machine panicked and is made anew: {text}");
+                // What it had asked for is void: a new machine takes the shard over, and the store
+                // fences the old one's commits.
+                out.clear();
+                watch.panicked(&text);
+                if !is_planted(Bug::OldAnswers) {
+                    calls.clear();
+                }
+                config.seed = config.seed.wrapping_add(1);
+                // The workers of this process are alive.
+                config.predecessors_dead = false;
+                let subject = machine.subject();
+                machine = make(config.clone());
+                next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
+                if stopping {
+                    next.push_back(Input::Shutdown);
+                }
+                continue;
             }
-            config.seed = config.seed.wrapping_add(1);
-            // The workers of this process are alive.
-            config.predecessors_dead = false;
-            let subject = machine.subject();
-            machine = make(config.clone());
-            next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
-            if stopping {
-                next.push_back(Input::Shutdown);
-            }
-            continue;
-        }
+        };
         for effect in out.drain(..) {
             watch.effect(&effect, now.mono);
             match effect {

@@ -65,7 +65,7 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         answers: VecDeque::new(),
     };
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
-    let mut watch = WorkerWatch::new(clock.now().mono, config.announce_interval_ms);
+    let mut watch = WorkerWatch::new(config.announce_interval_ms);
     let mut machine = Machine::new(config);
     let mut out = Vec::new();
     let mut next = Some(Input::Wake);
@@ -113,16 +113,20 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         {
             runs.closed(*run);
         }
-        let now = clock.now();
-        watch.input(&input, now.mono);
         let handled = catch_unwind(AssertUnwindSafe(|| {
+            let now = clock.now();
+            watch.input(&input, now.mono);
             machine.handle(now, input, &mut out);
+            now
         }));
-        if let Err(panic) = handled {
-            let text = panic_text(&*panic);
-            tracing::error!(worker = %runs.worker_id, "the worker machine panicked: {text}");
-            return Err(WorkerError::Panicked(text));
-        }
+        let now = match handled {
+            Ok(now) => now,
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!(worker = %runs.worker_id, "the worker machine panicked: {text}");
+                return Err(WorkerError::Panicked(text));
+            }
+        };
         for effect in out.drain(..) {
             watch.effect(&effect, now.mono);
             match effect {

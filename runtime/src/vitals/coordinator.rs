@@ -85,7 +85,9 @@ struct Request {
 /// Counts on the driver's way.
 #[derive(Debug)]
 pub(crate) struct CoordinatorWatch {
-    started: Mono,
+    /// When it was first told something, and the newest time of that.
+    started: Option<Mono>,
+    newest: Mono,
     shards_all: u32,
     shard_lease_ttl_ms: u64,
     asked: BTreeMap<OpId, Request>,
@@ -103,9 +105,10 @@ pub(crate) struct CoordinatorWatch {
 }
 
 impl CoordinatorWatch {
-    pub(crate) fn new(now: Mono, shards_all: u32, shard_lease_ttl_ms: u64) -> Self {
+    pub(crate) fn new(shards_all: u32, shard_lease_ttl_ms: u64) -> Self {
         Self {
-            started: now,
+            started: None,
+            newest: Mono(0),
             shards_all,
             shard_lease_ttl_ms,
             asked: BTreeMap::new(),
@@ -124,13 +127,15 @@ impl CoordinatorWatch {
     }
 
     /// The machine panicked; what it had asked for is nobody's any more.
-    pub(crate) fn panicked(&mut self, text: &str, now: Mono) {
+    pub(crate) fn panicked(&mut self, text: &str) {
         self.asked.clear();
-        self.last_error = Some((format!("the machine panicked: {text}"), now));
+        self.last_error = Some((format!("the machine panicked: {text}"), self.newest));
     }
 
     /// The machine is about to be told this.
     pub(crate) fn input(&mut self, input: &Input, now: Mono) {
+        self.started.get_or_insert(now);
+        self.newest = now;
         match input {
             Input::StoreDone { op, result } => self.store_done(*op, result, now),
             Input::TransportDone { op, result } => self.transport_done(*op, result, now),
@@ -262,7 +267,7 @@ impl CoordinatorWatch {
             (shard, ShardVitals { next, renewed_ms })
         });
         CoordinatorVitals {
-            uptime_ms: now.since(self.started),
+            uptime_ms: self.started.as_ref().map_or(0, age),
             shards_all: self.shards_all,
             shards: shards.collect(),
             shard_lease_ttl_ms: self.shard_lease_ttl_ms,

@@ -76,7 +76,8 @@ pub struct RoleFigures {
 /// Counts on the driver's way.
 #[derive(Debug)]
 pub(crate) struct WorkerWatch {
-    started: Mono,
+    /// When it was first told something.
+    started: Option<Mono>,
     announce_interval_ms: u64,
     asked: BTreeMap<OpId, (&'static str, Mono)>,
     runs: BTreeMap<RunId, Run>,
@@ -105,9 +106,9 @@ struct Run {
 }
 
 impl WorkerWatch {
-    pub(crate) fn new(now: Mono, announce_interval_ms: u64) -> Self {
+    pub(crate) fn new(announce_interval_ms: u64) -> Self {
         Self {
-            started: now,
+            started: None,
             announce_interval_ms,
             asked: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -127,6 +128,7 @@ impl WorkerWatch {
 
     /// The machine is about to be told this.
     pub(crate) fn input(&mut self, input: &Input, now: Mono) {
+        self.started.get_or_insert(now);
         match input {
             Input::StoreDone { op, result } => self.store_done(*op, result, now),
             Input::TransportDone { op, result } => self.transport_done(*op, result, now),
@@ -271,7 +273,7 @@ impl WorkerWatch {
             lease_ttl_ms: machine.lease_ttl_ms(),
             announce_interval_ms: self.announce_interval_ms,
             inbox: machine.inbox_position(),
-            uptime_ms: now.since(self.started),
+            uptime_ms: age(self.started).unwrap_or(0),
             store_ok_ms: age(self.store_ok),
             grant_read_ms: age(self.grant_read),
             heartbeat_ms: age(self.heartbeat),
