@@ -5,6 +5,7 @@
 //! loop that drives one.
 
 pub mod control;
+pub mod doctor;
 pub mod graph;
 pub mod hash;
 pub mod id;
@@ -18,4 +19,5 @@ pub mod time;
 
 pub mod coordinator;
 pub mod report;
+pub mod why;
 pub mod worker;

@@ -50,6 +50,33 @@ pub enum ReportKind {
     Superseded,
 }
 
+impl ReportKind {
+    /// Its name in logs, metrics and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::DeadLetter => "dead_letter",
+            Self::ShardOwned => "shard_owned",
+            Self::ShardLost => "shard_lost",
+            Self::StreamReplaced => "stream_replaced",
+            Self::GrantLost => "grant_lost",
+            Self::GrantUnanswered => "grant_unanswered",
+            Self::Abandoned => "abandoned",
+            Self::Quarantined => "quarantined",
+            Self::PortFailed => "port_failed",
+            Self::Run => "run",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Something went wrong: health shows the newest of these as the last error.
+    #[must_use]
+    pub const fn is_trouble(self) -> bool {
+        !matches!(self, Self::Rejected | Self::Run | Self::ShardOwned)
+    }
+}
+
 impl Report {
     /// A report about nothing in particular.
     #[must_use]

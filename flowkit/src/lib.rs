@@ -1,5 +1,8 @@
 #![doc = include_str!("../../README.md")]
 
+/// Health and metrics of a process over HTTP.
+#[cfg(feature = "health")]
+pub use flowkit_observe as health;
 pub use flowkit_runtime::*;
 #[cfg(feature = "sim")]
 pub use flowkit_sim::user as sim;
@@ -18,6 +21,9 @@ mod guide {
     mod handlers {}
     #[doc = include_str!("../../docs/guide/inputs.md")]
     mod inputs {}
+    #[cfg(feature = "health")]
+    #[doc = include_str!("../../docs/guide/monitoring.md")]
+    mod monitoring {}
     #[doc = include_str!("../../docs/guide/settings.md")]
     mod settings {}
     #[doc = include_str!("../../docs/guide/workers.md")]

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(command::colours_on_stderr())
         .init();
     match command::run(cli) {
         Ok(ending) => ending.into(),

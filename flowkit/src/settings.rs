@@ -34,6 +34,8 @@ pub struct FleetSettings {
     pub worker_id: String,
     /// Nodes that a worker runs at once.
     pub capacity: u32,
+    /// Where health and metrics are served over HTTP, as `IP:PORT`; nowhere if empty.
+    pub health_listen: String,
 }
 
 impl Default for FleetSettings {
@@ -49,6 +51,7 @@ impl Default for FleetSettings {
             roles: Vec::new(),
             worker_id: String::new(),
             capacity: 1,
+            health_listen: String::new(),
         }
     }
 }
@@ -202,6 +205,13 @@ impl Given {
         };
         if settings.fleet.shards == 0 || settings.fleet.inboxes == 0 {
             faults.push("shards, inboxes: must not be 0".to_owned());
+        }
+        let listen = &settings.fleet.health_listen;
+        if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
+            let from = self.0.get("health_listen").map_or("", |(_, from)| from);
+            faults.push(format!(
+                "health_listen ({from}): must be IP:PORT, such as 127.0.0.1:9600"
+            ));
         }
         if settings.fleet.capacity == 0 {
             faults.push("capacity: must not be 0".to_owned());

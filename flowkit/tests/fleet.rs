@@ -172,6 +172,86 @@ fn a_cancelled_task_ends_on_its_worker_and_is_shown_by_any_process() {
     assert_eq!(shown["status"], "cancelled", "{shown}");
 }
 
+/// Asks until the answer is as wanted.
+fn until(ask: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..300 {
+        let answer = ask();
+        if wanted(&answer) {
+            return answer;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("never as wanted: {}", ask());
+}
+
+#[test]
+fn why_and_doctor_name_the_role_without_a_worker_and_a_worker_is_shown_with_its_runs() {
+    let deployment = Deployment::new("why", 1);
+    let _coordinator = deployment.coordinator();
+    let file = deployment.graph(&sleepers(1, 60_000, 1));
+    let task = deployment.json(&["submit", &file], 0);
+    let id = task["task_id"].as_str().expect("an id").to_owned();
+    let why = deployment.json(&["why", &id], 0);
+    assert_eq!(
+        why["nodes"][0]["why"], "no worker for role `sleep` has ever registered",
+        "{why}"
+    );
+    let ill = deployment.json(&["doctor"], 1);
+    assert_eq!(ill["findings"][0]["check"], "roles", "{ill}");
+    assert_eq!(ill["findings"][0]["subject"], "sleep", "{ill}");
+
+    let worker = deployment.worker("w");
+    let runs = |value: &Value| value["runs"][0]["node_id"] == "n0";
+    let shown = until(|| deployment.json(&["worker", "show", "w"], 0), runs);
+    assert_eq!(shown["status"], "online", "{shown}");
+    assert!(shown["heartbeat_ms_ago"].is_u64(), "{shown}");
+    let why = deployment.json(&["why", &id], 0);
+    assert_eq!(why["nodes"][0]["waits_for"], "nothing", "{why}");
+    let well = deployment.json(&["doctor"], 0);
+    assert_eq!(well["ok"], true, "{well}");
+
+    worker.kill();
+    let lost = |value: &Value| value["nodes"][0]["waits_for"] != "nothing";
+    let why = until(|| deployment.json(&["why", &id], 0), lost);
+    let waits = why["nodes"][0]["waits_for"].as_str().expect("text");
+    assert!(matches!(waits, "lease_end" | "slot" | "worker"), "{why}");
+}
+
+#[test]
+fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
+    let deployment = Deployment::new("health", 1);
+    let _coordinator = deployment.coordinator();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let words = [
+        "worker",
+        "--worker-id",
+        "w",
+        "--role",
+        "echo",
+        "--health-listen",
+        &address,
+    ];
+    let _worker = deployment.start(&words);
+    let health = || {
+        use std::io::{Read, Write};
+        let mut text = String::new();
+        if let Ok(mut stream) = std::net::TcpStream::connect(&address) {
+            let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+            let _ = stream.read_to_string(&mut text);
+        }
+        let body = text.split_once("\r\n\r\n").map_or("null", |(_, body)| body);
+        serde_json::from_str(body).expect("JSON")
+    };
+    let health = until(health, |health| health["ready"] == true);
+    assert_eq!(health["worker_id"], "w", "{health}");
+    assert_eq!(health["roles"], json!(["echo"]), "{health}");
+    assert_eq!(health["lag"], 0, "{health}");
+    let well = deployment.json(&["doctor", "--health", &address], 0);
+    assert_eq!(well["ok"], true, "{well}");
+}
+
 #[test]
 fn a_program_is_a_worker_of_its_own_role() {
     let deployment = Deployment::new("exec", 1);

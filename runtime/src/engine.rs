@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::driver::drive_coordinator;
 use crate::environment::{Environment, Pace};
 use crate::ids::IdSource;
+use crate::vitals::{Asks, CoordinatorVitals};
 use crate::worker::WorkerHandle;
 use crate::{BuildError, Client, CoordinatorSettings};
 
@@ -247,12 +248,13 @@ impl Engine {
         config.predecessors_dead = self.inner.alone || is_planted(Bug::AllDead);
         let (stop, stopped) = watch::channel(false);
         let (ended, done) = watch::channel(false);
+        let (asks, asked) = Asks::channel();
         let engine = self.clone();
         tokio::spawn(async move {
-            drive_coordinator(engine, config, stopped).await;
+            drive_coordinator(engine, config, stopped, asked).await;
             ended.send_replace(true);
         });
-        parts.coordinator = Some(CoordinatorHandle { stop, done });
+        parts.coordinator = Some(CoordinatorHandle { stop, done, asks });
         Ok(())
     }
 
@@ -279,6 +281,29 @@ impl Engine {
             coordinator.stop.send_replace(true);
             let _ = coordinator.done.wait_for(|done| *done).await;
         }
+    }
+
+    /// The workers of this process that have not stopped.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerHandle> {
+        let parts = self.parts();
+        let live = parts.workers.iter().filter(|worker| !worker.has_stopped());
+        live.cloned().collect()
+    }
+
+    /// What the driver of this process's coordinator saw: `None` if there is no coordinator,
+    /// `Some(None)` if it does not answer within a second. Cancel safe.
+    pub async fn coordinator_vitals(&self) -> Option<Option<CoordinatorVitals>> {
+        let coordinator = self.parts().coordinator.as_ref().map(|c| c.asks.clone());
+        match coordinator {
+            Some(asks) => Some(asks.ask().await),
+            None => None,
+        }
+    }
+
+    /// The whole deployment is this process, and no coordinator runs in it: nothing moves.
+    pub(crate) fn is_idle_and_alone(&self) -> bool {
+        self.inner.alone && self.parts().coordinator.is_none()
     }
 
     pub(crate) fn adopt(&self, worker: WorkerHandle) {
@@ -384,6 +409,7 @@ pub(crate) fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> PortError {
 struct CoordinatorHandle {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
+    asks: Asks<CoordinatorVitals>,
 }
 
 /// Why a coordinator could not start.

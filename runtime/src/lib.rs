@@ -26,13 +26,15 @@ mod run;
 mod signal;
 mod source;
 mod testing;
+pub mod vitals;
 mod worker;
 
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
-    ArtifactView, Artifacts, Client, ClientError, NodeStatus, SubmitOptions, TaskHandle,
-    TaskOutcome, TaskStatus, TaskWatch,
+    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence,
+    SILENT_AFTER_MS, ShardLag, SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
+    WorkerView,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};
@@ -43,7 +45,8 @@ pub use exec::{Exec, ExecError, ExecRun};
 pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};
-pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals};
+pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals, WorkerRecord};
+pub use flowkit_core::why::{NodeWhy, WaitsFor, Why};
 pub use handler::{Handler, HandlerFn, handler_fn};
 pub use ids::task_id_of_key;
 pub use input::{ArtifactRef, Chunk, ChunkParent, ChunkRef, Pulled, TaskInput};

@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::batch::no_json;
 use crate::mailbox::Mailbox;
@@ -72,7 +73,8 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
                 // Pinned here and passed on by reference: passed by value, a future is stored
                 // once per function that it goes through.
                 let outcome = {
-                    let step = pin!(body.step(command));
+                    let span = span_of(&seat.cx, &command);
+                    let step = pin!(body.step(command).instrument(span));
                     unless_aborted(caught(step), &mut seat.commands).await
                 };
                 if matches!(outcome, Some(Err(_))) && is_planted(Bug::PanicUnanswered) {
@@ -85,6 +87,22 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
         // Fails only when the worker is gone; then `recv` ends the loop.
         let _ = seat.events.send((seat.run, event));
     }
+}
+
+/// What a handler logs while a batch is in work stands inside this span, for logs and traces.
+fn span_of(cx: &RunContext, command: &RunCommand) -> tracing::Span {
+    let RunCommand::Process { batch_uid, .. } = command else {
+        return tracing::Span::none();
+    };
+    let info = cx.info();
+    tracing::info_span!(
+        "batch",
+        task = %info.task_id,
+        node = %info.node_id,
+        epoch = info.epoch.0,
+        worker = %info.worker_id,
+        batch = %batch_uid,
+    )
 }
 
 /// `None`: the run was aborted, or its worker is gone; the future is dropped.

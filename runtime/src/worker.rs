@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::driver::{Handlers, Running, WorkerDrive, drive_worker};
 use crate::engine::Engine;
+use crate::vitals::{Asks, WorkerVitals};
 use crate::{BuildError, Handler, Progress, RunInfo, WorkerSettings};
 
 /// A worker that is built but not running yet.
@@ -90,6 +91,7 @@ impl Worker {
         } = self;
         let (stop, stop_seen) = watch::channel(false);
         let (ended, done) = watch::channel(None);
+        let (asks, asked) = Asks::channel();
         let running = Running::default();
         let handle = WorkerHandle {
             shared: Arc::new(Shared {
@@ -98,6 +100,7 @@ impl Worker {
                 capacity,
                 running: running.clone(),
                 stop,
+                asks,
             }),
             done,
         };
@@ -120,6 +123,7 @@ impl Worker {
                         running,
                         shutdown_grace_ms: settings.shutdown_grace_ms(),
                         stop: stop_seen,
+                        asked,
                     };
                     drive_worker(drive).await?;
                 }
@@ -257,6 +261,7 @@ struct Shared {
     capacity: u32,
     running: Running,
     stop: watch::Sender<bool>,
+    asks: Asks<WorkerVitals>,
 }
 
 impl fmt::Debug for Shared {
@@ -324,6 +329,12 @@ impl WorkerHandle {
         }
     }
 
+    /// What the worker's driver saw of its machine, the store and the transport; `None` if it has
+    /// ended, waits for the deployment's record, or does not answer within a second. Cancel safe.
+    pub async fn vitals(&self) -> Option<WorkerVitals> {
+        self.shared.asks.ask().await
+    }
+
     /// Stops the worker gracefully and waits for its end: no new work, running batches end within
     /// `shutdown_grace_sec`, what is left is handed over at once.
     ///
@@ -353,7 +364,9 @@ impl WorkerHandle {
         }
     }
 
-    pub(crate) fn has_stopped(&self) -> bool {
+    /// It has ended, for whatever reason.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
         self.done.borrow().is_some() || self.done.has_changed().is_err()
     }
 }

@@ -43,9 +43,10 @@ use context::{AnnounceOp, Context, Ops, Purpose, Random, ShardOp};
 use ownership::{Phase, Slot};
 use peers::Peers;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use workers::Workers;
 
-use crate::id::{Incarnation, Offset, ShardId, WorkerId};
+use crate::id::{Incarnation, Offset, Role, ShardId, WorkerId};
 use crate::message::{Body, Envelope};
 use crate::port::{PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest};
 use crate::time::{Mono, Now};
@@ -243,6 +244,30 @@ impl Coordinator {
                 _ => 0,
             })
             .sum()
+    }
+
+    /// The first place in each owned shard's stream that is not folded.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(ShardId, Offset)> {
+        let owned = self.slots.iter().filter_map(|slot| match &slot.phase {
+            Phase::Owned(shard) => Some((slot.id, shard.next)),
+            _ => None,
+        });
+        owned.collect()
+    }
+
+    /// Ready nodes of owned shards that wait for a slot, by role; only roles for which some wait.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeMap<Role, usize> {
+        let mut waiting = BTreeMap::new();
+        for slot in &self.slots {
+            if let Phase::Owned(shard) = &slot.phase {
+                for (role, queue) in &shard.ready {
+                    *waiting.entry(role.clone()).or_default() += queue.len();
+                }
+            }
+        }
+        waiting
     }
 
     /// Shards that this process owns now.

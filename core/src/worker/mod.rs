@@ -190,6 +190,18 @@ impl Worker {
         self.runs.values().filter(|run| run.abandoned).count()
     }
 
+    /// Length of a lease in milliseconds, as of the newest START.
+    #[must_use]
+    pub const fn lease_ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    /// Its inbox, and the first place in it that it has not read.
+    #[must_use]
+    pub fn inbox_position(&self) -> (Stream, Offset) {
+        (self.inbox(), self.inbox_next)
+    }
+
     fn fire(&mut self, timer: Timer, now: Now, out: &mut Vec<Effect>) {
         match timer {
             Timer::Lease(run) => self.lease_lapsed(run, now, out),

@@ -295,7 +295,7 @@ impl Worker {
         out.push(Effect::Stopped { superseded });
     }
 
-    fn inbox(&self) -> Stream {
+    pub(super) fn inbox(&self) -> Stream {
         Stream::Inbox(inbox_of(
             self.config.worker_id.as_str(),
             self.config.inboxes,

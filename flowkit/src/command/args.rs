@@ -1,6 +1,7 @@
 //! The command line of `flowkit`: what can be typed, and the help that teaches it.
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use flowkit_sim::runner::Tier;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -39,6 +40,14 @@ Examples:
   flowkit worker list
 
 Needs a build with the adapters: cargo build --release --features fleet";
+
+const DOCTOR_HELP: &str = "\
+Exit codes: 0 all is well, 1 something was found, 2 it could not look.
+
+Examples:
+  flowkit doctor --data state
+  flowkit doctor --kafka 127.0.0.1:9092 --mongo 'mongodb://127.0.0.1/?replicaSet=rs0'
+  flowkit doctor --health 10.0.0.5:9600 --health 10.0.0.6:9600 --json";
 
 const RUN_HELP: &str = "\
 Built-in roles (a node's `type`) and their `io.input_inline`:
@@ -93,9 +102,54 @@ pub(crate) enum Command {
     /// Submit a graph file to a deployment over Kafka and MongoDB.
     #[command(after_help = FLEET_HELP)]
     Submit(SubmitArgs),
+    /// Say why a task is not running: one plain sentence for each node that waits, and the cure.
+    Why {
+        /// The task's id.
+        id: String,
+        #[command(flatten)]
+        at: TaskArgs,
+    },
+    /// Check a data folder or a deployment: streams, roles, ids, times, memory, what is stored.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Run the simulator: the engine under injected faults.
     #[command(subcommand)]
     Sim(SimCommand),
+    /// Print a shell's completions.
+    #[command(after_help = "Example:\n  source <(flowkit completions bash)")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the man page.
+    #[command(after_help = "Example:\n  flowkit man | man -l -")]
+    Man {
+        /// Write a page per command into this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// `flowkit doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) at: TaskArgs,
+    /// Where a worker serves health (its `health_listen`), for its memory over time; may be
+    /// repeated.
+    #[arg(long = "health", value_name = "HOST:PORT")]
+    pub(crate) health: Vec<String>,
+    /// Most tasks whose stored state is checked, by id.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) tasks_max: u32,
+}
+
+/// Whether health is served.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct HealthArgs {
+    /// Serve /healthz, /readyz and /metrics over HTTP there; default: nowhere.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_listen: Option<String>,
 }
 
 /// Where state lives.
@@ -138,6 +192,8 @@ pub(crate) struct FleetArgs {
 pub(crate) struct CoordinatorArgs {
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
 }
 
 /// `flowkit worker`.
@@ -148,6 +204,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) command: Option<WorkerCommand>,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// A role to run: a built-in one, or one that --exec gives to a program; may be repeated.
     #[arg(long = "role", value_name = "NAME")]
     pub(crate) roles: Vec<String>,
@@ -166,13 +224,14 @@ pub(crate) struct WorkerArgs {
 /// `flowkit worker …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
-    /// List every worker that ever registered, and what each runs now.
-    List {
+    /// List every worker that ever registered, when it was heard and what it runs now.
+    List(TaskArgs),
+    /// Show one worker: its runs with their checkpoints, its last heartbeat, its process start.
+    Show {
+        /// The worker's id.
+        id: String,
         #[command(flatten)]
-        fleet: FleetArgs,
-        /// Print one JSON object on standard output instead of a table.
-        #[arg(long)]
-        json: bool,
+        at: TaskArgs,
     },
 }
 
@@ -205,6 +264,8 @@ pub(crate) struct DemoArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -221,6 +282,8 @@ pub(crate) struct RunArgs {
     pub(crate) exec: Vec<String>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) health: HealthArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -279,7 +342,7 @@ pub(crate) struct ControlArgs {
     pub(crate) task: TaskArgs,
 }
 
-/// What every `flowkit task` command takes.
+/// What every command takes that looks at a data folder or a deployment.
 #[derive(Args, Debug)]
 pub(crate) struct TaskArgs {
     /// The data folder of an earlier `demo` or `run`; without it, a deployment's servers.
@@ -349,6 +412,9 @@ pub(crate) enum SimCommand {
         /// Write the run to this file as a page to look at, too.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
     },
     /// Reduce a failing plan to what it takes to break the promise, and print it as a test.
     Shrink {
@@ -360,6 +426,9 @@ pub(crate) enum SimCommand {
         /// Write the small plan to this file, too.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Print one JSON object on standard output.
+        #[arg(long)]
+        json: bool,
     },
 }
 

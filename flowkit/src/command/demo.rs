@@ -36,6 +36,7 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         let graph = graph(&dir, Some(data.path()));
         (Session::open(data).await?, graph)
     };
+    let _health = session.serve_health(&args.health).await?;
     session.start_workers(&args.data, &Programs::default())?;
     let key = format!("demo {}", path_text::encode(&dir));
     let work = work(&session, &key, &graph, &mut interrupt, args.json);

@@ -1,24 +1,31 @@
 //! The commands: one module each, and what they share.
 
 pub(crate) mod args;
+mod colours;
 mod demo;
 mod demo_job;
+mod doctor;
 mod exec;
 pub(crate) mod failure;
 mod fleet;
 mod graph;
+mod health;
 mod interrupt;
 mod nodes;
 mod output;
 mod progress;
 mod run;
 mod session;
+mod shell;
 mod sim;
 mod submit;
 mod table;
 mod task;
+mod why;
+mod workers;
 
 use args::{Cli, Command};
+pub(crate) use colours::on_stderr as colours_on_stderr;
 use failure::{Failure, Outcome};
 
 /// Runs what was typed.
@@ -31,7 +38,11 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Coordinator(args) => on_runtime(fleet::coordinator::run(args)),
         Command::Worker(args) => on_runtime(fleet::worker::run(args)),
         Command::Submit(args) => on_runtime(submit::run(args)),
+        Command::Why { id, at } => on_runtime(why::run(&id, &at)),
+        Command::Doctor(args) => on_runtime(doctor::run(args)),
         Command::Sim(command) => sim::run(&command),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(folder.as_deref()),
     }
 }
 

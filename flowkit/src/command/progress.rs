@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use super::colours;
 use super::nodes::{in_order, word};
 use super::table::{one_line, thousands};
 
@@ -94,9 +95,9 @@ impl Progress {
 }
 
 fn style() -> ProgressStyle {
-    let template = "{prefix:16} {bar:30.cyan/dim} {msg}";
+    let template = format!("{{prefix:16}} {} {{msg}}", colours::bar());
     // The template is ours; were it wrong, the default style shows as much.
-    ProgressStyle::with_template(template).map_or_else(
+    ProgressStyle::with_template(&template).map_or_else(
         |_| ProgressStyle::default_bar(),
         |style| style.progress_chars("━╸─"),
     )

@@ -15,6 +15,7 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     let file = graph::read(&args.graph, Some(&programs))?;
     let data = DataFolder::new(args.data.data.as_deref())?;
     let mut session = Session::open(data).await?;
+    let _health = session.serve_health(&args.health).await?;
     session.start_workers(&args.data, &programs)?;
     let work = async {
         let task = session.task(&file.key, &file.value).await?;

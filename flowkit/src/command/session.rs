@@ -1,12 +1,14 @@
 //! An engine over a data folder with workers for the built-in roles.
 
+use flowkit::health::HealthServer;
 use flowkit::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{DataArgs, FleetArgs};
+use super::args::{DataArgs, FleetArgs, HealthArgs, TaskArgs};
 use super::exec::Programs;
 use super::failure::{Ending, Failure};
+use super::health;
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
 use super::progress::Progress;
@@ -141,6 +143,15 @@ impl Session {
         })
     }
 
+    /// The data folder or the deployment that the arguments name, to look at it.
+    pub(crate) async fn to_look(args: &TaskArgs) -> Result<Self, Failure> {
+        match &args.data {
+            Some(data) => Self::look(DataFolder::existing(data)?).await,
+            None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => Err(no_place()),
+            None => Self::connect(&args.fleet).await,
+        }
+    }
+
     /// An engine over the servers that flags, environment or a file name; nothing runs in it yet.
     pub(crate) async fn connect(fleet: &FleetArgs) -> Result<Self, Failure> {
         let settings = fleet.given()?.settings().map_err(Failure::input)?;
@@ -161,6 +172,34 @@ impl Session {
         let session = Self::look(folder).await?;
         session.coordinate().await?;
         Ok(session)
+    }
+
+    /// Serves health of this process, if the flag says where.
+    pub(crate) async fn serve_health(
+        &self,
+        args: &HealthArgs,
+    ) -> Result<Option<HealthServer>, Failure> {
+        let listen = args.health_listen.as_deref().unwrap_or_default();
+        health::serve(listen, &self.engine).await
+    }
+
+    /// An engine over servers that is connected already.
+    pub(crate) const fn over(engine: Engine) -> Self {
+        Self {
+            engine,
+            workers: Vec::new(),
+            home: Home::Servers,
+        }
+    }
+
+    /// It is a data folder, not servers.
+    pub(crate) const fn is_folder(&self) -> bool {
+        matches!(self.home, Home::Folder(..))
+    }
+
+    /// The engine.
+    pub(crate) const fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Starts workers for the built-in roles, and for those that programs run.
@@ -315,6 +354,11 @@ impl Session {
     pub(crate) async fn close(self) {
         self.engine.stop().await;
     }
+}
+
+/// Neither a data folder nor servers were named.
+pub(crate) fn no_place() -> Failure {
+    Failure::input("name the data folder of an earlier `demo` or `run`: --data PATH")
 }
 
 fn cannot_open(error: OpenError) -> Failure {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::{PlanArgs, SimCommand};
+use super::colours;
 use super::failure::{Ending, Failure, Outcome};
 use super::output::{put, putln};
 use super::table::thousands;
@@ -61,16 +62,20 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
             what,
             verbose,
             html,
+            json,
         } => {
             let plan = plan_of(*tier, what)?;
             if let Some(path) = html {
                 write(path, &runner::page_of(*tier, &plan))?;
             }
-            Ok(replay(*tier, &plan, *verbose))
+            Ok(replay(*tier, &plan, *verbose, *json))
         }
-        SimCommand::Shrink { tier, what, out } => {
-            shrink(*tier, &plan_of(*tier, what)?, out.as_deref())
-        }
+        SimCommand::Shrink {
+            tier,
+            what,
+            out,
+            json,
+        } => shrink(*tier, &plan_of(*tier, what)?, out.as_deref(), *json),
     }
 }
 
@@ -232,11 +237,11 @@ impl View {
         };
         // With a time and no number nobody knows how many there will be.
         let template = if of == u64::MAX {
-            "{pos} seeds  {msg}"
+            "{pos} seeds  {msg}".to_owned()
         } else {
-            "{bar:30.cyan/dim} {pos}/{len} seeds  {msg}"
+            format!("{} {{pos}}/{{len}} seeds  {{msg}}", colours::bar())
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
         Self {
@@ -417,7 +422,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Makes a failing plan small and prints it as a test.
-fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>) -> Outcome {
+fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>, json: bool) -> Outcome {
     let size = |plan: &Plan| {
         format!(
             "{} faults, {} actions, {} tasks",
@@ -436,23 +441,54 @@ fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>) -> Outcome {
     });
     let Some(shrunk) = shrunk else {
         eprintln!("every promise held: there is nothing to shrink");
+        if json {
+            putln!("{}", json!({"failed": false}));
+        }
         return Ok(Ending::Finished);
     };
     eprintln!("{} runs: {}", shrunk.runs, size(&shrunk.plan));
     if let Some(path) = out {
         write(path, &format!("{:#}\n", json!(shrunk.plan)))?;
     }
-    put!("{}", runner::test_of(&shrunk));
+    if json {
+        let test = runner::test_of(&shrunk);
+        let found = json!({"failed": true, "plan": shrunk.plan, "runs": shrunk.runs, "test": test});
+        putln!("{found}");
+    } else {
+        put!("{}", runner::test_of(&shrunk));
+    }
     Ok(Ending::Failed)
 }
 
-fn replay(tier: Tier, plan: &Plan, verbose: bool) -> Ending {
+fn replay(tier: Tier, plan: &Plan, verbose: bool, json: bool) -> Ending {
     let ReplayReport {
         plan,
         rows,
         verdict,
         ..
     } = runner::replay_plan(tier, plan, verbose);
+    let ending = if verdict.holds() {
+        Ending::Finished
+    } else {
+        Ending::Failed
+    };
+    if json {
+        let failures = verdict.failures.iter().map(|failure| {
+            json!({
+                "promise": failure.promise,
+                "at_ms": failure.at_ms,
+                "explanation": failure.explanation,
+            })
+        });
+        let failures: Vec<Value> = failures.collect();
+        let trace: Vec<String> = rows.into_iter().map(|row| row.to_string()).collect();
+        let holds = verdict.holds();
+        putln!(
+            "{}",
+            json!({"plan": plan, "holds": holds, "failures": failures, "trace": trace})
+        );
+        return ending;
+    }
     putln!("{}", json!(plan));
     for row in rows {
         putln!("{row}");
@@ -467,8 +503,6 @@ fn replay(tier: Tier, plan: &Plan, verbose: bool) -> Ending {
     }
     if verdict.holds() {
         putln!("every promise held");
-        Ending::Finished
-    } else {
-        Ending::Failed
     }
+    ending
 }

@@ -22,21 +22,12 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         | TaskCommand::Pause(ControlArgs { task: args, .. })
         | TaskCommand::Resume(ControlArgs { task: args, .. }) => args,
     };
-    let session = match &args.data {
-        Some(data) => {
-            let folder = DataFolder::existing(data)?;
-            match command {
-                TaskCommand::List(_) | TaskCommand::Show { .. } => Session::look(folder).await?,
-                // It takes a coordinator to change a task.
-                _ => Session::open(folder).await?,
-            }
+    let session = match (&args.data, &command) {
+        (None, _) | (_, TaskCommand::List(_) | TaskCommand::Show { .. }) => {
+            Session::to_look(args).await?
         }
-        None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => {
-            return Err(Failure::input(
-                "name the data folder of an earlier `demo` or `run`: --data PATH",
-            ));
-        }
-        None => Session::connect(&args.fleet).await?,
+        // It takes a coordinator to change a task.
+        (Some(data), _) => Session::open(DataFolder::existing(data)?).await?,
     };
     let outcome = match &command {
         TaskCommand::List(args) => list(&session, args).await,
@@ -181,7 +172,7 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
     }
 }
 
-fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
+pub(crate) fn task_id(id: &str, args: &TaskArgs) -> Result<TaskId, Failure> {
     TaskId::new(id).map_err(|e| {
         Failure::input(format!(
             "no task has the id `{}`: it {e}; `{}` shows them",
@@ -199,7 +190,7 @@ fn lister(args: &TaskArgs) -> String {
     }
 }
 
-fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
+pub(crate) fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
     match error {
         ClientError::NoSuchTask(id) => Failure::input(format!(
             "there is no task {id}; `{}` shows them",

@@ -135,6 +135,7 @@ fn all(settings: &Settings) -> Map<String, Value> {
 /// Two values of a key that differ from its default and from each other, where it has so many.
 fn samples(key: &str, default: &Value) -> [Value; 2] {
     match default {
+        Value::String(_) if key == "health_listen" => [json!("127.0.0.1:1"), json!("[::1]:2")],
         Value::Bool(value) => [json!(!value), json!(value)],
         Value::String(_) => [json!("one"), json!("two")],
         Value::Array(_) => [json!(["one"]), json!(["two", "three"])],

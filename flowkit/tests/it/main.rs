@@ -6,5 +6,7 @@ mod crash;
 mod demo;
 mod exec;
 mod graphs;
+mod observe;
 mod sim;
 mod tasks;
+mod workers;

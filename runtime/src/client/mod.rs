@@ -2,11 +2,17 @@
 
 mod control;
 mod inbox;
+mod presence;
 mod task;
+mod why;
+mod worker;
 
+pub use presence::{Heard, Presence, ShardLag};
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
+pub use why::SILENT_AFTER_MS;
+pub use worker::{ActiveRun, WorkerView};
 
 use flowkit_core::id::{ShardId, TaskId, WorkerId};
 use flowkit_core::json::Json;

@@ -15,6 +15,7 @@ use super::worker::{raised, sleep_until};
 use super::{INPUTS_PER_TURN, log};
 use crate::engine::Engine;
 use crate::run::panic_text;
+use crate::vitals::{Asked, CoordinatorVitals, CoordinatorWatch, Overview};
 
 /// How long a stopped coordinator waits for the answers of its last store calls.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ trait Machine: Send {
     fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>);
     fn poll_timeout(&self) -> Option<Mono>;
     fn subject(&self) -> Subject;
+    fn overview(&self) -> Overview;
 }
 
 impl Machine for Coordinator {
@@ -38,21 +40,36 @@ impl Machine for Coordinator {
     fn subject(&self) -> Subject {
         self.subject()
     }
+
+    fn overview(&self) -> Overview {
+        Overview {
+            positions: self.positions(),
+            waiting: self.waiting(),
+            tasks_in_flight: self.tasks_in_flight(),
+        }
+    }
 }
 
 /// Drives a coordinator until it has stopped.
-pub(crate) async fn drive_coordinator(engine: Engine, config: Config, stop: watch::Receiver<bool>) {
-    drive(engine, config, stop, Coordinator::new).await;
+pub(crate) async fn drive_coordinator(
+    engine: Engine,
+    config: Config,
+    stop: watch::Receiver<bool>,
+    asked: Asked<CoordinatorVitals>,
+) {
+    drive(engine, config, stop, asked, Coordinator::new).await;
 }
 
 async fn drive<M: Machine>(
     engine: Engine,
     mut config: Config,
     mut stop: watch::Receiver<bool>,
+    mut asked: Asked<CoordinatorVitals>,
     mut make: impl FnMut(Config) -> M,
 ) {
     let (clock, pace) = (engine.clock().clone(), engine.pace());
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
+    let mut watch = CoordinatorWatch::new(config.shards, config.shard_lease_ttl_ms);
     let mut machine = make(config.clone());
     let mut next = VecDeque::from([Input::Wake]);
     let mut out = Vec::new();
@@ -96,6 +113,10 @@ async fn drive<M: Machine>(
                         stopping = true;
                         Input::Shutdown
                     }
+                    Some(answer) = asked.recv() => {
+                        let _ = answer.send(watch.vitals(machine.overview(), clock.now().mono));
+                        continue;
+                    }
                 }
             }
         };
@@ -103,29 +124,37 @@ async fn drive<M: Machine>(
             idle_due = true;
         }
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            machine.handle(clock.now(), input, &mut out);
+            let now = clock.now();
+            watch.input(&input, now.mono);
+            machine.handle(now, input, &mut out);
+            now
         }));
-        if let Err(panic) = handled {
-            let text = panic_text(&*panic);
-            tracing::error!("the coordinator machine panicked and is made anew: {text}");
-            // What it had asked for is void: a new machine takes the shard over, and the store
-            // fences the old one's commits.
-            out.clear();
-            if !is_planted(Bug::OldAnswers) {
-                calls.clear();
+        let now = match handled {
+            Ok(now) => now,
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!("the coordinator machine panicked and is made anew: {text}");
+                // What it had asked for is void: a new machine takes the shard over, and the store
+                // fences the old one's commits.
+                out.clear();
+                watch.panicked(&text);
+                if !is_planted(Bug::OldAnswers) {
+                    calls.clear();
+                }
+                config.seed = config.seed.wrapping_add(1);
+                // The workers of this process are alive.
+                config.predecessors_dead = false;
+                let subject = machine.subject();
+                machine = make(config.clone());
+                next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
+                if stopping {
+                    next.push_back(Input::Shutdown);
+                }
+                continue;
             }
-            config.seed = config.seed.wrapping_add(1);
-            // The workers of this process are alive.
-            config.predecessors_dead = false;
-            let subject = machine.subject();
-            machine = make(config.clone());
-            next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
-            if stopping {
-                next.push_back(Input::Shutdown);
-            }
-            continue;
-        }
+        };
         for effect in out.drain(..) {
+            watch.effect(&effect, now.mono);
             match effect {
                 Effect::Store { op, request } => calls.store(op, request),
                 Effect::Transport { op, request } => calls.transport(op, request),
@@ -141,6 +170,9 @@ async fn drive<M: Machine>(
         if turn == INPUTS_PER_TURN {
             turn = 0;
             tokio::task::yield_now().await;
+            if let Ok(answer) = asked.try_recv() {
+                let _ = answer.send(watch.vitals(machine.overview(), clock.now().mono));
+            }
             // A stream of inputs must starve neither the timers nor a shutdown.
             if machine
                 .poll_timeout()
@@ -195,6 +227,10 @@ mod tests {
             None
         }
 
+        fn overview(&self) -> Overview {
+            Overview::default()
+        }
+
         fn subject(&self) -> Subject {
             Subject {
                 task_id: TaskId::new(format!("task-{}", self.number)).ok(),
@@ -211,9 +247,10 @@ mod tests {
         let mut config = Config::new(owner, 7);
         config.predecessors_dead = true;
         let (stop, stopped) = watch::channel(false);
+        let (_asks, asked) = crate::vitals::Asks::channel();
         let mut made = Vec::new();
         let seen = log.clone();
-        let driver = drive(engine, config, stopped, |config| {
+        let driver = drive(engine, config, stopped, asked, |config| {
             made.push((config.seed, config.predecessors_dead));
             Scripted {
                 number: u32::try_from(made.len()).unwrap(),

@@ -20,6 +20,7 @@ use crate::context::Outlet;
 use crate::engine::Engine;
 use crate::mailbox::{Commands, mailbox};
 use crate::run::{ErasedHandler, RunSeat, panic_text};
+use crate::vitals::{Asked, WorkerVitals, WorkerWatch};
 use crate::worker::WorkerError;
 
 /// Handlers by role.
@@ -36,6 +37,8 @@ pub(crate) struct WorkerDrive {
     pub(crate) shutdown_grace_ms: u64,
     /// Becomes true when the worker is to stop.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Who asks how it is.
+    pub(crate) asked: Asked<WorkerVitals>,
 }
 
 /// Drives a worker until it has stopped.
@@ -47,6 +50,7 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         running,
         shutdown_grace_ms,
         mut stop,
+        mut asked,
     } = drive;
     let (clock, pace) = (engine.clock().clone(), engine.pace());
     let worker_id = config.worker_id.clone();
@@ -61,6 +65,7 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         answers: VecDeque::new(),
     };
     let mut calls = Calls::new(engine.store(), engine.transport(), engine.rpc_timeout());
+    let mut watch = WorkerWatch::new(config.announce_interval_ms);
     let mut machine = Machine::new(config);
     let mut out = Vec::new();
     let mut next = Some(Input::Wake);
@@ -93,6 +98,11 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
                         stopping = true;
                         Input::Shutdown { grace_ms: shutdown_grace_ms }
                     }
+                    Some(answer) = asked.recv() => {
+                        let now = clock.now().mono;
+                        let _ = answer.send(watch.vitals(&machine, &runs.worker_id, now));
+                        continue;
+                    }
                 }
             }
         };
@@ -104,14 +114,21 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
             runs.closed(*run);
         }
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            machine.handle(clock.now(), input, &mut out);
+            let now = clock.now();
+            watch.input(&input, now.mono);
+            machine.handle(now, input, &mut out);
+            now
         }));
-        if let Err(panic) = handled {
-            let text = panic_text(&*panic);
-            tracing::error!(worker = %runs.worker_id, "the worker machine panicked: {text}");
-            return Err(WorkerError::Panicked(text));
-        }
+        let now = match handled {
+            Ok(now) => now,
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                tracing::error!(worker = %runs.worker_id, "the worker machine panicked: {text}");
+                return Err(WorkerError::Panicked(text));
+            }
+        };
         for effect in out.drain(..) {
+            watch.effect(&effect, now.mono);
             match effect {
                 Effect::Store { op, request } => calls.store(op, request),
                 Effect::Transport { op, request } => calls.transport(op, request),
@@ -125,6 +142,9 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
         if turn == INPUTS_PER_TURN {
             turn = 0;
             tokio::task::yield_now().await;
+            if let Ok(answer) = asked.try_recv() {
+                let _ = answer.send(watch.vitals(&machine, &runs.worker_id, clock.now().mono));
+            }
             // A stream of inputs must starve neither the timers nor a shutdown.
             let due = machine.poll_timeout();
             if due.is_some_and(|at| at <= clock.now().mono) {

@@ -9,6 +9,7 @@ mod exec;
 mod failures;
 mod restart;
 mod sources;
+mod spans;
 mod streaming;
 mod support;
 mod workers;

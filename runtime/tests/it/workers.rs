@@ -306,3 +306,50 @@ async fn work_goes_on_after_the_engine_was_stopped_and_started() {
     );
     engine.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_worker_runs_and_when_it_was_heard_is_there_to_be_asked() {
+    let engine = engine().await;
+    let (began, mut begun) = mpsc::channel(1);
+    let handle = worker(
+        &engine,
+        "r",
+        handler_fn(move |cx: RunContext, _: Batch<Json>| {
+            let began = began.clone();
+            async move {
+                began.send(()).await.expect("the test listens");
+                cx.cancelled().await;
+                Err::<BatchResult<u32>, _>(HandlerError::cancelled())
+            }
+        }),
+    );
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    begun.recv().await.expect("it runs");
+    let client = engine.client();
+    let views = client.worker_views().await.unwrap();
+    assert_eq!(views.len(), 1);
+    let view = client.worker(handle.id()).await.unwrap().expect("known");
+    assert_eq!(view.record.incarnation.0, 1);
+    let heard = view.heard.as_ref().expect("it announced itself");
+    assert_eq!(heard.status, "online");
+    assert_eq!((heard.incarnation.0, heard.conflicts), (1, 0));
+    assert!(heard.heartbeat_age_ms.is_some(), "it accepted its START");
+    let [run] = &view.runs[..] else {
+        panic!("one run: {view:?}");
+    };
+    assert_eq!((&run.node.task_id, run.token.0), (task.id(), 1));
+    assert_eq!(run.beat.map(|(batches, _)| batches), Some(0));
+    assert_eq!(run.told_to_end, None);
+    assert!(client.unreadable().await.unwrap().is_empty());
+    let nobody = flowkit_runtime::WorkerId::new("nobody").unwrap();
+    assert_eq!(client.worker(&nobody).await.unwrap(), None);
+
+    task.cancel("enough", None).await.unwrap();
+    task.wait().await.unwrap();
+    handle.stop().await.unwrap();
+    let view = client.worker(handle.id()).await.unwrap().expect("known");
+    assert!(view.runs.is_empty());
+    assert_eq!(view.heard.expect("it said goodbye").status, "offline");
+    assert_eq!(client.presence().await.unwrap().shards.len(), 1);
+    engine.stop().await;
+}

@@ -2,6 +2,7 @@
 
 mod bench;
 
+mod announces;
 mod batches;
 mod cancels;
 mod drain;

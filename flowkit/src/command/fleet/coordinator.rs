@@ -2,17 +2,23 @@
 
 use crate::command::args::CoordinatorArgs;
 use crate::command::failure::{Ending, Failure, Outcome};
+use crate::command::health;
 use crate::command::interrupt::Interrupt;
+use serde_json::json;
 
 pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let settings = args.fleet.given()?.settings().map_err(Failure::input)?;
+    let mut given = args.fleet.given()?;
+    let listen = args.health.health_listen.map(|at| json!(at));
+    given.flag("health_listen", "--health-listen", listen);
+    let settings = given.settings().map_err(Failure::input)?;
     let engine = super::connect(&settings).await?;
     engine
         .start_with(settings.coordinator)
         .await
         .map_err(Failure::input)?;
     eprintln!("coordinator: started; Ctrl-C stops it in order");
+    let _health = health::serve(&settings.fleet.health_listen, &engine).await?;
     interrupt.raised().await;
     engine.stop().await;
     eprintln!("coordinator: stopped");

@@ -1,19 +1,20 @@
 //! `flowkit worker`: run one, and look at those that there are.
 
 use flowkit::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::command::args::{FleetArgs, WorkerArgs, WorkerCommand};
+use crate::command::args::{WorkerArgs, WorkerCommand};
 use crate::command::exec::Programs;
 use crate::command::failure::{Ending, Failure, Outcome};
+use crate::command::health;
 use crate::command::interrupt::Interrupt;
-use crate::command::output::{put, putln};
-use crate::command::table::{Table, one_line};
+use crate::command::workers;
 use crate::roles;
 
 pub(crate) async fn run(args: WorkerArgs) -> Outcome {
     match args.command {
-        Some(WorkerCommand::List { fleet, json }) => list(&fleet, json).await,
+        Some(WorkerCommand::List(args)) => workers::list(&args).await,
+        Some(WorkerCommand::Show { id, at }) => workers::show(&id, &at).await,
         None => work(args).await,
     }
 }
@@ -28,6 +29,8 @@ async fn work(args: WorkerArgs) -> Outcome {
         "--worker-id",
         args.worker_id.map(|id| json!(id)),
     );
+    let listen = args.health.health_listen.map(|at| json!(at));
+    given.flag("health_listen", "--health-listen", listen);
     given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
     let mut settings = given.settings().map_err(Failure::input)?;
     let programs = Programs::for_worker(&args.exec, &mut settings.fleet.roles)?;
@@ -58,44 +61,10 @@ async fn work(args: WorkerArgs) -> Outcome {
         settings.fleet.roles.join(", "),
         settings.fleet.capacity
     );
+    let _health = health::serve(&settings.fleet.health_listen, &engine).await?;
     match worker.run(interrupt.raised()).await {
         Ok(()) => Ok(Ending::Finished),
         Err(WorkerError::Superseded) => Err(Failure::superseded(WorkerError::Superseded)),
         Err(error) => Err(Failure::engine(error)),
     }
-}
-
-async fn list(fleet: &FleetArgs, json: bool) -> Outcome {
-    let settings = fleet.given()?.settings().map_err(Failure::input)?;
-    let engine = super::connect(&settings).await?;
-    let client = engine.client();
-    let workers = client.workers().await.map_err(Failure::engine)?;
-    let mut table = Table::new(&["worker", "incarnation", "roles", "capacity", "running"]);
-    let mut values: Vec<Value> = Vec::new();
-    for worker in workers {
-        let id = worker.worker_id.clone();
-        let runs = client.active_runs(id).await.map_err(Failure::engine)?;
-        let roles: Vec<&str> = worker.roles.iter().map(|role| role.as_str()).collect();
-        table.row([
-            one_line(worker.worker_id.as_str(), 60),
-            worker.incarnation.0.to_string(),
-            one_line(&roles.join(", "), 60),
-            worker.capacity.to_string(),
-            runs.len().to_string(),
-        ]);
-        values.push(json!({
-            "worker_id": worker.worker_id,
-            "incarnation": worker.incarnation,
-            "roles": roles,
-            "capacity": worker.capacity,
-            "version": worker.worker_version,
-            "running": runs.iter().map(|run| &run.node_id).collect::<Vec<_>>(),
-        }));
-    }
-    if json {
-        putln!("{}", json!({"workers": values}));
-    } else {
-        put!("{table}");
-    }
-    Ok(Ending::Finished)
 }

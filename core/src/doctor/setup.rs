@@ -1,0 +1,241 @@
+//! Checks of what runs: roles, ids, streams, times.
+
+use std::collections::BTreeMap;
+
+use super::{Check, Finding};
+use crate::id::{Incarnation, Role, ShardId, WorkerId};
+use crate::why::{WorkerFacts, span};
+
+/// Losses by expiry that are worth a word.
+const LAPSES_MIN: u64 = 1;
+/// Messages wait for so long: nobody folds them.
+const FOLD_MS: u64 = 10_000;
+
+/// A worker as the store and the streams have it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What `why` knows of it, too.
+    pub facts: WorkerFacts,
+    /// Its newest process as registered; `None` if the store does not know the worker.
+    pub registered: Option<Incarnation>,
+    /// The process that is heard.
+    pub heard: Option<Incarnation>,
+    /// How often an older process of it was heard after a newer one.
+    pub older_heard: u32,
+    /// The longest that a batch was in work in any heartbeat that was seen.
+    pub batch_ms_max: u64,
+    /// How long ago its newest heartbeat was sent.
+    pub heartbeat_ms: Option<u64>,
+    /// Length of the leases that it holds; 0 if it holds none.
+    pub lease_ttl_ms: u64,
+}
+
+/// Settings of a process, as far as they concern time.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// `lease_ttl_sec` in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// `hb_interval_sec` in milliseconds.
+    pub hb_interval_ms: u64,
+    /// `db_cancel_poll_ms`.
+    pub db_cancel_poll_ms: u64,
+}
+
+/// Every type of node that waits, with how many wait, has a live worker.
+#[must_use]
+pub fn roles(
+    waiting: &BTreeMap<Role, usize>,
+    workers: &[Listed],
+    silent_after_ms: u64,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (role, nodes) in waiting {
+        let able = workers
+            .iter()
+            .filter(|worker| worker.facts.roles.contains(role));
+        let live = able.clone().any(|worker| {
+            let heard = worker.facts.heard_ms;
+            !worker.facts.leaving && heard.is_some_and(|ms| ms <= silent_after_ms)
+        });
+        if live {
+            continue;
+        }
+        let newest = able.filter_map(|worker| worker.facts.heard_ms).min();
+        let since = newest.map_or_else(String::new, |ms| {
+            format!(" (the last was heard {} ago)", span(ms))
+        });
+        findings.push(Finding::new(
+            Check::Roles,
+            role.as_str(),
+            format!("{nodes} nodes wait for a worker of this role, and none lives{since}"),
+            format!(
+                "start one: flowkit worker --role {role}; or is the `type` in the graph misspelt?"
+            ),
+        ));
+    }
+    findings
+}
+
+/// Two live processes of one id, and workers of another deployment on the same topics.
+#[must_use]
+pub fn conflicts(workers: &[Listed]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for worker in workers {
+        let id = worker.facts.worker_id.as_str();
+        if worker.older_heard > 1 {
+            findings.push(Finding::new(
+                Check::Conflicts,
+                id,
+                "two processes with this id speak in turn",
+                "give each process a worker_id of its own, or none; the older one is stopped as soon as \
+                 it reads the store",
+            ));
+        }
+        match (worker.registered, worker.heard) {
+            (None, Some(_)) => findings.push(Finding::new(
+                Check::Conflicts,
+                id,
+                "it speaks on these topics, and this store does not know it",
+                "two deployments share a topic_prefix: give each its own, or name the right database",
+            )),
+            (Some(registered), Some(heard)) if heard > registered => findings.push(Finding::new(
+                Check::Conflicts,
+                id,
+                format!("process start {heard} speaks, and the store knows of {registered} only"),
+                "two deployments share a topic_prefix, or the store was set back to an older state",
+            )),
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// What is in the streams that does not belong there.
+#[must_use]
+pub fn subscription(
+    unreadable: u64,
+    inboxes: u32,
+    inbox_of: &BTreeMap<WorkerId, u32>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if unreadable > 0 {
+        findings.push(Finding::new(
+            Check::Subscription,
+            "streams",
+            format!("{unreadable} of the newest entries are no messages of FlowKit"),
+            "see which other program writes to these topics; they are skipped, nothing is lost by them",
+        ));
+    }
+    for (worker, inbox) in inbox_of {
+        if *inbox >= inboxes {
+            findings.push(Finding::new(
+                Check::Subscription,
+                worker.as_str(),
+                format!("it listens on inbox {inbox}, and this deployment has {inboxes}"),
+                "stop it and start it again: it was started for another deployment",
+            ));
+        }
+    }
+    findings
+}
+
+/// Somebody folds every shard: `(shard, messages that wait, how long the oldest has)`.
+#[must_use]
+pub fn folding(shards: &[(ShardId, u64, Option<u64>)]) -> Vec<Finding> {
+    let stuck = shards
+        .iter()
+        .filter(|(_, lag, oldest)| *lag > 0 && oldest.is_some_and(|ms| ms > FOLD_MS));
+    stuck
+        .map(|(shard, lag, oldest)| {
+            Finding::new(
+                Check::Folding,
+                format!("shard {shard}"),
+                format!(
+                    "{lag} messages wait, the oldest for {}: no coordinator folds them",
+                    span(oldest.unwrap_or(0))
+                ),
+                "start a coordinator (flowkit coordinator); if one runs, ask its /readyz and its log",
+            )
+        })
+        .collect()
+}
+
+/// Lease and heartbeats against each other and against what was seen. `lapsed` counts grants that
+/// were lost because a lease ran out.
+#[must_use]
+pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Timing {
+        lease_ttl_ms,
+        hb_interval_ms,
+        db_cancel_poll_ms,
+    } = settings;
+    if hb_interval_ms.saturating_mul(3) > lease_ttl_ms {
+        findings.push(Finding::new(
+            Check::Timing,
+            "hb_interval_sec",
+            format!(
+                "heartbeats every {} for a lease of {}: two that are late or lost end it",
+                span(hb_interval_ms),
+                span(lease_ttl_ms)
+            ),
+            "set hb_interval_sec to a third of lease_ttl_sec or less",
+        ));
+    }
+    if db_cancel_poll_ms > lease_ttl_ms {
+        findings.push(Finding::new(
+            Check::Timing,
+            "db_cancel_poll_ms",
+            format!(
+                "grants are read every {}, less than once per lease of {}",
+                span(db_cancel_poll_ms),
+                span(lease_ttl_ms)
+            ),
+            "set db_cancel_poll_ms well below lease_ttl_sec",
+        ));
+    }
+    for worker in workers {
+        let id = worker.facts.worker_id.as_str();
+        let ttl = if worker.lease_ttl_ms > 0 {
+            worker.lease_ttl_ms
+        } else {
+            lease_ttl_ms
+        };
+        if lapsed >= LAPSES_MIN && worker.batch_ms_max > ttl {
+            findings.push(Finding::new(
+                Check::Timing,
+                id,
+                format!(
+                    "a batch was in work for {}, longer than a lease of {}, and {lapsed} leases ran out",
+                    span(worker.batch_ms_max),
+                    span(ttl)
+                ),
+                "a handler must not block its thread (use spawn_blocking or a child process); make \
+                 batches smaller, or raise lease_ttl_sec",
+            ));
+        }
+        let late = worker.heartbeat_ms.is_some_and(|ms| ms > ttl);
+        if worker.facts.held > 0 && late {
+            findings.push(Finding::new(
+                Check::Timing,
+                id,
+                format!(
+                    "it holds {} nodes and sent no heartbeat for {}",
+                    worker.facts.held,
+                    span(worker.heartbeat_ms.unwrap_or(0))
+                ),
+                "see whether the process is alive and reaches the transport; its nodes are granted anew \
+                 when their lease runs out",
+            ));
+        }
+    }
+    if findings.is_empty() && lapsed >= LAPSES_MIN {
+        findings.push(Finding::new(
+            Check::Timing,
+            "lease_ttl_sec",
+            format!("{lapsed} leases of {} ran out", span(lease_ttl_ms)),
+            "did workers die or lose the network at that time? If not, raise lease_ttl_sec",
+        ));
+    }
+    findings
+}

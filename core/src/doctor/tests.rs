@@ -1,0 +1,278 @@
+//! Each check finds what it is for, and nothing in a sound deployment.
+
+use super::*;
+use crate::control::TaskControl;
+use crate::id::{Epoch, Incarnation, NodeId, Role, ShardId, TaskId, Token, WorkerId};
+use crate::json::Json;
+use crate::message::Cursor;
+use crate::port::TaskWithNodes;
+use crate::record::{
+    Grant, History, MetricTotal, NodeRecord, NodeState, RECORD_VERSION, TaskRecord, TaskState,
+    Totals,
+};
+use crate::why::WorkerFacts;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn listed(name: &str) -> Listed {
+    Listed {
+        facts: WorkerFacts {
+            worker_id: WorkerId::new(name).expect("an id"),
+            roles: vec![Role::new("ocr").expect("a role")],
+            capacity: 1,
+            held: 0,
+            heard_ms: Some(5_000),
+            leaving: false,
+        },
+        registered: Some(Incarnation(2)),
+        heard: Some(Incarnation(2)),
+        older_heard: 0,
+        batch_ms_max: 100,
+        heartbeat_ms: None,
+        lease_ttl_ms: 60_000,
+    }
+}
+
+const TIMING: Timing = Timing {
+    lease_ttl_ms: 60_000,
+    hb_interval_ms: 20_000,
+    db_cancel_poll_ms: 500,
+};
+
+fn subjects(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().map(|f| f.subject.as_str()).collect()
+}
+
+#[test]
+fn a_sound_deployment_has_no_findings() {
+    let workers = [listed("w")];
+    let waiting = BTreeMap::from([(Role::new("ocr").expect("a role"), 3)]);
+    assert_eq!(roles(&waiting, &workers, 90_000), []);
+    assert_eq!(conflicts(&workers), []);
+    assert_eq!(timing(TIMING, &workers, 0), []);
+    assert_eq!(
+        folding(&[(ShardId(0), 0, None), (ShardId(1), 4, Some(200))]),
+        []
+    );
+    let inboxes = BTreeMap::from([(WorkerId::new("w").expect("an id"), 15)]);
+    assert_eq!(subscription(0, 16, &inboxes), []);
+}
+
+#[test]
+fn a_role_that_waits_without_a_live_worker_is_found() {
+    let waiting = BTreeMap::from([
+        (Role::new("ocr").expect("a role"), 3),
+        (Role::new("ocrr").expect("a role"), 1),
+    ]);
+    let mut silent = listed("w");
+    silent.facts.heard_ms = Some(100_000);
+    let found = roles(&waiting, &[silent], 90_000);
+    assert_eq!(subjects(&found), ["ocr", "ocrr"]);
+    assert!(
+        found[0].finding.contains("3 nodes wait"),
+        "{}",
+        found[0].finding
+    );
+    assert!(
+        found[0].finding.contains("100 s ago"),
+        "{}",
+        found[0].finding
+    );
+}
+
+#[test]
+fn processes_and_deployments_in_each_others_way_are_found() {
+    let (mut twin, mut stranger, mut newer) = (listed("twin"), listed("stranger"), listed("newer"));
+    twin.older_heard = 2;
+    stranger.registered = None;
+    newer.heard = Some(Incarnation(7));
+    let found = conflicts(&[twin, stranger, newer]);
+    assert_eq!(subjects(&found), ["twin", "stranger", "newer"]);
+    assert!(found[1].cure.contains("topic_prefix"));
+}
+
+#[test]
+fn times_that_do_not_fit_are_found() {
+    let tight = Timing {
+        hb_interval_ms: 30_000,
+        db_cancel_poll_ms: 70_000,
+        ..TIMING
+    };
+    let found = timing(tight, &[], 0);
+    assert_eq!(subjects(&found), ["hb_interval_sec", "db_cancel_poll_ms"]);
+    let mut long = listed("long");
+    long.batch_ms_max = 95_000;
+    assert_eq!(
+        timing(TIMING, &[long.clone()], 0),
+        [],
+        "a long batch alone is well"
+    );
+    assert_eq!(subjects(&timing(TIMING, &[long], 2)), ["long"]);
+    let mut late = listed("late");
+    (late.facts.held, late.heartbeat_ms) = (1, Some(61_000));
+    assert_eq!(subjects(&timing(TIMING, &[late], 0)), ["late"]);
+    assert_eq!(
+        subjects(&timing(TIMING, &[listed("w")], 1)),
+        ["lease_ttl_sec"]
+    );
+}
+
+#[test]
+fn a_shard_that_nobody_folds_and_streams_of_others_are_found() {
+    let found = folding(&[(ShardId(0), 12, Some(41_000))]);
+    assert_eq!(subjects(&found), ["shard 0"]);
+    let inboxes = BTreeMap::from([(WorkerId::new("w").expect("an id"), 16)]);
+    assert_eq!(subjects(&subscription(3, 16, &inboxes)), ["streams", "w"]);
+}
+
+#[test]
+fn memory_that_grows_is_found_and_a_peak_is_not() {
+    const MIB: u64 = 1024 * 1024;
+    let samples = |bytes: &dyn Fn(u64) -> u64| -> Vec<(u64, u64)> {
+        (0..16)
+            .map(|n| ((16 - n) * 60_000, bytes(n) * MIB))
+            .collect()
+    };
+    let grown = samples(&|n| 100 + n * 20);
+    let finding = memory_growth("w", &grown).expect("it grows");
+    assert_eq!(
+        finding.finding,
+        "its memory grew from 160 to 340 MiB within 16 min"
+    );
+    for well in [
+        samples(&|_| 500),
+        samples(&|n| if n == 8 { 4_000 } else { 100 }),
+        samples(&|n| 100 + n),
+        samples(&|n| 2_000 - n * 100),
+        grown[..7].to_vec(),
+        Vec::new(),
+    ] {
+        assert_eq!(memory_growth("w", &well), None);
+    }
+}
+
+fn stored() -> TaskWithNodes {
+    let node = |name: &str, state| {
+        let mut history = History::default();
+        history.push(state, 0, "test");
+        NodeRecord {
+            version: RECORD_VERSION,
+            task_id: TaskId::new("t").expect("an id"),
+            node_id: NodeId::new(name).expect("an id"),
+            state,
+            epoch: Epoch(1),
+            lease_no: Token(1),
+            grant: None,
+            last_seq: 0,
+            accepted: 2,
+            checkpoint: None,
+            checkpoint_batches: 0,
+            cursor: Cursor::new(),
+            cursor_batches: 0,
+            totals: Totals::from([(
+                "n".into(),
+                MetricTotal {
+                    count: 3,
+                    ..MetricTotal::default()
+                },
+            )]),
+            result: None,
+            failures: 0,
+            losses: 0,
+            grants: 1,
+            wait_ms: None,
+            new_attempt: false,
+            failure: None,
+            history,
+        }
+    };
+    let graph = json!({"nodes": [
+        {"node_id": "a", "type": "ocr"}, {"node_id": "b", "type": "ocr", "depends_on": ["a"]}]});
+    let mut history = History::default();
+    history.push(TaskState::Running, 0, "test");
+    let mut running = node("b", NodeState::Running);
+    running.grant = Some(Grant {
+        worker_id: WorkerId::new("w").expect("an id"),
+        incarnation: Incarnation(1),
+        inbox: 0,
+        lease_ttl_ms: 1,
+        cancel: None,
+    });
+    TaskWithNodes {
+        task: TaskRecord {
+            version: RECORD_VERSION,
+            task_id: TaskId::new("t").expect("an id"),
+            submission_hash: 1,
+            graph: Json::encode(&graph).expect("JSON"),
+            vars: Json::default(),
+            idempotency_key: None,
+            state: TaskState::Running,
+            settled: false,
+            failure: None,
+            cancel_grace_ms: None,
+            control: TaskControl::default(),
+            created_at_ms: 0,
+            history,
+        },
+        nodes: vec![node("a", NodeState::Finished), running],
+        node_age_ms: vec![0, 0],
+    }
+}
+
+type Damage = (&'static str, fn(&mut TaskWithNodes));
+
+#[test]
+fn state_that_makes_no_sense_is_found_and_sound_state_is_not() {
+    assert_eq!(faults_of(&stored()), Vec::<String>::new());
+    let damages: [Damage; 12] = [
+        ("node `b` of its graph has no record", |t| {
+            drop(t.nodes.pop())
+        }),
+        ("node `x` is in no graph", |t| {
+            t.nodes[0].node_id = NodeId::new("x").expect("an id");
+        }),
+        ("its graph breaks", |t| t.task.graph = Json::default()),
+        ("it is settled, in state Running with 1 grants", |t| {
+            t.task.settled = true
+        }),
+        ("it is Finished, and 1 of its nodes have not ended", |t| {
+            t.task.state = TaskState::Finished;
+        }),
+        ("it is Failed, and no cause is stored", |t| {
+            t.task.state = TaskState::Failed
+        }),
+        (
+            "its state is Queued, its last transition was to Running",
+            |t| {
+                t.task.state = TaskState::Queued;
+            },
+        ),
+        ("node `b`: its state is Running, with no grant", |t| {
+            t.nodes[1].grant = None
+        }),
+        ("node `b`: its newest token is 1, after 2 grants", |t| {
+            t.nodes[1].grants = 2
+        }),
+        ("node `a`: its checkpoint or cursor is ahead", |t| {
+            t.nodes[0].checkpoint_batches = 3;
+        }),
+        (
+            "node `a`: its totals count 3 values, of 1 accepted batches",
+            |t| {
+                t.nodes[0].accepted = 1;
+            },
+        ),
+        ("node `a`: it has failed, and no cause is stored", |t| {
+            t.nodes[0].state = NodeState::Failed;
+        }),
+    ];
+    for (said, damage) in damages {
+        let mut task = stored();
+        damage(&mut task);
+        let faults = faults_of(&task);
+        assert!(
+            faults.iter().any(|fault| fault.starts_with(said)),
+            "{said}: {faults:?}"
+        );
+    }
+}

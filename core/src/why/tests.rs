@@ -1,0 +1,354 @@
+//! What is said of each kind of wait, word for word.
+
+use super::*;
+use crate::control::TaskControl;
+use crate::id::{Epoch, Incarnation, Token};
+use crate::json::Json;
+use crate::message::{CancelReason, Cursor};
+use crate::record::{
+    Failure, Grant, GrantCancel, History, NodeRecord, RECORD_VERSION, TaskRecord, Totals,
+};
+use serde_json::{Value, json};
+
+const KEEPS_UP: Owner = Owner::Folds {
+    lag: 0,
+    oldest_ms: None,
+};
+
+fn id(text: &str) -> NodeId {
+    NodeId::new(text).expect("an id")
+}
+
+fn node(name: &str, state: NodeState) -> NodeRecord {
+    NodeRecord {
+        version: RECORD_VERSION,
+        task_id: TaskId::new("t").expect("an id"),
+        node_id: id(name),
+        state,
+        epoch: Epoch(1),
+        lease_no: Token(1),
+        grant: None,
+        last_seq: 0,
+        accepted: 0,
+        checkpoint: None,
+        checkpoint_batches: 0,
+        cursor: Cursor::new(),
+        cursor_batches: 0,
+        totals: Totals::new(),
+        result: None,
+        failures: 0,
+        losses: 0,
+        grants: 1,
+        wait_ms: None,
+        new_attempt: false,
+        failure: None,
+        history: History::default(),
+    }
+}
+
+fn granted(name: &str, cancel: Option<GrantCancel>) -> NodeRecord {
+    let mut record = node(name, NodeState::Running);
+    record.grant = Some(Grant {
+        worker_id: WorkerId::new("w").expect("an id"),
+        incarnation: Incarnation(1),
+        inbox: 0,
+        lease_ttl_ms: 60_000,
+        cancel,
+    });
+    record
+}
+
+fn task(state: TaskState, graph: &Value, nodes: Vec<NodeRecord>) -> TaskWithNodes {
+    let node_age_ms = nodes.iter().map(|_| 10_000).collect();
+    TaskWithNodes {
+        task: TaskRecord {
+            version: RECORD_VERSION,
+            task_id: TaskId::new("t").expect("an id"),
+            submission_hash: 1,
+            graph: Json::encode(graph).expect("JSON"),
+            vars: Json::default(),
+            idempotency_key: None,
+            state,
+            settled: false,
+            failure: None,
+            cancel_grace_ms: None,
+            control: TaskControl::default(),
+            created_at_ms: 0,
+            history: History::default(),
+        },
+        nodes,
+        node_age_ms,
+    }
+}
+
+fn worker(name: &str, capacity: u32, held: u32, heard_ms: Option<u64>) -> WorkerFacts {
+    WorkerFacts {
+        worker_id: WorkerId::new(name).expect("an id"),
+        roles: vec![Role::new("ocr").expect("a role")],
+        capacity,
+        held,
+        heard_ms,
+        leaving: false,
+    }
+}
+
+fn ask(task: &TaskWithNodes, workers: &[WorkerFacts], owner: Owner) -> Why {
+    why(&Facts {
+        task,
+        workers,
+        owner,
+        silent_after_ms: 90_000,
+    })
+}
+
+fn single() -> Value {
+    json!({"nodes": [{"node_id": "n", "type": "ocr"}]})
+}
+
+fn one(record: NodeRecord, workers: &[WorkerFacts], owner: Owner) -> NodeWhy {
+    let found = task(TaskState::Running, &single(), vec![record]);
+    let mut said = ask(&found, workers, owner).nodes;
+    assert_eq!(said.len(), 1);
+    said.remove(0)
+}
+
+#[test]
+fn a_node_names_the_parents_it_waits_for() {
+    let graph = json!({"nodes": [
+        {"node_id": "a", "type": "ocr"}, {"node_id": "b", "type": "ocr"},
+        {"node_id": "c", "type": "ocr"},
+        {"node_id": "n", "type": "ocr", "depends_on": ["a", "b", "c"]},
+        {"node_id": "m", "type": "ocr", "depends_on": ["a", "b", "c"], "fan_in": "count:2"}]});
+    let nodes = vec![
+        node("a", NodeState::Finished),
+        granted("b", None),
+        node("c", NodeState::Ready),
+        node("m", NodeState::Queued),
+        node("n", NodeState::Queued),
+    ];
+    let found = task(TaskState::Running, &graph, nodes);
+    let said = ask(&found, &[worker("w", 1, 1, Some(5_000))], KEEPS_UP);
+    assert_eq!(said.why, "it runs: nodes running 1, waiting 3");
+    let by_name: Vec<(&str, WaitsFor)> = said
+        .nodes
+        .iter()
+        .map(|node| (node.why.as_str(), node.waits_for))
+        .collect();
+    assert_eq!(
+        by_name,
+        [
+            (
+                "runs on w: 0 batches accepted, the newest word of it 10 s ago",
+                WaitsFor::Nothing
+            ),
+            (
+                "all slots of role `ocr` are busy: w runs 1 of 1",
+                WaitsFor::Slot
+            ),
+            (
+                "waits for 2 of 3 parents: `b` (running), `c` (ready)",
+                WaitsFor::Parents
+            ),
+            (
+                "waits for 1 more of 3 parents (its fan_in is `count:2`): `b` (running), `c` (ready)",
+                WaitsFor::Parents
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_role_without_a_live_worker_is_named_with_how_long() {
+    let ready = || node("n", NodeState::Ready);
+    let said = one(ready(), &[], KEEPS_UP);
+    assert_eq!(said.why, "no worker for role `ocr` has ever registered");
+    assert!(
+        said.cure
+            .expect("a cure")
+            .contains("flowkit worker --role ocr")
+    );
+    let said = one(ready(), &[worker("w", 1, 0, Some(410_000))], KEEPS_UP);
+    assert_eq!(said.why, "no worker for role `ocr` seen for 6 min");
+    assert_eq!(said.waits_for, WaitsFor::Worker);
+    let mut gone = worker("w", 1, 0, Some(41_000));
+    gone.leaving = true;
+    let said = one(ready(), &[gone], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "the workers for role `ocr` are stopping or have stopped"
+    );
+    let said = one(ready(), &[worker("w", 1, 0, None)], KEEPS_UP);
+    assert_eq!(said.why, "no worker for role `ocr` seen lately");
+    let said = one(ready(), &[worker("w", 2, 1, Some(1))], KEEPS_UP);
+    assert_eq!(said.why, "is about to start: w has a free slot");
+}
+
+#[test]
+fn a_node_that_waits_for_its_retry_says_when_and_after_what() {
+    let mut record = node("n", NodeState::Deferred);
+    record.wait_ms = Some(40_000);
+    record.new_attempt = true;
+    record.failures = 1;
+    record.history.push(NodeState::Deferred, 0, "timeout");
+    let said = one(record.clone(), &[], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "next retry in 30 s: attempt 1 of 2 failed (timeout)"
+    );
+    record.wait_ms = Some(10_000);
+    let said = one(record.clone(), &[], KEEPS_UP);
+    assert!(
+        said.why.ends_with("the next try begins at once"),
+        "{}",
+        said.why
+    );
+    (record.new_attempt, record.losses) = (false, 4);
+    record.wait_ms = Some(12_000);
+    let said = one(record, &[], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "next retry in 2 s: it lost its worker 4 times in a row (timeout)"
+    );
+}
+
+#[test]
+fn a_cancelled_task_waits_for_its_grant_to_end() {
+    let cancel = GrantCancel {
+        reason: CancelReason::UserRequest,
+        grace_ms: 30_000,
+    };
+    let found = task(
+        TaskState::Cancelling,
+        &single(),
+        vec![granted("n", Some(cancel))],
+    );
+    let said = ask(&found, &[worker("w", 1, 1, Some(1))], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "it is being cancelled; runs that have not ended yet: 1"
+    );
+    assert_eq!(said.nodes[0].waits_for, WaitsFor::RunsEnd);
+    assert_eq!(
+        said.nodes[0].why,
+        "cancelling: waits for its run on w to end, which has 60 s for it"
+    );
+}
+
+#[test]
+fn a_run_on_a_silent_worker_waits_for_its_lease() {
+    let said = one(
+        granted("n", None),
+        &[worker("w", 1, 1, Some(61_000))],
+        KEEPS_UP,
+    );
+    assert_eq!(said.waits_for, WaitsFor::LeaseEnd);
+    assert_eq!(
+        said.why,
+        "runs on w, which was not heard for 61 s; it is granted anew once its lease of 60 s has run out"
+    );
+}
+
+#[test]
+fn without_a_coordinator_nothing_else_matters() {
+    let nobody = Owner::Folds {
+        lag: 12,
+        oldest_ms: Some(41_000),
+    };
+    let said = one(
+        node("n", NodeState::Ready),
+        &[worker("w", 1, 0, Some(1))],
+        nobody,
+    );
+    assert_eq!(said.waits_for, WaitsFor::Coordinator);
+    assert!(
+        said.why
+            .ends_with("no coordinator owns its shard: 12 messages wait, the oldest for 41 s"),
+        "{}",
+        said.why
+    );
+    let busy = Owner::Folds {
+        lag: 12,
+        oldest_ms: Some(300),
+    };
+    let said = one(
+        node("n", NodeState::Ready),
+        &[worker("w", 1, 0, Some(1))],
+        busy,
+    );
+    assert_eq!(said.waits_for, WaitsFor::Nothing, "it keeps up");
+}
+
+#[test]
+fn in_a_folder_that_nothing_runs_on_the_engine_is_what_is_missing() {
+    for record in [
+        node("n", NodeState::Ready),
+        node("n", NodeState::Deferred),
+        granted("n", None),
+    ] {
+        let said = one(record, &[], Owner::Stopped);
+        assert_eq!(said.waits_for, WaitsFor::Engine, "{}", said.why);
+        assert!(said.cure.is_some());
+    }
+    let found = task(
+        TaskState::Running,
+        &single(),
+        vec![node("n", NodeState::Ready)],
+    );
+    let said = ask(&found, &[], Owner::Stopped);
+    assert!(said.why.starts_with("nothing of it runs: "), "{}", said.why);
+    assert_eq!(
+        said.why,
+        "nothing of it runs: node `n` is ready to start; no engine runs on this data folder"
+    );
+}
+
+#[test]
+fn a_reader_waits_for_the_source_that_has_no_slot() {
+    let graph = json!({"nodes": [
+        {"node_id": "s", "type": "ocr"},
+        {"node_id": "n", "type": "ocr", "depends_on": ["s"], "io": {"start_when": "first_batch",
+         "input_inline": {"input_adapter": "pull.from_artifacts", "input_args": {"from_nodes": ["s"]}}}}]});
+    let mut source = node("s", NodeState::Ready);
+    source.accepted = 3;
+    let found = task(
+        TaskState::Running,
+        &graph,
+        vec![node("n", NodeState::Ready), source],
+    );
+    let said = ask(&found, &[worker("w", 1, 0, Some(1))], KEEPS_UP);
+    assert_eq!(said.nodes[1].waits_for, WaitsFor::Source);
+    assert_eq!(
+        said.nodes[1].why,
+        "reads `s` and starts once `s` runs; see what is said of `s`"
+    );
+}
+
+#[test]
+fn an_ended_paused_or_unreadable_task_says_so() {
+    let mut failed = task(
+        TaskState::Failed,
+        &single(),
+        vec![node("n", NodeState::Failed)],
+    );
+    failed.task.failure = Some(Failure {
+        node_id: id("n"),
+        reason_code: "bad_input".into(),
+        error: "no such page".into(),
+    });
+    let said = ask(&failed, &[], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "it has failed: node `n`: no such page (bad_input)"
+    );
+    assert!(said.nodes.is_empty());
+    let paused = task(
+        TaskState::Paused,
+        &single(),
+        vec![node("n", NodeState::Ready)],
+    );
+    let said = ask(&paused, &[worker("w", 1, 0, Some(1))], KEEPS_UP);
+    assert_eq!(said.nodes[0].waits_for, WaitsFor::Limit);
+    let newer = json!({"nodes": [{"node_id": "n", "type": "ocr", "from_the_future": 1}]});
+    let said = ask(&task(TaskState::Running, &newer, vec![]), &[], KEEPS_UP);
+    assert_eq!(said.why, "its graph cannot be read by this version");
+}

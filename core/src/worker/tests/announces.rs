@@ -1,0 +1,72 @@
+//! Announcements as bytes: what any program that reads the topic finds.
+
+use super::bench::*;
+use crate::id::Incarnation;
+use crate::message::Envelope;
+use crate::port::{StoreReply, Stream, TransportRequest};
+use crate::worker::{Effect, Input};
+use serde_json::{Value, json};
+
+/// What the worker announces by these effects, as it stands in the topic.
+fn announced(out: &[Effect]) -> Vec<Value> {
+    let appends = out.iter().filter_map(|effect| match effect {
+        Effect::Transport {
+            request:
+                TransportRequest::Append {
+                    stream: Stream::Announcements,
+                    envelope,
+                },
+            ..
+        } => Some(envelope),
+        _ => None,
+    });
+    appends
+        .map(|envelope: &std::sync::Arc<Envelope>| {
+            let bytes = envelope.encode().expect("small");
+            serde_json::from_slice(&bytes).expect("JSON")
+        })
+        .collect()
+}
+
+#[test]
+fn an_announcement_has_the_six_fields_of_the_guide_on_the_wire() {
+    let mut bench = Bench::cold(|_| {});
+    bench.input(Input::Wake);
+    bench.transport(1, bounds(0, 7));
+    let out = bench.store(2, StoreReply::Registered(Incarnation(3)));
+    let [message] = &announced(&out)[..] else {
+        panic!("one announcement: {out:?}");
+    };
+    assert_eq!(message["kind"], "WORKER_ONLINE");
+    assert_eq!(message["msg_type"], "event");
+    assert_eq!(
+        message["payload"],
+        json!({
+            "worker_id": "w",
+            "type": "count,sum",
+            "capabilities": {"roles": ["count", "sum"]},
+            "version": "2.0.0",
+            "capacity": {"tasks": 2},
+            "status": "online",
+            // Beside the guide's fields: which process start, and where commands reach it.
+            "incarnation": 3,
+            "inbox": 0,
+        })
+    );
+    assert_eq!(message["free_slots"], 2);
+}
+
+#[test]
+fn it_is_repeated_every_interval_and_says_when_the_worker_is_stopping() {
+    let mut bench = Bench::new();
+    let again = announced(&bench.pass(60_000));
+    assert_eq!(again.len(), 1, "every announce_interval_sec");
+    assert_eq!(again[0]["payload"]["status"], "online");
+    let mut bench = Bench::new();
+    bench.begin(start(), 1);
+    let out = bench.input(Input::Shutdown { grace_ms: 1_000 });
+    let said = announced(&out);
+    assert_eq!(said.len(), 1, "{out:?}");
+    assert_eq!(said[0]["payload"]["status"], "draining");
+    assert_eq!(said[0]["free_slots"], 0);
+}
