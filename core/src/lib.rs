@@ -4,6 +4,7 @@
 //! `(now, input)` and pushes effects, which are plain data. `docs/driving-the-core.md` shows the
 //! loop that drives one.
 
+pub mod function;
 pub mod graph;
 pub mod hash;
 pub mod id;
@@ -14,6 +15,7 @@ pub mod planted;
 pub mod port;
 pub mod record;
 pub mod time;
+pub mod vars;
 
 pub mod coordinator;
 pub mod report;

@@ -223,6 +223,9 @@ pub struct TaskRecord {
     pub created_at_ms: i64,
     /// Every change of state.
     pub history: History<TaskState>,
+    /// How many coordinator functions have ended well: the version of `vars`, 0 as submitted.
+    #[serde(default)]
+    pub vars_version: u64,
 }
 
 /// The right to run a node now.
@@ -296,6 +299,12 @@ pub struct NodeRecord {
     pub failure: Option<Failure>,
     /// Every change of state.
     pub history: History<NodeState>,
+    /// Version of the task's vars by which its `when` was judged, once it was.
+    #[serde(default)]
+    pub when_vars: Option<u64>,
+    /// Version of the task's vars that its function made, once it has ended well.
+    #[serde(default)]
+    pub made_vars: Option<u64>,
 }
 
 /// One accepted batch: its artifact and metrics, numbered within its node.

@@ -14,6 +14,8 @@ pub mod settings;
 mod guide {
     #[doc = include_str!("../../docs/guide/settings.md")]
     mod settings {}
+    #[doc = include_str!("../../docs/guide/graphs.md")]
+    mod graphs {}
 }
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.

@@ -36,6 +36,7 @@ pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};
 pub use engine::{Engine, EngineSettings, StartError};
 pub use environment::Environment;
 pub use error::{ErrorClass, HandlerError};
+pub use flowkit_core::function;
 pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};

@@ -274,6 +274,8 @@ pub(crate) struct TaskFact {
     pub(crate) state: TaskState,
     pub(crate) settled: bool,
     pub(crate) failure_code: Option<Arc<str>>,
+    pub(crate) vars: Json,
+    pub(crate) vars_version: u64,
 }
 
 /// A node record, as far as checkers look.
@@ -292,6 +294,9 @@ pub(crate) struct NodeFact {
     pub(crate) losses: u32,
     pub(crate) wait_ms: Option<u64>,
     pub(crate) failure_code: Option<Arc<str>>,
+    pub(crate) result: Option<Json>,
+    pub(crate) when_vars: Option<u64>,
+    pub(crate) made_vars: Option<u64>,
 }
 
 /// An accepted batch, as far as checkers look.

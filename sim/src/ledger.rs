@@ -169,6 +169,8 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         state: task.state,
         settled: task.settled,
         failure_code: code(task.failure.as_ref()),
+        vars: task.vars.clone(),
+        vars_version: task.vars_version,
     }
 }
 
@@ -194,6 +196,9 @@ fn node_fact(node: &NodeRecord) -> NodeFact {
         losses: node.losses,
         wait_ms: node.wait_ms,
         failure_code: code(node.failure.as_ref()),
+        result: node.result.clone(),
+        when_vars: node.when_vars,
+        made_vars: node.made_vars,
     }
 }
 

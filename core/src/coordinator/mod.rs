@@ -9,6 +9,7 @@
 //! * `fold`, `request`: what one message does
 //! * `flow`: how grants and nodes end, and what follows down the graph
 //! * `dispatch`, `workers`: ready nodes meet free slots
+//! * `functions`: `when` is judged, and `coordinator_fn` nodes run
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
 //! * `commit`: group commits and the messages that wait for them
 
@@ -18,6 +19,7 @@ mod context;
 mod dispatch;
 mod flow;
 mod fold;
+mod functions;
 mod gate;
 mod invariants;
 mod io;

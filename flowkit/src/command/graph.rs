@@ -78,7 +78,7 @@ fn unknown_roles(graph: &Graph) -> Vec<String> {
     let known = roles::NAMES.join("`, `");
     let unknown = graph.nodes().iter().enumerate().filter(|(_, node)| {
         let role = node.role.as_str();
-        !roles::NAMES.contains(&role)
+        node.function.is_none() && !roles::NAMES.contains(&role)
     });
     unknown
         .map(|(at, node)| {

@@ -16,6 +16,7 @@ mod sim;
 mod submit;
 mod table;
 mod task;
+mod vars;
 
 use args::{Cli, Command};
 use failure::{Failure, Outcome};

@@ -5,5 +5,6 @@ mod common;
 mod crash;
 mod demo;
 mod graphs;
+mod guide_graphs;
 mod sim;
 mod tasks;

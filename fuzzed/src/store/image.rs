@@ -165,6 +165,7 @@ fn task(name: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
+        vars_version: 0,
     }
 }
 
@@ -198,6 +199,8 @@ fn node(task: &str) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }
 

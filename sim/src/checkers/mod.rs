@@ -18,6 +18,7 @@ mod single_owner;
 mod start_rule;
 mod stops;
 mod tokens;
+mod vars;
 
 pub(crate) use start_rule::{Standing, holds, standing};
 
@@ -110,6 +111,7 @@ pub(crate) struct Judges {
     hooks: hooks::Hooks,
     results: results::Results,
     stops: stops::Stops,
+    vars: vars::Vars,
     settle: settle::Settle,
 }
 
@@ -132,6 +134,7 @@ impl Judges {
             hooks: hooks::Hooks::default(),
             results: results::Results,
             stops: stops::Stops::default(),
+            vars: vars::Vars::default(),
             settle: settle::Settle::default(),
         }
     }
@@ -152,6 +155,7 @@ impl Judges {
         f(&mut self.hooks);
         f(&mut self.results);
         f(&mut self.stops);
+        f(&mut self.vars);
         // What did not settle is told before that it did not reach its end.
         f(&mut self.settle);
         f(&mut self.no_lost_task);

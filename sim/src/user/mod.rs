@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::rc::Rc;
 
+use flowkit_core::function::Functions;
 use flowkit_runtime::Handler;
 use serde_json::Value;
 
@@ -71,6 +72,7 @@ pub struct Simulation {
     pub(crate) outside: Vec<Outside>,
     pub(crate) verify: Option<Verify>,
     pub(crate) cancels_percent: u32,
+    pub(crate) functions: Functions,
     seeds: Range<u64>,
     workers: u32,
     capacity: u32,
@@ -97,6 +99,7 @@ impl Simulation {
             outside: Vec::new(),
             verify: None,
             cancels_percent: 0,
+            functions: Functions::default(),
             seeds: 0..100,
             workers: 3,
             capacity: 2,
@@ -117,6 +120,12 @@ impl Simulation {
         make: impl Fn() -> H + 'static,
     ) -> Self {
         self.roles.add(role.into(), make);
+        self
+    }
+
+    /// The coordinator functions and detectors that coordinators know; default the built-in ones.
+    pub fn functions(mut self, functions: Functions) -> Self {
+        self.functions = functions;
         self
     }
 

@@ -217,6 +217,7 @@ fn task_record(state: TaskState) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 0,
         history: Default::default(),
+        vars_version: 0,
     }
 }
 
@@ -251,5 +252,7 @@ fn node_record(cancel: Option<GrantCancel>) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: Default::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }
