@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod doctor;
+pub mod function;
 pub mod graph;
 pub mod hash;
 pub mod id;
@@ -16,6 +17,7 @@ pub mod planted;
 pub mod port;
 pub mod record;
 pub mod time;
+pub mod vars;
 
 pub mod coordinator;
 pub mod report;

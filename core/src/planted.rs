@@ -200,6 +200,28 @@ bugs! {
         NeverForgiven = "never-forgiven", "settle",
             "A worker that left a START unanswered gets no work any more.";
     }
+    Machines "when" {
+        WhenIgnored = "when-ignored", "vars",
+            "A node starts although its condition does not hold.";
+        WhenOfNothing = "when-of-nothing", "vars",
+            "A condition is judged without what functions have made of the vars.";
+    }
+    Machines "functions" {
+        VarsUnstored = "vars-unstored", "vars",
+            "A function's node ends in a commit without the vars that it made.";
+        StartVarsLost = "start-vars-lost", "vars",
+            "A START carries no vars once a function has changed them.";
+        IncrTwice = "incr-twice", "vars",
+            "A number is increased twice by one function.";
+        SetPartly = "set-partly", "vars",
+            "A change that cannot be made is left out, and the others are made.";
+        UnsetUnpruned = "unset-unpruned", "vars",
+            "Parents that an unset emptied stay.";
+        MeanIsSum = "mean-is-sum", "vars",
+            "The mean of a metric is its sum.";
+        FunctionFailureLost = "function-failure-lost", "vars",
+            "A function that failed counts as done.";
+    }
     Machines "requests" {
         WaitAtOnce = "wait-at-once", "settle",
             "Who waits for a task is answered although it is not settled.";

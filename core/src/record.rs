@@ -227,6 +227,9 @@ pub struct TaskRecord {
     /// How it is operated.
     #[serde(default)]
     pub control: TaskControl,
+    /// How many coordinator functions have ended well: the version of `vars`, 0 as submitted.
+    #[serde(default)]
+    pub vars_version: u64,
 }
 
 /// The right to run a node now.
@@ -300,6 +303,12 @@ pub struct NodeRecord {
     pub failure: Option<Failure>,
     /// Every change of state.
     pub history: History<NodeState>,
+    /// Version of the task's vars by which its `when` was judged, once it was.
+    #[serde(default)]
+    pub when_vars: Option<u64>,
+    /// Version of the task's vars that its function made, once it has ended well.
+    #[serde(default)]
+    pub made_vars: Option<u64>,
 }
 
 /// One accepted batch: its artifact and metrics, numbered within its node.

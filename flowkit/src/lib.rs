@@ -28,6 +28,8 @@ mod guide {
     mod settings {}
     #[doc = include_str!("../../docs/guide/workers.md")]
     mod workers {}
+    #[doc = include_str!("../../docs/guide/graphs.md")]
+    mod graphs {}
 }
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.

@@ -1,6 +1,7 @@
 //! Store, transport and clock of one deployment, in one handle.
 
 use flowkit_core::coordinator::Config;
+use flowkit_core::function::Functions;
 use flowkit_core::id::{ClientId, ShardId};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
@@ -70,6 +71,7 @@ struct Inner {
     settings: EngineSettings,
     /// Every other process of this deployment is dead: it is the only one.
     alone: bool,
+    functions: Functions,
     environment: Option<Arc<dyn Environment>>,
     clock: Clock,
     ids: IdSource,
@@ -177,9 +179,60 @@ impl Engine {
                 transport,
                 settings,
                 alone,
+                functions: Functions::default(),
                 environment: None,
                 clock: Clock::new(),
                 ids: IdSource::new(),
+                deployment: OnceCell::new(),
+                parts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The same engine, whose coordinator knows these functions and detectors. To be called before
+    /// anything else is done with it. Every coordinator of a deployment must know the same ones.
+    ///
+    /// ```
+    /// use flowkit_runtime::function::{Call, Changes, Functions};
+    /// use flowkit_runtime::*;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let functions = Functions::default().function("price.gross", |call: &Call<'_>| {
+    ///     let net = call.var("net").and_then(|net| net.as_i64()).unwrap_or(0);
+    ///     Ok(Changes::new().set("gross", net * 119 / 100))
+    /// });
+    /// let engine = Engine::memory().with_functions(functions);
+    /// engine.start().await?;
+    ///
+    /// let graph = json!({"nodes": [
+    ///     {"node_id": "g", "type": "coordinator_fn", "io": {"fn": "price.gross"}},
+    /// ]});
+    /// let vars = Json::encode(&json!({"net": 200}))?;
+    /// let task = engine.client().submit(&graph, SubmitOptions::default().vars(vars)).await?;
+    /// task.wait().await?;
+    /// assert_eq!(task.status().await?.vars.text(), r#"{"gross":238,"net":200}"#);
+    /// # engine.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_functions(&self, functions: Functions) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                store: inner.store.clone(),
+                transport: inner.transport.clone(),
+                settings: inner.settings.clone(),
+                alone: inner.alone,
+                functions,
+                clock: Clock::within(inner.environment.clone()),
+                ids: match &inner.environment {
+                    Some(environment) => IdSource::seeded(environment.seed()),
+                    None => IdSource::new(),
+                },
+                environment: inner.environment.clone(),
                 deployment: OnceCell::new(),
                 parts: Mutex::default(),
             }),
@@ -196,6 +249,7 @@ impl Engine {
                 transport: inner.transport.clone(),
                 settings: inner.settings.clone(),
                 alone: inner.alone,
+                functions: inner.functions.clone(),
                 clock: Clock::within(Some(environment.clone())),
                 ids: IdSource::seeded(environment.seed()),
                 environment: Some(environment),
@@ -228,12 +282,14 @@ impl Engine {
     pub async fn start_with(&self, settings: CoordinatorSettings) -> Result<(), StartError> {
         let mut faults = Vec::new();
         settings.faults(&mut faults);
+        faults.extend(self.inner.functions.faults().iter().cloned());
         if !faults.is_empty() {
             return Err(BuildError { faults }.into());
         }
         let deployment = self.deployment().await?;
         let mut config = Config::new(self.client_id("coordinator"), self.ids().random64());
         settings.apply(&mut config);
+        config.functions = self.inner.functions.clone();
         config.shards = deployment.shards;
         config.inboxes = deployment.inboxes;
         config.applies_before_sync =

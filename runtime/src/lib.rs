@@ -42,6 +42,7 @@ pub use engine::{Engine, EngineSettings, StartError};
 pub use environment::Environment;
 pub use error::{ErrorClass, HandlerError};
 pub use exec::{Exec, ExecError, ExecRun};
+pub use flowkit_core::function;
 pub use flowkit_core::id::{NodeId, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};

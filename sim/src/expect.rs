@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowkit_core::record::NodeState;
+use serde_json::Value;
 
 use crate::checkers::{Standing, holds, standing};
-use crate::plan::{Fault, GraphPlan, Link, NodePlan, Plan, TroubleKind};
+use crate::plan::{FanIn, Fault, GraphPlan, Link, NodePlan, Plan, TroubleKind};
 use crate::script::{source_len, source_uid};
+use crate::vars_model as model;
 
 /// What a task must come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +19,8 @@ pub(crate) enum Expected {
     Failed,
     /// A handler hangs until it is cancelled.
     Hangs,
+    /// What functions do, or conditions say, depends on which of two nodes ends first.
+    Open,
 }
 
 /// How one node ends.
@@ -33,6 +37,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
     let graph = &plan.tasks[task].graph;
     let mut states: BTreeMap<String, NodeState> = BTreeMap::new();
     let mut batches: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut flow = Flow::new(&plan.tasks[task].vars);
     for node in &graph.nodes {
         let parents: Vec<Standing> = node
             .parents
@@ -43,8 +48,21 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
             })
             .collect();
         if !holds(node, &parents) {
+            flow.skipped_by_rule(node);
             states.insert(node.id.clone(), NodeState::Skipped);
             continue;
+        }
+        match flow.begins(node) {
+            Begins::Skipped => {
+                states.insert(node.id.clone(), NodeState::Skipped);
+                continue;
+            }
+            Begins::Function(state) => {
+                batches.insert(node.id.clone(), Vec::new());
+                states.insert(node.id.clone(), state);
+                continue;
+            }
+            Begins::Handler => {}
         }
         let refused = plan.faults.iter().any(|fault| {
             matches!(fault, Fault::RefuseBatches { task: t, node: n }
@@ -65,6 +83,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
             }
         };
         match end_of(node, input.len() as u64, refused) {
+            End::Hangs if flow.is_racy(graph, &states) => return Expected::Open,
             End::Hangs => return Expected::Hangs,
             End::Failed => {
                 states.insert(node.id.clone(), NodeState::Failed);
@@ -76,6 +95,9 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
             }
         }
     }
+    if flow.is_racy(graph, &states) {
+        return Expected::Open;
+    }
     let unhandled = graph
         .nodes
         .iter()
@@ -85,6 +107,91 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
         Expected::Failed
     } else {
         Expected::Finished(states)
+    }
+}
+
+/// How a node begins whose rule holds.
+enum Begins {
+    Skipped,
+    Function(NodeState),
+    Handler,
+}
+
+/// The vars on their way through a graph.
+struct Flow {
+    vars: Value,
+    /// Nodes that have surely ended when the rule of a node comes to hold.
+    before: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Flow {
+    fn new(vars: &Value) -> Self {
+        Self {
+            vars: model::object(vars),
+            before: BTreeMap::new(),
+        }
+    }
+
+    /// One open end of another node may be enough for that.
+    fn skipped_by_rule(&mut self, node: &NodePlan) {
+        self.before.insert(node.id.clone(), BTreeSet::new());
+    }
+
+    fn begins(&mut self, node: &NodePlan) -> Begins {
+        let streams = node
+            .parents
+            .iter()
+            .any(|(_, link)| node.streams_from(*link));
+        let waits_for_all = node.fan_in == FanIn::All || node.parents.len() == 1;
+        let mut before = BTreeSet::new();
+        if waits_for_all && !streams {
+            for (parent, _) in &node.parents {
+                before.extend(self.before.get(parent).into_iter().flatten().cloned());
+                before.insert(parent.clone());
+            }
+        }
+        self.before.insert(node.id.clone(), before);
+        let when = node.when.as_ref();
+        if when.is_some_and(|when| !model::holds(when, &self.vars)) {
+            return Begins::Skipped;
+        }
+        let Some(function) = &node.function else {
+            return Begins::Handler;
+        };
+        // What functions tell of other nodes is looked at by none.
+        match model::after(function, &self.vars, &Value::Null) {
+            None => Begins::Function(NodeState::Failed),
+            Some(vars) => {
+                self.vars = vars;
+                Begins::Function(NodeState::Finished)
+            }
+        }
+    }
+
+    /// Some function may run before or after a node that looks at what it changes.
+    fn is_racy(&self, graph: &GraphPlan, states: &BTreeMap<String, NodeState>) -> bool {
+        let looks = |node: &NodePlan| -> BTreeSet<String> {
+            let mut roots = node.when.as_ref().map(model::looked_at).unwrap_or_default();
+            roots.extend(node.function.iter().flat_map(model::touched));
+            roots
+        };
+        let ordered = |first: &NodePlan, second: &NodePlan| {
+            let before = self.before.get(&second.id);
+            before.is_some_and(|before| before.contains(&first.id))
+        };
+        let ran = |node: &&NodePlan| {
+            node.function.is_some() && states.get(&node.id) != Some(&NodeState::Skipped)
+        };
+        graph.nodes.iter().filter(ran).any(|function| {
+            let changed = function.function.as_ref().map(model::touched);
+            let changed = changed.unwrap_or_default();
+            graph.nodes.iter().any(|node| {
+                node.id != function.id
+                    && !looks(node).is_disjoint(&changed)
+                    && !ordered(function, node)
+                    && !ordered(node, function)
+            })
+        })
     }
 }
 

@@ -282,6 +282,8 @@ pub(crate) struct TaskFact {
     pub(crate) failure_code: Option<Arc<str>>,
     /// Pauses and resumes that were carried out.
     pub(crate) control_no: u64,
+    pub(crate) vars: Json,
+    pub(crate) vars_version: u64,
 }
 
 /// A node record, as far as checkers look.
@@ -300,6 +302,9 @@ pub(crate) struct NodeFact {
     pub(crate) losses: u32,
     pub(crate) wait_ms: Option<u64>,
     pub(crate) failure_code: Option<Arc<str>>,
+    pub(crate) result: Option<Json>,
+    pub(crate) when_vars: Option<u64>,
+    pub(crate) made_vars: Option<u64>,
 }
 
 /// An accepted batch, as far as checkers look.

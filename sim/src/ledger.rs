@@ -170,6 +170,8 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         settled: task.settled,
         failure_code: code(task.failure.as_ref()),
         control_no: task.control.no,
+        vars: task.vars.clone(),
+        vars_version: task.vars_version,
     }
 }
 
@@ -195,6 +197,9 @@ fn node_fact(node: &NodeRecord) -> NodeFact {
         losses: node.losses,
         wait_ms: node.wait_ms,
         failure_code: code(node.failure.as_ref()),
+        result: node.result.clone(),
+        when_vars: node.when_vars,
+        made_vars: node.made_vars,
     }
 }
 

@@ -8,6 +8,7 @@
 //! history of real processes to the same checkers.
 
 pub mod acting;
+pub mod functions;
 pub mod judge;
 #[cfg(feature = "planted-bugs")]
 pub mod mutants;
@@ -27,4 +28,5 @@ mod observer;
 mod outcome;
 mod servers;
 mod trace;
+mod vars_model;
 mod world;

@@ -308,6 +308,7 @@ fn task(number: u64, state: TaskState, entries: usize) -> Record {
         created_at_ms: 1_763_900_000_000,
         history: history(state, entries),
         control: TaskControl::default(),
+        vars_version: 0,
     }))
 }
 
@@ -342,6 +343,8 @@ fn node(number: u64, state: NodeState, entries: usize) -> Record {
         new_attempt: false,
         failure: None,
         history: history(state, entries),
+        when_vars: None,
+        made_vars: None,
     }))
 }
 

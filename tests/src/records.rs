@@ -79,6 +79,7 @@ pub fn task(id: &str) -> TaskRecord {
         created_at_ms: -5,
         history,
         control: TaskControl { no: 3 },
+        vars_version: 0,
     }
 }
 
@@ -118,6 +119,8 @@ pub fn node(task: &str, node: &str) -> NodeRecord {
         new_attempt: true,
         failure: None,
         history: History::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }
 

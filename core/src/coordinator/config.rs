@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::function::Functions;
 use crate::id::ClientId;
 
 /// Settings of one coordinator. Times are in milliseconds.
@@ -41,6 +42,10 @@ pub struct Config {
     /// Every grant found at the first load belongs to a dead process (embedded: a file lock says
     /// that no other process is alive).
     pub predecessors_dead: bool,
+    /// The coordinator functions and detectors that it knows; default the built-in ones. Not part
+    /// of what is written down of a configuration.
+    #[serde(skip)]
+    pub functions: Functions,
 }
 
 impl Config {
@@ -64,6 +69,7 @@ impl Config {
             tasks_in_flight_max: 1_000_000,
             applies_before_sync: false,
             predecessors_dead: false,
+            functions: Functions::default(),
         }
     }
 

@@ -75,6 +75,10 @@ impl Shard {
             return false;
         };
         let key = NodeKey { task, node };
+        let runs_here = |task: &super::task::Task| task.plan.node(node).function.is_some();
+        if self.task(key).is_some_and(runs_here) {
+            return self.dispatch_function(ctx, key);
+        }
         if !self.task(key).is_some_and(|task| task.sources_live(node)) {
             // It waits outside of the queue until its sources are granted.
             self.dequeue(key);
@@ -169,7 +173,7 @@ impl Shard {
             cursor_batches: record.cursor_batches,
             accepted: record.accepted,
             totals: record.totals.clone(),
-            vars: task.record.vars.clone(),
+            vars: super::functions::vars_of_start(task),
             sources: task.start_states(key.node),
         }));
         let mut envelope = ctx.envelope(grant.worker_id.as_str(), Some(grant.incarnation), body);

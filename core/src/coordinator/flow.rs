@@ -16,7 +16,13 @@ use crate::report::{Report, ReportKind};
 const LOSSES_FREE: u32 = 3;
 
 impl Shard {
-    fn set_state(&mut self, ctx: &Context<'_>, key: NodeKey, state: NodeState, cause: &str) {
+    pub(super) fn set_state(
+        &mut self,
+        ctx: &Context<'_>,
+        key: NodeKey,
+        state: NodeState,
+        cause: &str,
+    ) {
         self.touch(ctx, key);
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
@@ -300,11 +306,10 @@ impl Shard {
             match verdict {
                 Verdict::Wait => {}
                 Verdict::Start => {
-                    self.make_ready(
-                        ctx,
-                        child_key,
-                        &format!("`{parent}` made its start rule hold"),
-                    );
+                    let why = format!("`{parent}` made its start rule hold");
+                    if !self.start_or_skip(ctx, child_key, &why) {
+                        work.push_back(child);
+                    }
                 }
                 Verdict::Skip => {
                     let why = format!("`{parent}` ended so that its start rule cannot hold");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::shard::Shard;
 use super::task::{NodeKey, Run, Task};
+use crate::function::Functions;
 use crate::graph::{Fault, Graph, Plan, Verdict};
 use crate::hash::stable128;
 use crate::id::{Offset, TaskId};
@@ -21,22 +22,45 @@ const PLANS_MAX: usize = 64;
 /// Compiled graphs by the hash of their text: equal graphs share one plan and one text.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plans {
-    plans: BTreeMap<u128, (Json, Arc<Plan>)>,
+    plans: BTreeMap<u128, Compiled>,
+}
+
+#[derive(Clone, Debug)]
+struct Compiled {
+    text: Json,
+    plan: Arc<Plan>,
+    /// Its functions and their arguments were checked, too.
+    checked: bool,
 }
 
 impl Plans {
-    pub(super) fn compile(&mut self, graph: &Json) -> Result<(Json, Arc<Plan>), Vec<Fault>> {
+    /// Compiles a graph that is submitted (with the functions that there are), or that is stored.
+    pub(super) fn compile(
+        &mut self,
+        graph: &Json,
+        functions: Option<&Functions>,
+    ) -> Result<(Json, Arc<Plan>), Vec<Fault>> {
         let hash = stable128(&[graph.text().as_bytes()]);
-        if let Some((text, plan)) = self.plans.get(&hash)
-            && text == graph
+        if let Some(known) = self.plans.get(&hash)
+            && known.text == *graph
+            && (known.checked || functions.is_none())
         {
-            return Ok((text.clone(), plan.clone()));
+            return Ok((known.text.clone(), known.plan.clone()));
         }
-        let plan = Arc::new(Graph::parse(graph)?.plan());
+        let parsed = match functions {
+            Some(functions) => Graph::parse_with(graph, functions)?,
+            None => Graph::parse_stored(graph)?,
+        };
+        let plan = Arc::new(parsed.plan());
         if self.plans.len() >= PLANS_MAX {
             self.plans.clear();
         }
-        self.plans.insert(hash, (graph.clone(), plan.clone()));
+        let compiled = Compiled {
+            text: graph.clone(),
+            plan: plan.clone(),
+            checked: functions.is_some(),
+        };
+        self.plans.insert(hash, compiled);
         Ok((graph.clone(), plan))
     }
 }
@@ -67,19 +91,24 @@ impl Shard {
             return;
         };
         let plan = task.plan.clone();
+        let mut skipped = Vec::new();
         for node in 0..plan.len() {
             let key = NodeKey { task: number, node };
             self.touch(ctx, key);
-            if plan.node(node).parents.is_empty() {
-                self.make_ready(ctx, key, "it waits for nothing");
+            let starts = plan.node(node).parents.is_empty();
+            if starts && !self.start_or_skip(ctx, key, "it waits for nothing") {
+                skipped.push(key);
             }
+        }
+        for key in skipped {
+            self.spread(ctx, key);
         }
     }
 
     /// Takes a task in as read from the store. Nothing is sent yet.
     pub(super) fn load_task(&mut self, ctx: &mut Context<'_>, stored: TaskWithNodes) {
         let id = stored.task.task_id.clone();
-        let compiled = self.plans.compile(&stored.task.graph);
+        let compiled = self.plans.compile(&stored.task.graph, None);
         let ages: BTreeMap<_, _> = stored
             .nodes
             .iter()

@@ -10,6 +10,7 @@
 //! * `flow`: how grants and nodes end, and what follows down the graph
 //! * `pause`: holding a task back
 //! * `dispatch`, `workers`: ready nodes meet free slots
+//! * `functions`: `when` is judged, and `coordinator_fn` nodes run
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
 //! * `commit`: group commits and the messages that wait for them
 
@@ -19,6 +20,7 @@ mod context;
 mod dispatch;
 mod flow;
 mod fold;
+mod functions;
 mod gate;
 mod invariants;
 mod io;

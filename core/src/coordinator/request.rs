@@ -9,6 +9,7 @@ use super::fold::reject;
 use super::shard::Shard;
 use super::task::Task;
 use crate::control::TaskControl;
+use crate::graph::{Fault, check_vars};
 use crate::hash::stable128;
 use crate::id::{Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use crate::message::{
@@ -213,22 +214,13 @@ impl Shard {
             let text = format!("{} tasks are in flight; try again later", self.tasks.len());
             return self.reply(ctx, message, refusal(ReplyError::Overloaded, &text));
         }
-        let vars_ok = crate::graph::check_vars(&submit.vars);
-        let (graph, plan) = match (self.plans.compile(&submit.graph), vars_ok) {
-            (Ok(compiled), Ok(())) => compiled,
-            (Ok(_), Err(fault)) => {
-                let text = format!("vars: {fault}");
-                return self.reply(ctx, message, refusal(ReplyError::Invalid, &text));
-            }
-            (Err(faults), _) => {
-                let mut error = refusal(
-                    ReplyError::InvalidGraph,
-                    &format!("the graph has {} fault(s)", faults.len()),
-                );
-                if let Some(error) = &mut error.error {
-                    error.faults = faults.iter().map(|f| Arc::from(f.to_string())).collect();
-                }
-                return self.reply(ctx, message, error);
+        let vars_faults = check_vars(&submit.vars).err().unwrap_or_default();
+        let functions = Some(&ctx.config.functions);
+        let (graph, plan) = match self.plans.compile(&submit.graph, functions) {
+            Ok(compiled) if vars_faults.is_empty() => compiled,
+            compiled => {
+                let graph_faults = compiled.err().unwrap_or_default();
+                return self.reply(ctx, message, faulty(&graph_faults, &vars_faults));
             }
         };
         let mut history = History::default();
@@ -244,6 +236,7 @@ impl Shard {
             settled: false,
             failure: None,
             cancel_grace_ms: None,
+            vars_version: 0,
             created_at_ms: ctx.now.wall_ms,
             history,
             control: TaskControl::default(),
@@ -418,6 +411,30 @@ fn refusal(kind: ReplyError, message: &str) -> Reply {
         failure: None,
         error: Some(error),
     }
+}
+
+/// Every fault of a submission at once.
+fn faulty(graph: &[Fault], vars: &[Fault]) -> Reply {
+    let (kind, text) = match (graph.len(), vars.len()) {
+        (0, vars) => (
+            ReplyError::Invalid,
+            format!("the vars have {vars} fault(s)"),
+        ),
+        (graph, 0) => (
+            ReplyError::InvalidGraph,
+            format!("the graph has {graph} fault(s)"),
+        ),
+        (graph, vars) => (
+            ReplyError::InvalidGraph,
+            format!("the graph has {graph} fault(s), the vars have {vars}"),
+        ),
+    };
+    let mut reply = refusal(kind, &text);
+    if let Some(error) = &mut reply.error {
+        let all = graph.iter().chain(vars);
+        error.faults = all.map(|fault| Arc::from(fault.to_string())).collect();
+    }
+    reply
 }
 
 fn not_found(task: &TaskId) -> Reply {

@@ -325,5 +325,7 @@ fn new_record(task_id: &TaskId, plan: &PlanNode, history: History<NodeState>) ->
         new_attempt: true,
         failure: None,
         history,
+        when_vars: None,
+        made_vars: None,
     }
 }

@@ -182,6 +182,8 @@ fn stored() -> TaskWithNodes {
             grants: 1,
             wait_ms: None,
             new_attempt: false,
+            when_vars: None,
+            made_vars: None,
             failure: None,
             history,
         }
@@ -211,6 +213,7 @@ fn stored() -> TaskWithNodes {
             failure: None,
             cancel_grace_ms: None,
             control: TaskControl::default(),
+            vars_version: 0,
             created_at_ms: 0,
             history,
         },

@@ -219,8 +219,11 @@ impl<'a> Checker<'a> {
 
     fn sources(&mut self, index: usize, parents: &[usize]) {
         let drafts = self.drafts;
-        for source in &drafts[index].sources {
-            let path = format!("nodes[{index}].io.input_inline.input_args");
+        let draft = &drafts[index];
+        let of_adapter = draft.sources.iter().map(|s| (s, "input_inline.input_args"));
+        let of_function = draft.function_reads.iter().map(|s| (s, "fn_args"));
+        for (source, place) in of_adapter.chain(of_function) {
+            let path = format!("nodes[{index}].io.{place}");
             let Some(node) = self.find(source, &path) else {
                 continue;
             };

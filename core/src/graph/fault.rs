@@ -30,18 +30,18 @@ impl std::error::Error for Fault {}
 
 /// A place in the graph; it becomes text only when there is a fault.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'a> {
+pub(crate) enum Path<'a> {
     Root,
     Key(&'a Self, &'a str),
     Index(&'a Self, usize),
 }
 
 impl<'a> Path<'a> {
-    pub(super) fn key(&'a self, key: &'a str) -> Self {
+    pub(crate) fn key(&'a self, key: &'a str) -> Self {
         Path::Key(self, key)
     }
 
-    pub(super) fn index(&'a self, index: usize) -> Self {
+    pub(crate) fn index(&'a self, index: usize) -> Self {
         Path::Index(self, index)
     }
 }
@@ -69,14 +69,14 @@ fn shown_key(key: &str) -> Cow<'_, str> {
 
 /// The faults found so far.
 #[derive(Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     list: Vec<Fault>,
     bytes: usize,
     unlisted: usize,
 }
 
 impl Faults {
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         path: impl fmt::Display,
         problem: impl Into<String>,
@@ -96,15 +96,15 @@ impl Faults {
     }
 
     /// Looking for a similar name costs time; a graph with many faults has another problem.
-    pub(super) fn few(&self) -> bool {
+    pub(crate) fn few(&self) -> bool {
         self.list.len() < 20
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    pub(super) fn into_list(mut self) -> Vec<Fault> {
+    pub(crate) fn into_list(mut self) -> Vec<Fault> {
         if self.unlisted > 0 {
             self.list.push(Fault {
                 path: "graph".to_owned(),
@@ -117,7 +117,7 @@ impl Faults {
 }
 
 /// A user's text in a message: quoted, on one line, of bounded length.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     let escape = |part: &str| -> String {
         part.chars()
@@ -138,7 +138,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The candidate most like `name`, if one is like enough to be a slip of the keyboard.
-pub(super) fn similar<'a>(
+pub(crate) fn similar<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

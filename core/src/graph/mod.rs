@@ -11,21 +11,27 @@ mod cycle;
 mod edge;
 mod fan_in;
 mod fault;
+mod function;
 pub mod generate;
 mod parse;
 mod plan;
 mod read;
 mod spec;
-mod vars;
+mod when;
 
 pub use adapter::{Adapter, Pull};
 pub use edge::{ParentView, edge_state, failure_handled};
 pub use fan_in::{EdgeState, FanIn, FanInTally, Verdict};
 pub use fault::{FAULTS_MAX, Fault};
+pub(crate) use fault::{Faults, Path, quoted, similar};
+pub use function::FunctionCall;
 pub use generate::{GraphOptions, generate};
 pub use plan::{ChildEdge, EdgeCondition, ParentEdge, Plan, PlanNode};
+pub(crate) use read::{Fields, id, ids, kind, list, text};
 pub use spec::{Graph, Node, RetryPolicy};
-pub use vars::{VARS_BYTES_MAX, check_vars};
+pub use when::{Condition, Op};
+
+pub use crate::vars::{VARS_BYTES_MAX, check_vars};
 
 use crate::message::{CHECKPOINT_BYTES_MAX, MESSAGE_BYTES_MAX};
 

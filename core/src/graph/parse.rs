@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::check::check;
 use super::fan_in::FanIn;
 use super::fault::{Fault, Faults, Path, quoted, similar};
+use super::function::{self, FunctionCall};
 use super::read::{Fields, id, ids, list, text};
 use super::spec::{Graph, Node, RetryPolicy};
+use super::when::{self, Condition};
 use super::{GRAPH_BYTES_MAX, GRAPH_NODES_MAX, adapter};
+use crate::function::{COORDINATOR_FN, Functions};
 use crate::id::{NodeId, Role};
 use crate::json::{JSON_DEPTH_MAX, Json, Limits, breaks};
 use crate::message::AdapterSpec;
@@ -36,6 +39,10 @@ pub(super) struct Draft {
     pub(super) adapter: Option<AdapterSpec>,
     pub(super) sources: Vec<NodeId>,
     pub(super) first_batch: bool,
+    pub(super) condition: Option<Condition>,
+    pub(super) function: Option<FunctionCall>,
+    /// Nodes that its function reads.
+    pub(super) function_reads: Vec<NodeId>,
 }
 
 /// An edge of `edges` or `edges_ex`: its place in the list, parent, child.
@@ -47,9 +54,29 @@ impl Graph {
     /// `null` counts as an absent field. `retry_policy.max` and `losses_max` count what ends the
     /// node, so their least value is 1; `backoff_sec` may be 0 or a fraction of a second.
     ///
+    /// Coordinator functions are the built-in ones; see [`Graph::parse_with`].
+    ///
     /// # Errors
     /// Every fault of the graph, at most [`super::FAULTS_MAX`] of them.
     pub fn parse(json: &Json) -> Result<Self, Vec<Fault>> {
+        Self::parse_with(json, &Functions::default())
+    }
+
+    /// The same with the functions and detectors that a coordinator knows.
+    ///
+    /// # Errors
+    /// As [`Graph::parse`].
+    pub fn parse_with(json: &Json, functions: &Functions) -> Result<Self, Vec<Fault>> {
+        Self::read(json, Some(functions))
+    }
+
+    /// A graph that was taken on before: what its functions and their arguments are about was
+    /// checked then, perhaps by a coordinator that knew others.
+    pub(crate) fn parse_stored(json: &Json) -> Result<Self, Vec<Fault>> {
+        Self::read(json, None)
+    }
+
+    fn read(json: &Json, functions: Option<&Functions>) -> Result<Self, Vec<Fault>> {
         let mut faults = Faults::default();
         let limits = Limits {
             bytes_max: GRAPH_BYTES_MAX,
@@ -82,7 +109,7 @@ impl Graph {
                 return Err(faults.into_list());
             }
         };
-        let graph = read_graph(&root, &mut faults);
+        let graph = read_graph(&root, functions, &mut faults);
         match graph {
             Some(graph) if faults.is_empty() => Ok(graph),
             _ => Err(faults.into_list()),
@@ -90,7 +117,7 @@ impl Graph {
     }
 }
 
-fn read_graph(root: &Value, faults: &mut Faults) -> Option<Graph> {
+fn read_graph(root: &Value, functions: Option<&Functions>, faults: &mut Faults) -> Option<Graph> {
     let path = Path::Root;
     let known = &["schema_version", "nodes", "edges", "edges_ex"];
     let fields = Fields::of(root, &path, known, faults)?;
@@ -113,7 +140,7 @@ fn read_graph(root: &Value, faults: &mut Faults) -> Option<Graph> {
     let drafts: Vec<Draft> = nodes
         .iter()
         .enumerate()
-        .filter_map(|(index, value)| read_node(value, &nodes_path.index(index), faults))
+        .filter_map(|(index, value)| read_node(value, &nodes_path.index(index), functions, faults))
         .collect();
     let edges = read_edges(fields, faults);
     let batch_edges = read_batch_edges(fields, faults);
@@ -161,11 +188,18 @@ impl Draft {
             adapter: self.adapter,
             sources: self.sources,
             first_batch: self.first_batch,
+            condition: self.condition,
+            function: self.function,
         })
     }
 }
 
-fn read_node(value: &Value, path: &Path<'_>, faults: &mut Faults) -> Option<Draft> {
+fn read_node(
+    value: &Value,
+    path: &Path<'_>,
+    functions: Option<&Functions>,
+    faults: &mut Faults,
+) -> Option<Draft> {
     let known = &[
         "node_id",
         "type",
@@ -188,24 +222,13 @@ fn read_node(value: &Value, path: &Path<'_>, faults: &mut Faults) -> Option<Draf
     let id = fields
         .text("node_id", faults)
         .and_then(|text| id(text, |t| NodeId::new(t), &fields.path("node_id"), faults));
-    let coordinator_fn = fields.get("type").and_then(Value::as_str) == Some("coordinator_fn");
+    let coordinator_fn = fields.get("type").and_then(Value::as_str) == Some(COORDINATOR_FN);
     let role = fields
         .text("type", faults)
         .and_then(|text| super::read::id(text, |t| Role::new(t), &fields.path("type"), faults));
-    if coordinator_fn {
-        faults.add(
-            fields.path("type"),
-            format!("`coordinator_fn` {LATER}"),
-            "give the work to a role of a worker",
-        );
-    }
-    if fields.get("when").is_some() {
-        faults.add(
-            fields.path("when"),
-            LATER,
-            "remove it, or branch with `routing`",
-        );
-    }
+    let condition = fields
+        .get("when")
+        .and_then(|value| when::read(value, &fields.path("when"), faults));
     let names = |key, faults: &mut Faults| match fields.get(key) {
         Some(value) => ids(value, |t| NodeId::new(t), &fields.path(key), faults),
         None => Vec::new(),
@@ -224,9 +247,21 @@ fn read_node(value: &Value, path: &Path<'_>, faults: &mut Faults) -> Option<Draf
         adapter: None,
         sources: Vec::new(),
         first_batch: false,
+        condition,
+        function: None,
+        function_reads: Vec::new(),
     };
     read_routing(fields, &mut draft, faults);
-    read_io(fields, coordinator_fn, &mut draft, faults);
+    let io = read_io(fields, coordinator_fn, &mut draft, faults);
+    if coordinator_fn {
+        let io_path = fields.path("io");
+        let io = io.and_then(|value| Fields::open(value, &io_path, faults));
+        let read = function::read(io, path, draft.id.as_ref(), functions, faults);
+        if let Some((call, reads)) = read {
+            draft.function = Some(call);
+            draft.function_reads = reads;
+        }
+    }
     Some(draft)
 }
 
@@ -310,7 +345,13 @@ fn read_routing(fields: Fields<'_>, draft: &mut Draft, faults: &mut Faults) {
     draft.on_failure = names("on_failure", faults);
 }
 
-fn read_io(fields: Fields<'_>, coordinator_fn: bool, draft: &mut Draft, faults: &mut Faults) {
+/// Reads `io` apart from its function; gives `io` back if it is an object.
+fn read_io<'a>(
+    fields: Fields<'a>,
+    coordinator_fn: bool,
+    draft: &mut Draft,
+    faults: &mut Faults,
+) -> Option<&'a Value> {
     let path = fields.path("io");
     let known = &[
         "input_ref",
@@ -320,16 +361,13 @@ fn read_io(fields: Fields<'_>, coordinator_fn: bool, draft: &mut Draft, faults: 
         "fn",
         "fn_args",
     ];
-    let Some(fields) = fields
-        .get("io")
-        .and_then(|value| Fields::of(value, &path, known, faults))
-    else {
-        return;
-    };
+    let io = fields.get("io")?;
+    let fields = Fields::of(io, &path, known, faults)?;
     for key in ["fn", "fn_args"] {
         if !coordinator_fn && fields.get(key).is_some() {
-            let cure = "remove it; it belongs to `coordinator_fn` nodes, which come later";
-            faults.add(fields.path(key), LATER, cure);
+            let cure = "remove it, or set the node's `type` to `coordinator_fn`";
+            let problem = "belongs to a node that runs inside the coordinator";
+            faults.add(fields.path(key), problem, cure);
         }
     }
     if fields.get("batching").is_some() {
@@ -348,11 +386,15 @@ fn read_io(fields: Fields<'_>, coordinator_fn: bool, draft: &mut Draft, faults: 
             faults.add(fields.path("start_when"), problem, cure);
         }
     }
+    if coordinator_fn {
+        return Some(io);
+    }
     draft.input_ref = fields.get("input_ref").map(|v| Json::from(v.clone()));
     if let Some(inline) = fields.get("input_inline") {
         draft.input_inline = Some(Json::from(inline.clone()));
         read_adapter(inline, &fields.path("input_inline"), draft, faults);
     }
+    Some(io)
 }
 
 fn read_adapter(inline: &Value, path: &Path<'_>, draft: &mut Draft, faults: &mut Faults) {

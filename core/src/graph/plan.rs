@@ -4,7 +4,9 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 use super::fan_in::FanIn;
+use super::function::FunctionCall;
 use super::spec::{Graph, Node, RetryPolicy};
+use super::when::Condition;
 use crate::id::{NodeId, Role};
 use crate::json::Json;
 use crate::message::AdapterSpec;
@@ -66,6 +68,10 @@ pub struct PlanNode {
     pub reads: Vec<usize>,
     /// Some parent counts from its first batch.
     pub streaming: bool,
+    /// Over the vars, judged once, when its fan-in holds.
+    pub condition: Option<Condition>,
+    /// It runs inside the coordinator.
+    pub function: Option<FunctionCall>,
 }
 
 /// A compiled graph. Nodes are numbered in order of appearance.
@@ -163,6 +169,8 @@ impl Graph {
                 adapter: node.adapter.clone(),
                 reads: indexes(&node.sources),
                 streaming: false,
+                condition: node.condition.clone(),
+                function: node.function.clone(),
             })
             .collect();
 

@@ -6,7 +6,7 @@ use super::fault::{Faults, Path, quoted, similar};
 use crate::id::IdError;
 
 /// The kind of a JSON value, for messages.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -25,14 +25,14 @@ fn wrong_type(path: &Path<'_>, value: &Value, wanted: &str, faults: &mut Faults)
     );
 }
 
-pub(super) fn text<'a>(value: &'a Value, path: &Path<'_>, faults: &mut Faults) -> Option<&'a str> {
+pub(crate) fn text<'a>(value: &'a Value, path: &Path<'_>, faults: &mut Faults) -> Option<&'a str> {
     if value.as_str().is_none() {
         wrong_type(path, value, "a text", faults);
     }
     value.as_str()
 }
 
-pub(super) fn list<'a>(
+pub(crate) fn list<'a>(
     value: &'a Value,
     path: &Path<'_>,
     wanted: &str,
@@ -48,7 +48,7 @@ pub(super) fn list<'a>(
 }
 
 /// Makes an id of any kind of a text.
-pub(super) fn id<T>(
+pub(crate) fn id<T>(
     text: &str,
     make: impl Fn(&str) -> Result<T, IdError>,
     path: &Path<'_>,
@@ -68,7 +68,7 @@ pub(super) fn id<T>(
 }
 
 /// A list of names, each at most once, each with its place in the list.
-pub(super) fn ids<T>(
+pub(crate) fn ids<T>(
     value: &Value,
     make: impl Fn(&str) -> Result<T, IdError>,
     path: &Path<'_>,
@@ -99,14 +99,14 @@ pub(super) fn ids<T>(
 
 /// The fields of an object. `null` counts as absent.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
     path: &'a Path<'a>,
 }
 
 impl<'a> Fields<'a> {
     /// The fields of `value`; notes a wrong type, and every field that is not in `known`.
-    pub(super) fn of(
+    pub(crate) fn of(
         value: &'a Value,
         path: &'a Path<'a>,
         known: &[&'static str],
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The fields of `value`, any names allowed.
-    pub(super) fn open(value: &'a Value, path: &'a Path<'a>, faults: &mut Faults) -> Option<Self> {
+    pub(crate) fn open(value: &'a Value, path: &'a Path<'a>, faults: &mut Faults) -> Option<Self> {
         match value {
             Value::Object(map) => Some(Self { map, path }),
             _ => {
@@ -135,19 +135,24 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn path(&self, key: &'a str) -> Path<'a> {
+    pub(crate) fn path(&self, key: &'a str) -> Path<'a> {
         self.path.key(key)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
-    pub(super) fn text(&self, key: &'a str, faults: &mut Faults) -> Option<&'a str> {
+    /// The field as written: `null` is a value here.
+    pub(crate) fn raw(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key)
+    }
+
+    pub(crate) fn text(&self, key: &'a str, faults: &mut Faults) -> Option<&'a str> {
         text(self.get(key)?, &self.path(key), faults)
     }
 
-    pub(super) fn flag(&self, key: &'a str, faults: &mut Faults) -> Option<bool> {
+    pub(crate) fn flag(&self, key: &'a str, faults: &mut Faults) -> Option<bool> {
         let value = self.get(key)?;
         if value.as_bool().is_none() {
             wrong_type(&self.path(key), value, "true or false", faults);
@@ -156,7 +161,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number from `least` to `most`.
-    pub(super) fn whole(
+    pub(crate) fn whole(
         &self,
         key: &'a str,
         least: u32,
@@ -177,7 +182,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A number from `least` to `most`, fractions allowed.
-    pub(super) fn number(
+    pub(crate) fn number(
         &self,
         key: &'a str,
         least: f64,

@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 use std::sync::{Arc, LazyLock};
 
 use super::fan_in::FanIn;
+use super::function::FunctionCall;
+use super::when::Condition;
 use crate::id::{NodeId, Role};
 use crate::json::Json;
 use crate::message::AdapterSpec;
@@ -62,6 +64,10 @@ pub struct Node {
     pub sources: Vec<NodeId>,
     /// `io.start_when` is `first_batch`.
     pub first_batch: bool,
+    /// `when`.
+    pub condition: Option<Condition>,
+    /// `io.fn` with `io.fn_args`, of a `coordinator_fn` node.
+    pub function: Option<FunctionCall>,
 }
 
 /// A checked graph.
@@ -131,7 +137,11 @@ impl Node {
             "ready"
         };
         io.insert("start_when".to_owned(), json!(start_when));
-        json!({
+        if let Some(call) = &self.function {
+            io.insert("fn".to_owned(), json!(call.name));
+            io.insert("fn_args".to_owned(), call.args.clone());
+        }
+        let mut node = json!({
             "node_id": self.id,
             "type": self.role,
             "depends_on": self.depends_on,
@@ -144,6 +154,10 @@ impl Node {
             },
             "routing": {"on_success": self.on_success, "on_failure": self.on_failure},
             "io": io,
-        })
+        });
+        if let Some(condition) = &self.condition {
+            node["when"] = condition.to_value();
+        }
+        node
     }
 }

@@ -41,6 +41,8 @@ fn node(name: &str, state: NodeState) -> NodeRecord {
         grants: 1,
         wait_ms: None,
         new_attempt: false,
+        when_vars: None,
+        made_vars: None,
         failure: None,
         history: History::default(),
     }
@@ -73,6 +75,7 @@ fn task(state: TaskState, graph: &Value, nodes: Vec<NodeRecord>) -> TaskWithNode
             failure: None,
             cancel_grace_ms: None,
             control: TaskControl::default(),
+            vars_version: 0,
             created_at_ms: 0,
             history: History::default(),
         },

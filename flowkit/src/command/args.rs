@@ -6,6 +6,8 @@ use flowkit_sim::runner::Tier;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use super::vars::VarsArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   flowkit demo                          count lines, words and bytes below this folder
@@ -62,13 +64,17 @@ Built-in roles (a node's `type`) and their `io.input_inline`:
 
 --exec ROLE='COMMAND' gives a role of your own to a program, for every node of that type.
 
+Nodes of type `coordinator_fn` run inside the coordinator: {fn, fn_args} in their `io`, with the
+built-in functions vars.set, vars.merge, vars.incr, vars.unset, merge.generic, metrics.aggregate, noop.
+
 Example graph:
   {\"nodes\": [
     {\"node_id\": \"wait\", \"type\": \"sleep\", \"io\": {\"input_inline\": {\"ms\": 500}}},
     {\"node_id\": \"say\", \"type\": \"echo\", \"depends_on\": [\"wait\"],
      \"io\": {\"input_inline\": {\"text\": \"done\"}}}]}
 
-With --data the same command continues the file's unfinished task; a changed file is a new task.";
+With --data the same command continues the file's unfinished task; a changed file,
+or other vars, is a new task.";
 
 /// Durable task graphs: on one machine, or on many over Kafka and MongoDB.
 #[derive(Debug, Parser)]
@@ -242,6 +248,8 @@ pub(crate) struct SubmitArgs {
     #[arg(value_name = "GRAPH.json")]
     pub(crate) graph: PathBuf,
     #[command(flatten)]
+    pub(crate) vars: VarsArgs,
+    #[command(flatten)]
     pub(crate) fleet: FleetArgs,
     /// Follow the task to its end; exit code 1 if it does not finish well.
     #[arg(long)]
@@ -280,6 +288,8 @@ pub(crate) struct RunArgs {
     /// A program that runs the nodes of a role; may be repeated.
     #[arg(long, value_name = "ROLE=COMMAND")]
     pub(crate) exec: Vec<String>,
+    #[command(flatten)]
+    pub(crate) vars: VarsArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]

@@ -84,7 +84,10 @@ fn unknown_roles(graph: &Graph, programs: &Programs) -> Vec<String> {
     let known = roles::NAMES.join("`, `");
     let unknown = graph.nodes().iter().enumerate().filter(|(_, node)| {
         let role = node.role.as_str();
-        !roles::NAMES.contains(&role) && role != roles::EXEC && !programs.has(role)
+        node.function.is_none()
+            && !roles::NAMES.contains(&role)
+            && role != roles::EXEC
+            && !programs.has(role)
     });
     unknown
         .map(|(at, node)| {

@@ -21,6 +21,7 @@ mod sim;
 mod submit;
 mod table;
 mod task;
+mod vars;
 mod why;
 mod workers;
 

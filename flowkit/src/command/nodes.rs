@@ -58,10 +58,29 @@ pub(crate) fn task_value(task: &TaskStatus) -> Value {
         "status": task.state,
         "nodes": details(task),
     });
+    if let Some(vars) = vars_value(task) {
+        value["vars"] = vars;
+    }
     if let Some(failure) = &task.failure {
         value["failure"] = failure_value(failure);
     }
     value
+}
+
+/// A task's vars, if it has any.
+fn vars_value(task: &TaskStatus) -> Option<Value> {
+    let vars: Value = task.vars.decode().ok()?;
+    vars.as_object()
+        .is_some_and(|map| !map.is_empty())
+        .then_some(vars)
+}
+
+/// A line with the task's vars, or nothing.
+pub(crate) fn vars_line(task: &TaskStatus) -> String {
+    const CHARS_MAX: usize = 2_000;
+    vars_value(task).map_or_else(String::new, |vars| {
+        format!("vars {}\n", one_line(&vars.to_string(), CHARS_MAX))
+    })
 }
 
 /// The nodes as a table.

@@ -5,20 +5,23 @@ use super::exec::Programs;
 use super::failure::Outcome;
 use super::graph;
 use super::interrupt::Interrupt;
-use super::nodes::{nodes_table, task_value, word};
+use super::nodes::{nodes_table, task_value, vars_line, word};
 use super::output::{put, putln};
 use super::session::{DataFolder, Session};
+use super::vars::key_with;
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
     let programs = Programs::for_run(&args.exec)?;
     let file = graph::read(&args.graph, Some(&programs))?;
+    let vars = args.vars.read()?;
+    let key = key_with(&file.key, vars.as_ref());
     let data = DataFolder::new(args.data.data.as_deref())?;
     let mut session = Session::open(data).await?;
     let _health = session.serve_health(&args.health).await?;
     session.start_workers(&args.data, &programs)?;
     let work = async {
-        let task = session.task(&file.key, &file.value).await?;
+        let task = session.task(&key, &file.value, vars).await?;
         session.follow(&task, &mut interrupt).await
     };
     let followed = session.unless_failed(work).await?;
@@ -28,6 +31,7 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     } else {
         put!("\n{}", nodes_table(status));
         putln!("\ntask {}: {}", status.task_id, word(&status.state));
+        put!("{}", vars_line(status));
     }
     followed.explain(session.is_kept());
     session.close().await;

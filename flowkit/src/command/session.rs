@@ -241,6 +241,7 @@ impl Session {
         &self,
         key: &str,
         graph: &serde_json::Value,
+        vars: Option<Json>,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
         for number in 1_u64.. {
@@ -266,7 +267,8 @@ impl Session {
                     return Ok(task);
                 }
                 Err(ClientError::NoSuchTask(_)) => {
-                    let options = SubmitOptions::with_key(key);
+                    let mut options = SubmitOptions::with_key(key);
+                    options.vars = vars;
                     let task = client.submit(graph, options).await.map_err(refused)?;
                     eprintln!("task {}: new", task.id());
                     return Ok(task);

@@ -7,18 +7,20 @@ use super::args::SubmitArgs;
 use super::failure::{Ending, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
-use super::nodes::{nodes_table, task_value, word};
+use super::nodes::{nodes_table, task_value, vars_line, word};
 use super::output::{put, putln};
 use super::session::{Followed, Session, refused};
 
 pub(crate) async fn run(args: SubmitArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
     let file = graph::read(&args.graph, None)?;
+    let vars = args.vars.read()?;
     let session = Session::connect(&args.fleet).await?;
-    let options = match args.idempotency_key {
+    let mut options = match args.idempotency_key {
         Some(key) => SubmitOptions::with_key(key),
         None => SubmitOptions::default(),
     };
+    options.vars = vars;
     let task = session.client().submit(&file.value, options).await;
     let task = task.map_err(refused)?;
     if !args.watch {
@@ -37,6 +39,7 @@ pub(crate) async fn run(args: SubmitArgs) -> Outcome {
     } else {
         put!("\n{}", nodes_table(status));
         putln!("\ntask {}: {}", status.task_id, word(&status.state));
+        put!("{}", vars_line(status));
     }
     if let Followed::Interrupted(_) = followed {
         eprintln!(

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{ControlArgs, TaskArgs, TaskCommand};
 use super::failure::{Ending, Failure, Outcome};
-use super::nodes::{failure_line, nodes_table, task_value, word};
+use super::nodes::{failure_line, nodes_table, task_value, vars_line, word};
 use super::output::{put, putln};
 use super::session::{DataFolder, Session};
 use super::table::{Table, one_line};
@@ -167,6 +167,7 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
     }
     put!("{}", nodes_table(status));
     putln!("\ntask {}: {}", status.task_id, word(&status.state));
+    put!("{}", vars_line(status));
     if let Some(failure) = &status.failure {
         putln!("{}", failure_line(failure));
     }

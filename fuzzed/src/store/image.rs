@@ -166,6 +166,7 @@ fn task(name: &str) -> TaskRecord {
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
         control: flowkit_core::control::TaskControl::default(),
+        vars_version: 0,
     }
 }
 
@@ -199,6 +200,8 @@ fn node(task: &str) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clients: they do the plan's actions with the real client library.
 
 use flowkit_core::id::TaskId;
+use flowkit_core::json::Json;
 use flowkit_core::message::{ErrorReply, Reply};
 use flowkit_runtime::{Client, ClientError, SubmitOptions, TaskOutcome, TaskState};
 use serde_json::json;
@@ -150,6 +151,7 @@ impl Asking<'_> {
                         Some(key) => SubmitOptions::with_key(key),
                         None => SubmitOptions::with_task_id(id.clone()),
                     };
+                    let options = options.vars(Json::from(plan.vars.clone()));
                     let submitted = library.submit(&graph, options).await;
                     submitted.map(|handle| {
                         made.clone_from(handle.id());

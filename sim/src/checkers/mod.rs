@@ -19,6 +19,7 @@ mod single_owner;
 mod start_rule;
 mod stops;
 mod tokens;
+mod vars;
 
 pub(crate) use start_rule::{Standing, holds, standing};
 
@@ -112,6 +113,7 @@ pub(crate) struct Judges {
     hooks: hooks::Hooks,
     results: results::Results,
     stops: stops::Stops,
+    vars: vars::Vars,
     settle: settle::Settle,
 }
 
@@ -135,6 +137,7 @@ impl Judges {
             hooks: hooks::Hooks::default(),
             results: results::Results,
             stops: stops::Stops::default(),
+            vars: vars::Vars::default(),
             settle: settle::Settle::default(),
         }
     }
@@ -157,6 +160,7 @@ impl Judges {
         f(&mut self.hooks);
         f(&mut self.results);
         f(&mut self.stops);
+        f(&mut self.vars);
         // What did not settle is told before that it did not reach its end.
         f(&mut self.settle);
         f(&mut self.no_lost_task);

@@ -190,7 +190,10 @@ impl SingleOwner {
             let what = format!("{task}/{node}: a failure that its holder did not send");
             view.broken(NAME, what);
         }
+        // A function has no holder: what it did is judged with the vars.
+        let by_function = new.made_vars.is_some() && new.token.0 == 0;
         let finished = new.state == NodeState::Finished && old.state != NodeState::Finished;
+        let finished = finished && !by_function;
         if finished && !(held && sent.is_some_and(|sent| sent.done)) {
             let what = format!("{task}/{node}: finished, but not by its holder");
             view.broken(NAME, what);

@@ -243,7 +243,9 @@ fn skipped(view: &mut View<'_>, task: &TaskId, node: &NodeId) {
         .as_ref()
         .is_some_and(|fact| fact.state.is_terminal() || fact.state == TaskState::Cancelling);
     let parents = standings(graph, ledger, plan);
-    if !over && !hopeless(plan, &parents) {
+    // Whether its condition held is judged with the vars.
+    let by_condition = plan.when.is_some() && holds(plan, &parents);
+    if !over && !by_condition && !hopeless(plan, &parents) {
         let what = format!("{task}/{node}: skipped while its parents stand {parents:?}");
         view.broken(NAME, what);
     }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use flowkit_core::graph::check_vars;
 use flowkit_core::id::{ID_BYTES_MAX, Role, TaskId, WorkerId};
+
+use flowkit_core::json::Json;
 
 use super::{Action, ActionKind, Fault, Plan, When, limits, processes};
 
@@ -71,6 +74,10 @@ impl Plan {
             // What comes to nothing else needs no second look at its parts.
             if wrong.is_empty() {
                 let place = format!("tasks[{at}].graph");
+                if let Err(faults) = check_vars(&Json::from(task.vars.clone())) {
+                    let faults = faults.iter();
+                    wrong.extend(faults.map(|fault| format!("tasks[{at}]: {fault}")));
+                }
                 let faults = task.graph.faults_of_form();
                 wrong.extend(faults.iter().map(|fault| format!("{place}: {fault}")));
             }

@@ -41,6 +41,21 @@ pub struct NodePlan {
     /// What the handler does.
     #[serde(default)]
     pub script: Script,
+    /// Its condition over the vars, as in a graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Value>,
+    /// It runs inside the coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionPlan>,
+}
+
+/// A coordinator function with its arguments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FunctionPlan {
+    /// `io.fn`.
+    pub name: String,
+    /// `io.fn_args`.
+    pub args: Value,
 }
 
 /// How a graph names a parent.
@@ -185,6 +200,8 @@ impl NodePlan {
             retry_max: 2,
             backoff_ms: 200,
             script,
+            when: None,
+            function: None,
         }
     }
 
@@ -249,6 +266,13 @@ impl NodePlan {
                 "input_inline".to_owned(),
                 json!({ "input_adapter": name, "input_args": args }),
             );
+        }
+        if let Some(function) = &self.function {
+            io.insert("fn".to_owned(), json!(function.name));
+            io.insert("fn_args".to_owned(), function.args.clone());
+        }
+        if let Some(when) = &self.when {
+            node["when"] = when.clone();
         }
         if !io.is_empty() {
             node["io"] = Value::Object(io);
@@ -350,7 +374,8 @@ impl GraphPlan {
             above.insert(&node.id);
         }
         if wrong.is_empty()
-            && let Err(faults) = Graph::parse(&Json::from(self.to_json()))
+            && let Err(faults) =
+                Graph::parse_with(&Json::from(self.to_json()), &crate::functions::functions())
         {
             wrong.extend(faults.iter().map(ToString::to_string));
         }

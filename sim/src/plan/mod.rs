@@ -6,6 +6,7 @@
 
 mod corners;
 mod fault;
+mod flow;
 mod form;
 mod graph;
 mod hosts;
@@ -17,7 +18,9 @@ mod swarm;
 mod workload;
 
 pub use fault::{Fault, Leaving};
-pub use graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind};
+pub use graph::{
+    FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +130,9 @@ pub struct TaskPlan {
     pub key: Option<String>,
     /// Its graph, with what the handlers do.
     pub graph: GraphPlan,
+    /// Its vars at its submission.
+    #[serde(default)]
+    pub vars: serde_json::Value,
 }
 
 /// Something a client does.
@@ -342,6 +348,7 @@ impl Plan {
                 id: "task-0".to_owned(),
                 key: None,
                 graph: GraphPlan::three_streaming_nodes(),
+                vars: serde_json::Value::Null,
             }],
             actions: vec![Action {
                 when: When::At { ms: 100 },

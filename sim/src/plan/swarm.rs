@@ -73,6 +73,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
     super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
+    super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
     super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);

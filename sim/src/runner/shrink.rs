@@ -210,6 +210,9 @@ impl Shrinker<'_> {
                 let mut plan = self.plan.clone();
                 plan.tasks[task].graph.nodes[node].script.trouble.clear();
                 smaller |= self.take(plan);
+                let mut plan = self.plan.clone();
+                plan.tasks[task].graph.nodes[node].when = None;
+                smaller |= self.take(plan);
             }
         }
         smaller
@@ -240,7 +243,9 @@ impl Shrinker<'_> {
             plan.world.workers.pop();
             let roles = roles(&plan);
             let mut nodes = plan.tasks.iter().flat_map(|task| &task.graph.nodes);
-            if !nodes.all(|node| roles.contains(&node.role)) || !self.take(plan) {
+            if !nodes.all(|node| node.function.is_some() || roles.contains(&node.role))
+                || !self.take(plan)
+            {
                 break;
             }
             smaller = true;

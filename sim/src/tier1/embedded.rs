@@ -113,7 +113,10 @@ pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receive
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     };
-    let engine = Engine::alone(store, streams).within(Arc::new(Surroundings::of(place)));
+    let functions = stage::with(|stage| stage.piece.functions());
+    let engine = Engine::alone(store, streams)
+        .with_functions(functions)
+        .within(Arc::new(Surroundings::of(place)));
     start(&engine, plan).await;
     let piece = stage::with(|stage| stage.piece.clone());
     let grace_ms = stage::with(|stage| stage.hosts[place.host as usize].grace_ms);

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use flowkit_core::function::Functions;
 use flowkit_runtime::{Client, WorkerBuilder};
 
 use super::hosted::{Hosted, OnStage};
@@ -28,6 +29,11 @@ pub(crate) trait Piece: Debug {
         place: Place,
         roles: &[String],
     ) -> WorkerBuilder;
+
+    /// What its coordinators know.
+    fn functions(&self) -> Functions {
+        crate::functions::functions()
+    }
 
     /// How many clients have hosts of their own.
     fn clients(&self, plan: &Plan) -> u32;

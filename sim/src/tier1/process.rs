@@ -63,7 +63,8 @@ fn engine(place: Place, plan: &Plan) -> Engine {
     let timeout = settings.rpc_timeout * if patient { 3 } else { 1 };
     let store = Port::open(place, Server::Store, timeout);
     let transport = Port::open(place, Server::Broker, timeout);
-    Engine::with_settings(Arc::new(store), Arc::new(transport), settings)
+    let functions = stage::with(|stage| stage.piece.functions());
+    Engine::with_settings(Arc::new(store), Arc::new(transport), settings).with_functions(functions)
 }
 
 pub(super) async fn raised(stop: &mut watch::Receiver<bool>) {

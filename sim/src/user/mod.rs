@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use flowkit_core::function::Functions;
 use flowkit_core::graph::Graph;
 use flowkit_core::json::Json;
 use flowkit_runtime::Handler;
@@ -75,6 +76,7 @@ pub struct Simulation {
     pub(crate) outside: Vec<Outside>,
     pub(crate) verify: Option<Verify>,
     pub(crate) cancels_percent: u32,
+    pub(crate) functions: Functions,
     seeds: Range<u64>,
     workers: u32,
     capacity: u32,
@@ -102,6 +104,7 @@ impl Simulation {
             outside: Vec::new(),
             verify: None,
             cancels_percent: 0,
+            functions: Functions::default(),
             seeds: 0..100,
             workers: 3,
             capacity: 2,
@@ -123,6 +126,12 @@ impl Simulation {
         make: impl Fn() -> H + 'static,
     ) -> Self {
         self.roles.add(role.into(), make);
+        self
+    }
+
+    /// The coordinator functions and detectors that coordinators know; default the built-in ones.
+    pub fn functions(mut self, functions: Functions) -> Self {
+        self.functions = functions;
         self
     }
 
@@ -235,6 +244,7 @@ impl Simulation {
         let graphs = graphs.filter_map(|graph| Graph::parse(&Json::from(graph.clone())).ok());
         let nodes = graphs.flat_map(|graph| graph.nodes().to_vec());
         let missing: BTreeSet<String> = nodes
+            .filter(|node| node.function.is_none())
             .map(|node| node.role.to_string())
             .filter(|role| !known.contains(role))
             .collect();

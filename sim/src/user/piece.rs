@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowkit_core::function::Functions;
 use flowkit_core::graph::Graph;
 use flowkit_core::id::{NodeId, TaskId};
 use flowkit_core::json::Json;
@@ -170,6 +171,10 @@ impl Piece for Theirs {
         self.client(0, library)
     }
 
+    fn functions(&self) -> Functions {
+        self.simulation.functions.clone()
+    }
+
     fn answers(&self) -> usize {
         self.simulation.tasks.len()
     }
@@ -177,7 +182,9 @@ impl Piece for Theirs {
     /// Every node may use up its retries, one after the other, a day at most; and what the user says.
     fn patience_ms(&self) -> u64 {
         let graphs = self.simulation.tasks.iter();
-        let graphs = graphs.filter_map(|graph| Graph::parse(&Json::from(graph.clone())).ok());
+        let functions = &self.simulation.functions;
+        let graphs = graphs
+            .filter_map(|graph| Graph::parse_with(&Json::from(graph.clone()), functions).ok());
         let nodes = graphs.flat_map(|graph| graph.nodes().to_vec());
         nodes
             .map(|node| u64::from(node.retry.max).saturating_mul(node.retry.backoff_ms))

@@ -164,7 +164,7 @@ impl World<'_> {
         let body = match ask {
             Ask::Submit | Ask::SubmitOther => Body::Submit(Submit {
                 graph: self.graph(task, ask == Ask::SubmitOther),
-                vars: Json::null(),
+                vars: Json::from(self.plan.tasks[task as usize].vars.clone()),
                 idempotency_key: None,
                 inbox,
             }),

@@ -101,6 +101,7 @@ impl World<'_> {
         config.accept_timeout_ms = world.accept_timeout_ms;
         config.applies_before_sync = world.embedded;
         config.predecessors_dead = world.embedded;
+        config.functions = crate::functions::functions();
         Machine::new(Inner::Coordinator(Box::new(Coordinator::new(config))), None)
     }
 

@@ -116,6 +116,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
     plan.world.workers[0].capacity = 1;
     plan.tasks = (0..4)
         .map(|n| TaskPlan {
+            vars: serde_json::Value::Null,
             id: format!("task-{n}"),
             key: None,
             graph: GraphPlan::three_streaming_nodes(),
@@ -352,6 +353,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
         node: "measure".to_owned(),
     });
     plan.tasks.push(TaskPlan {
+        vars: serde_json::Value::Null,
         id: "task-1".to_owned(),
         key: None,
         graph: GraphPlan::three_streaming_nodes(),
@@ -371,6 +373,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
     let mut plan = Plan::small().with(Fault::RefuseTask { task: 1 });
     for number in 1..=2 {
         plan.tasks.push(TaskPlan {
+            vars: serde_json::Value::Null,
             id: format!("task-{number}"),
             key: None,
             graph: GraphPlan::three_streaming_nodes(),

@@ -30,6 +30,7 @@ pub(crate) fn task(name: &str) -> TaskRecord {
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
         control: TaskControl { no: 3 },
+        vars_version: 0,
     }
 }
 
@@ -57,6 +58,8 @@ pub(crate) fn node(task: &str, name: &str) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }
 

@@ -247,6 +247,22 @@ impl Bench {
         self.take_commit()
     }
 
+    /// The same with vars.
+    pub(super) fn submitted_with(&mut self, task: &str, graph: &str, vars: &str) -> Commit {
+        self.submit_with(task, graph, vars);
+        self.take_commit()
+    }
+
+    /// Submits a task with vars; what follows is in `out`.
+    pub(super) fn submit_with(&mut self, task: &str, graph: &str, vars: &str) {
+        let mut message = submit(task, graph);
+        if let Body::Submit(submit) = &mut message.body {
+            submit.vars = Json::parse(vars).expect("JSON");
+        }
+        self.arrive(vec![message]);
+        self.unknown_tasks();
+    }
+
     /// Messages that `out` sends, with the worker or client they go to.
     pub(super) fn sent(&self) -> Vec<(String, Body)> {
         self.out

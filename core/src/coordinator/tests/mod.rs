@@ -4,6 +4,7 @@ mod bench;
 mod cancel;
 mod commit;
 mod events;
+mod functions;
 mod leases;
 mod pause;
 mod random;

@@ -27,7 +27,7 @@ fn size_is_bounded() {
         (
             one(json!({"io": {"input_ref": "x".repeat(900_000)}})),
             "nodes[0]: its input and its 0 parents need 900002 bytes; \
-             at most 851968: shrink the input, or join parents in between",
+             at most 819200: shrink the input, or join parents in between",
         ),
     ]);
 }

@@ -423,27 +423,42 @@ fn input_and_start() {
 
 #[test]
 fn what_this_version_does_not_do_is_said() {
+    each([(
+        one(json!({"io": {"batching": {"size": 3}}})),
+        "nodes[0].io.batching: is not supported by this version; \
+             remove it; `pull.from_artifacts.rechunk:size` cuts batches",
+    )]);
+}
+
+#[test]
+fn functions_and_conditions() {
+    let function = |io: Value| one(json!({"type": "coordinator_fn", "io": io}));
     each([
         (
-            json!({"nodes": [{"node_id": "a", "type": "coordinator_fn",
-                "io": {"fn": "noop", "fn_args": {}}}]}),
-            "nodes[0].type: `coordinator_fn` is not supported by this version; \
-             give the work to a role of a worker",
-        ),
-        (
             one(json!({"io": {"fn": "noop"}})),
-            "nodes[0].io.fn: is not supported by this version; \
-             remove it; it belongs to `coordinator_fn` nodes, which come later",
+            "nodes[0].io.fn: belongs to a node that runs inside the coordinator; \
+             remove it, or set the node's `type` to `coordinator_fn`",
         ),
         (
-            one(json!({"when": {"var": "x", "op": "exists"}})),
-            "nodes[0].when: is not supported by this version; \
-             remove it, or branch with `routing`",
+            one(json!({"type": "coordinator_fn"})),
+            "nodes[0].io: `fn` is missing; name a function, as in \"fn\": \"vars.set\"",
         ),
         (
-            one(json!({"io": {"batching": {"size": 3}}})),
-            "nodes[0].io.batching: is not supported by this version; \
-             remove it; `pull.from_artifacts.rechunk:size` cuts batches",
+            function(json!({"fn": "noop", "input_inline": {"a": 1}})),
+            "nodes[0].io.input_inline: stands in a `coordinator_fn` node; \
+             remove it; a function gets `fn_args`",
+        ),
+        (
+            function(json!({"fn": "noop", "fn_args": [1]})),
+            "nodes[0].io.fn_args: is a list; write an object",
+        ),
+        (
+            function(json!({"fn": 7})),
+            "nodes[0].io.fn: is a number; write a text",
+        ),
+        (
+            one(json!({"when": {"var": "x", "op": "exist"}})),
+            "nodes[0].when.op: `exist` is not a comparison; did you mean `exists`?",
         ),
     ]);
 }

@@ -218,6 +218,7 @@ fn task_record(state: TaskState) -> TaskRecord {
         created_at_ms: 0,
         history: Default::default(),
         control: Default::default(),
+        vars_version: 0,
     }
 }
 
@@ -252,5 +253,7 @@ fn node_record(cancel: Option<GrantCancel>) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: Default::default(),
+        when_vars: None,
+        made_vars: None,
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn task(name: &str) -> Record {
         created_at_ms: 0,
         history: History::default(),
         control: TaskControl::default(),
+        vars_version: 0,
     }))
 }
 
@@ -105,6 +106,8 @@ pub(super) fn granted(task: &str, name: &str, token: u64) -> Record {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        when_vars: None,
+        made_vars: None,
     }))
 }
 

@@ -1,0 +1,149 @@
+//! `when` is judged, and `coordinator_fn` nodes run: both over the vars of this very moment, both
+//! once, both in the commit that holds what led to them.
+
+use serde_json::{Map, Value};
+
+use super::context::Context;
+use super::shard::Shard;
+use super::task::{NodeKey, Task};
+use crate::function::{Call, Done, FunctionError, Upstream, carry_out};
+use crate::json::Json;
+use crate::planted::{Bug, is_planted};
+use crate::record::{NodeState, TaskState};
+
+/// Bytes of a commit that a function counts for beside its values.
+const FUNCTION_BYTES: usize = 1_024;
+
+/// The vars that a START carries: those of now.
+pub(super) fn vars_of_start(task: &Task) -> Json {
+    if task.record.vars_version > 0 && is_planted(Bug::StartVarsLost) {
+        return Json::null();
+    }
+    task.record.vars.clone()
+}
+
+/// The vars of a task; what is stored was checked.
+fn vars_of(task: &Task) -> Map<String, Value> {
+    match task.record.vars.decode::<Value>() {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+impl Shard {
+    /// The node's fan-in holds: it becomes ready, unless its `when` says otherwise. False if it is
+    /// skipped; what follows from that is the caller's business.
+    ///
+    /// This is the only time that `when` is looked at. A retry or another owner finds a node that
+    /// is not queued any more.
+    pub(super) fn start_or_skip(&mut self, ctx: &mut Context<'_>, key: NodeKey, why: &str) -> bool {
+        let Some(task) = self.task(key) else {
+            return true;
+        };
+        if let Some(condition) = &task.plan.node(key.node).condition {
+            let version = task.record.vars_version;
+            let vars = if version > 0 && is_planted(Bug::WhenOfNothing) {
+                Map::new()
+            } else {
+                vars_of(task)
+            };
+            let skip = (!condition.holds(&vars)).then(|| condition.why_not(&vars));
+            self.node_mut(key).record.when_vars = Some(version);
+            if let Some(what) = skip.filter(|_| !is_planted(Bug::WhenIgnored)) {
+                let cause = format!("its `when` does not hold: {what}");
+                self.set_state(ctx, key, NodeState::Skipped, &cause);
+                return false;
+            }
+        }
+        self.make_ready(ctx, key, why);
+        true
+    }
+
+    /// Runs the function of a ready node, if the open commit has room for it. False if it waits for
+    /// the next one.
+    pub(super) fn dispatch_function(&mut self, ctx: &mut Context<'_>, key: NodeKey) -> bool {
+        if !self.has_room(ctx.config) {
+            return false;
+        }
+        self.dequeue(key);
+        let Some(task) = self.task(key) else {
+            return true;
+        };
+        // A function that panics is set aside with its task.
+        ctx.subject.task_id = Some(task.id().clone());
+        let outcome = call(ctx, task, key.node);
+        ctx.subject.task_id = None;
+        let queued = task.record.state == TaskState::Queued;
+        let function = task.plan.node(key.node).function.as_ref();
+        let cause = function.map_or_else(String::new, |f| format!("did `{}`", f.name));
+        if queued {
+            self.set_task_state(ctx, key.task, TaskState::Running, "first function");
+        }
+        self.open.bytes += FUNCTION_BYTES;
+        match outcome {
+            Ok(done) => self.function_done(ctx, key, done, &cause),
+            Err(_) if is_planted(Bug::FunctionFailureLost) => {
+                let done = Done {
+                    vars: None,
+                    result: None,
+                };
+                self.function_done(ctx, key, done, &cause);
+            }
+            Err(error) => self.end_failed(ctx, key, &error.reason_code, &error.text),
+        }
+        true
+    }
+
+    /// The node ends with the vars that its function made.
+    fn function_done(&mut self, ctx: &mut Context<'_>, key: NodeKey, done: Done, cause: &str) {
+        self.open.bytes += done.result.as_ref().map_or(0, Json::len);
+        let stored = !is_planted(Bug::VarsUnstored);
+        if stored {
+            self.touch_task(ctx, key.task);
+        }
+        let Some(task) = self.tasks.get_mut(&key.task) else {
+            return;
+        };
+        task.record.vars_version += 1;
+        let version = task.record.vars_version;
+        if let Some(vars) = done.vars {
+            task.record.vars = Json::from(Value::Object(vars));
+        }
+        let bytes = task.record.vars.len();
+        let record = &mut task.nodes[key.node].record;
+        record.made_vars = Some(version);
+        record.result = done.result;
+        self.open.bytes += bytes;
+        self.set_state(ctx, key, NodeState::Finished, cause);
+        self.spread(ctx, key);
+    }
+}
+
+/// Calls the function of a node.
+fn call(ctx: &Context<'_>, task: &Task, node: usize) -> Result<Done, FunctionError> {
+    let plan = task.plan.node(node);
+    let functions = &ctx.config.functions;
+    let Some(wanted) = &plan.function else {
+        return Err(FunctionError::new("no_function", "the node names none"));
+    };
+    let Some(function) = functions.get(&wanted.name) else {
+        let text = format!(
+            "this coordinator knows no function {}; register the same ones with every coordinator",
+            crate::graph::quoted(&wanted.name)
+        );
+        return Err(FunctionError::new("no_function", text));
+    };
+    let upstream: Vec<Upstream<'_>> = plan
+        .parents
+        .iter()
+        .map(|parent| Upstream::of(&task.nodes[parent.node].record))
+        .collect();
+    let call = Call {
+        node_id: &plan.id,
+        args: &wanted.args,
+        vars: &vars_of(task),
+        upstream: &upstream,
+        functions,
+    };
+    carry_out(function, &call)
+}

@@ -1,0 +1,34 @@
+//! The coordinator function of a user that generated graphs name beside the built-in ones.
+
+use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions};
+use flowkit_core::vars::VarPath;
+
+/// Its name: `sim.double {path}` makes a whole number twice as large and one more.
+pub const DOUBLE: &str = "sim.double";
+
+struct Double;
+
+impl Function for Double {
+    fn check(&self, check: &mut Check<'_>) {
+        match check.args()["path"].as_str().map(VarPath::parse) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => check.fault("path", error, "name a var"),
+            None => check.fault("path", "is no text", "name a var"),
+        }
+    }
+
+    fn run(&self, call: &Call<'_>) -> Result<Changes, FunctionError> {
+        let path = call.text_arg("path")?;
+        let number = call.var(path).and_then(serde_json::Value::as_i64);
+        let number = number.filter(|number| number.unsigned_abs() < 1 << 40);
+        let number =
+            number.ok_or_else(|| FunctionError::new("no_number", "it is no small whole number"))?;
+        Ok(Changes::new().set(path, 2 * number + 1))
+    }
+}
+
+/// What coordinators of a simulation know.
+#[must_use]
+pub fn functions() -> Functions {
+    Functions::default().function(DOUBLE, Double)
+}
