@@ -7,6 +7,7 @@ use flowkit_runtime::{
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{ChildStdout, Command};
@@ -108,4 +109,32 @@ async fn a_run_that_is_cancelled_leaves_no_process_and_no_folder() {
 #[tokio::test]
 async fn a_run_whose_worker_stops_leaves_no_process_and_no_folder() {
     nothing_is_left(End::WorkerStop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_never_returns_loses_its_processes_with_its_worker() {
+    let engine = engine().await;
+    let (say, mut left) = mpsc::unbounded_channel::<Left>();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let handler = handler_fn(move |cx: RunContext, _: Batch<Json>| {
+        let (say, wait) = (say.clone(), wait.clone());
+        async move {
+            let _ = say.send(hold(&cx).await?);
+            // Blocks its thread: neither a cancel nor an abort reaches it.
+            let _ = wait.lock().map(|wait| wait.recv());
+            Ok(BatchResult::of(1))
+        }
+    });
+    let worker = worker(&engine, "r", handler);
+    submit(&engine, &one_node("r", json!({}))).await;
+    let (mut stdout, folder) = left.recv().await.expect("it began");
+    worker.stop().await.expect("it gives the handler up");
+    let mut text = String::new();
+    let rest = stdout.read_to_string(&mut text);
+    let all_dead = tokio::time::timeout(Duration::from_secs(30), rest).await;
+    assert!(all_dead.is_ok(), "a process lives on");
+    assert!(!folder.exists(), "the folder is still there");
+    go_on.send(()).expect("the handler still waits");
+    engine.stop().await;
 }

@@ -61,14 +61,14 @@ struct Stage {
 }
 
 /// A node that waits for its cancel in its first run, and succeeds in the next.
-async fn stage() -> Stage {
+async fn stage(lease_ttl_sec: f64) -> Stage {
     let transport = Arc::new(Losing {
         inner: LocalTransport::new(),
         cancels: AtomicBool::new(false),
         heartbeats: AtomicBool::new(false),
     });
     let engine = Engine::alone(Arc::new(MemoryStore::new()), transport.clone());
-    let settings = CoordinatorSettings::default().lease_ttl_sec(0.4);
+    let settings = CoordinatorSettings::default().lease_ttl_sec(lease_ttl_sec);
     engine.start_with(settings).await.expect("it starts");
     let (begin, began) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
@@ -110,7 +110,7 @@ async fn stage() -> Stage {
 
 #[tokio::test]
 async fn the_stores_flag_reaches_a_handler_when_the_signal_is_lost() {
-    let mut stage = stage().await;
+    let mut stage = stage(60.0).await;
     stage.began.recv().await.unwrap();
     stage.transport.cancels.store(true, Ordering::SeqCst);
     let grace = Duration::from_secs(7);
@@ -125,7 +125,7 @@ async fn the_stores_flag_reaches_a_handler_when_the_signal_is_lost() {
 
 #[tokio::test]
 async fn a_lapsed_lease_ends_a_handler_and_the_next_run_goes_on_at_its_checkpoint() {
-    let mut stage = stage().await;
+    let mut stage = stage(0.4).await;
     stage.began.recv().await.unwrap();
     stage.transport.heartbeats.store(true, Ordering::SeqCst);
     let (reason, left) = stage.told.recv().await.unwrap();
@@ -142,7 +142,7 @@ async fn a_lapsed_lease_ends_a_handler_and_the_next_run_goes_on_at_its_checkpoin
 
 #[tokio::test]
 async fn a_stopping_worker_tells_its_handlers_until_when() {
-    let mut stage = stage().await;
+    let mut stage = stage(60.0).await;
     stage.began.recv().await.unwrap();
     stage.worker.stop().await.unwrap();
     let (reason, left) = stage.told.recv().await.unwrap();
