@@ -14,6 +14,8 @@ pub mod settings;
 mod guide {
     #[doc = include_str!("../../docs/guide/settings.md")]
     mod settings {}
+    #[doc = include_str!("../../docs/guide/operating-tasks.md")]
+    mod operating_tasks {}
 }
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.

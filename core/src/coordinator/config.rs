@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use crate::id::ClientId;
 
 /// Settings of one coordinator. Times are in milliseconds.
@@ -41,6 +42,9 @@ pub struct Config {
     /// Every grant found at the first load belongs to a dead process (embedded: a file lock says
     /// that no other process is alive).
     pub predecessors_dead: bool,
+    /// What may run at once, and how often something may start; default: no limit. With more than one
+    /// shard no owner knows all that runs: there must be none.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -64,6 +68,7 @@ impl Config {
             tasks_in_flight_max: 1_000_000,
             applies_before_sync: false,
             predecessors_dead: false,
+            limits: Limits::default(),
         }
     }
 

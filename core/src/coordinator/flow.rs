@@ -16,7 +16,13 @@ use crate::report::{Report, ReportKind};
 const LOSSES_FREE: u32 = 3;
 
 impl Shard {
-    fn set_state(&mut self, ctx: &Context<'_>, key: NodeKey, state: NodeState, cause: &str) {
+    pub(super) fn set_state(
+        &mut self,
+        ctx: &Context<'_>,
+        key: NodeKey,
+        state: NodeState,
+        cause: &str,
+    ) {
         self.touch(ctx, key);
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
@@ -69,6 +75,7 @@ impl Shard {
             }
         }
         ctx.workers.grant_ends(&grant.worker_id);
+        self.count_grant(key, false, false);
         self.touch(ctx, key);
         Some(grant)
     }
@@ -253,7 +260,7 @@ impl Shard {
             return true;
         }
         let waits = node.record.state == NodeState::Ready && node.queued.is_none();
-        if waits && task.sources_live(reader.node) {
+        if waits && task.is_fed(reader.node) {
             self.enqueue(reader);
         }
         false

@@ -58,6 +58,9 @@ pub(crate) fn task_value(task: &TaskStatus) -> Value {
         "status": task.state,
         "nodes": details(task),
     });
+    if !task.options.is_default() {
+        value["options"] = json!(task.options);
+    }
     if let Some(failure) = &task.failure {
         value["failure"] = failure_value(failure);
     }

@@ -15,7 +15,9 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut session = Session::open(data).await?;
     session.start_workers(&args.data)?;
     let work = async {
-        let task = session.task(&file.key, &file.value).await?;
+        let task = session
+            .task(&file.key, &file.value, |o| args.operated.given(o))
+            .await?;
         session.follow(&task, &mut interrupt).await
     };
     let followed = session.unless_failed(work).await?;

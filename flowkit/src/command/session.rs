@@ -197,6 +197,7 @@ impl Session {
         &self,
         key: &str,
         graph: &serde_json::Value,
+        operated: impl Fn(SubmitOptions) -> SubmitOptions,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
         for number in 1_u64.. {
@@ -222,7 +223,7 @@ impl Session {
                     return Ok(task);
                 }
                 Err(ClientError::NoSuchTask(_)) => {
-                    let options = SubmitOptions::with_key(key);
+                    let options = operated(SubmitOptions::with_key(key));
                     let task = client.submit(graph, options).await.map_err(refused)?;
                     eprintln!("task {}: new", task.id());
                     return Ok(task);

@@ -19,6 +19,7 @@ pub(crate) async fn run(args: SubmitArgs) -> Outcome {
         Some(key) => SubmitOptions::with_key(key),
         None => SubmitOptions::default(),
     };
+    let options = args.operated.given(options);
     let task = session.client().submit(&file.value, options).await;
     let task = task.map_err(refused)?;
     if !args.watch {

@@ -117,6 +117,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
         .map(|n| TaskPlan {
             id: format!("task-{n}"),
             key: None,
+            options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
         })
         .collect();
@@ -353,6 +354,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
     plan.tasks.push(TaskPlan {
         id: "task-1".to_owned(),
         key: None,
+        options: Default::default(),
         graph: GraphPlan::three_streaming_nodes(),
     });
     plan.actions.push(Action {
@@ -372,6 +374,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
         plan.tasks.push(TaskPlan {
             id: format!("task-{number}"),
             key: None,
+            options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
         });
         plan.actions.push(Action {

@@ -5,6 +5,7 @@ mod cancel;
 mod commit;
 mod events;
 mod leases;
+mod limits;
 mod pause;
 mod random;
 mod rules;
