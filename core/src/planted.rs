@@ -136,6 +136,24 @@ bugs! {
         GraceIgnored = "grace-ignored", "cancel_final",
             "A handler that ignores its cancel is never dropped.";
     }
+    Machines "order" {
+        PriorityIgnored = "priority-ignored", "priority",
+            "Ready nodes are granted in the order they became ready, whatever their priority.";
+        DelayIgnored = "delay-ignored", "delayed",
+            "A task that is to start later starts at once.";
+    }
+    Machines "limits" {
+        LimitIgnored = "limit-ignored", "limits",
+            "More nodes run than a limit says.";
+        LimitLeaked = "limit-leaked", "settle",
+            "A grant that ended still counts against the limits of its type and key.";
+        LimitUncounted = "limit-uncounted", "limits",
+            "A new owner does not count the grants that it finds.";
+        LimitUnwoken = "limit-unwoken", "settle",
+            "Nodes that wait for a key's limit are not looked at when it has room.";
+        StartsForgotten = "starts-forgotten", "limits",
+            "A new owner believes that nothing was started before it came.";
+    }
     Machines "pause" {
         PauseIgnored = "pause-ignored", "paused",
             "Nodes of a paused task are granted.";

@@ -30,6 +30,8 @@ mod guide {
     mod workers {}
     #[doc = include_str!("../../docs/guide/graphs.md")]
     mod graphs {}
+    #[doc = include_str!("../../docs/guide/operating-tasks.md")]
+    mod operating_tasks {}
 }
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.

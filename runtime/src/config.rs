@@ -1,6 +1,7 @@
 //! Settings, with the keys and defaults of the worker guide. Times are in seconds where the key
 //! ends in `_sec`, else in milliseconds; fractions of a second are allowed.
 
+use flowkit_core::coordinator::Limits;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -137,6 +138,9 @@ pub struct CoordinatorSettings {
     pub shard_lease_ttl_sec: f64,
     /// Most tasks that are not settled; default 1,000,000.
     pub tasks_in_flight_max: usize,
+    /// What may run at once, and how often something may start; default: no limit. The deployment
+    /// must have one shard, and all of its coordinators the same limits.
+    pub limits: Limits,
 }
 
 impl Default for CoordinatorSettings {
@@ -146,6 +150,7 @@ impl Default for CoordinatorSettings {
             lease_ttl_sec: 60.0,
             shard_lease_ttl_sec: 5.0,
             tasks_in_flight_max: 1_000_000,
+            limits: Limits::default(),
         }
     }
 }
@@ -160,6 +165,8 @@ impl CoordinatorSettings {
         shard_lease_ttl_sec: f64,
         /// Sets the most tasks that are not settled.
         tasks_in_flight_max: usize,
+        /// Sets what may run at once, and how often something may start.
+        limits: Limits,
     }
 
     /// Adds one sentence for each value that is impossible, with its key.
@@ -174,6 +181,8 @@ impl CoordinatorSettings {
             self.tasks_in_flight_max as u64,
             faults,
         );
+        let limits = self.limits.faults();
+        faults.extend(limits.iter().map(|fault| format!("limits: {fault}")));
     }
 
     pub(crate) fn apply(&self, config: &mut flowkit_core::coordinator::Config) {
@@ -181,6 +190,7 @@ impl CoordinatorSettings {
         config.lease_ttl_ms = millis(self.lease_ttl_sec);
         config.shard_lease_ttl_ms = millis(self.shard_lease_ttl_sec);
         config.tasks_in_flight_max = self.tasks_in_flight_max;
+        config.limits = self.limits.clone();
     }
 }
 

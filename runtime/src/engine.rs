@@ -278,7 +278,8 @@ impl Engine {
     /// already.
     ///
     /// # Errors
-    /// The settings are faulty, or the deployment's record cannot be read.
+    /// The settings are faulty (limits with more than one shard, too), or the deployment's record
+    /// cannot be read.
     pub async fn start_with(&self, settings: CoordinatorSettings) -> Result<(), StartError> {
         let mut faults = Vec::new();
         settings.faults(&mut faults);
@@ -287,6 +288,14 @@ impl Engine {
             return Err(BuildError { faults }.into());
         }
         let deployment = self.deployment().await?;
+        if deployment.shards > 1 && !settings.limits.is_none() {
+            let faults = vec![format!(
+                "limits: need a deployment of one shard, and this one has {}: an owner knows only \
+                 what runs of its own shard; leave them out, or create a deployment with shards 1",
+                deployment.shards
+            )];
+            return Err(BuildError { faults }.into());
+        }
         let mut config = Config::new(self.client_id("coordinator"), self.ids().random64());
         settings.apply(&mut config);
         config.functions = self.inner.functions.clone();

@@ -1,6 +1,6 @@
 //! Ids and records for cases.
 
-use flowkit_core::control::TaskControl;
+use flowkit_core::control::{TaskControl, TaskOptions};
 use flowkit_core::id::{BatchUid, ClientId, Epoch, Incarnation, NodeId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, CancelReason};
@@ -78,7 +78,14 @@ pub fn task(id: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: -5,
         history,
-        control: TaskControl { no: 3 },
+        control: TaskControl {
+            no: 3,
+            options: TaskOptions {
+                priority: -7,
+                start_delay_ms: 1 << 40,
+                limit_key: Some("tenant-é".into()),
+            },
+        },
         vars_version: 0,
     }
 }

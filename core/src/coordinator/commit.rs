@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::context::{Context, ShardOp};
+use super::limits::Scope;
 use super::shard::Shard;
 use super::task::NodeKey;
 use crate::id::{Offset, TaskId};
@@ -54,6 +55,8 @@ pub(super) struct OpenCommit {
     pub(super) bytes: usize,
     /// Tasks that it creates, with the hashes of their submissions.
     pub(super) created: Vec<(TaskId, u128)>,
+    /// Limits of starts that its grants count against.
+    pub(super) starts: Vec<Scope>,
     /// Entries folded in.
     pub(super) entries: u64,
     /// Its first change was made by an entry, not by time.
@@ -87,6 +90,7 @@ pub(super) struct InFlight {
     pub(super) commit: Arc<Commit>,
     pub(super) outbox: Vec<Outgoing>,
     settled: Vec<u64>,
+    starts: Vec<Scope>,
     /// It was made with care: one event, or what followed from time, alone.
     pub(super) careful: bool,
     /// An entry made its first change, not time.
@@ -212,6 +216,7 @@ impl Shard {
             commit: commit.clone(),
             outbox: open.outbox,
             settled: open.settled,
+            starts: open.starts,
             careful,
             by_entry: open.by_entry,
             created: open.created,
@@ -256,6 +261,9 @@ impl Shard {
             return CommitOutcome::Continue;
         };
         self.commit_seq = done.commit.seq;
+        for scope in done.starts {
+            self.meters.started(ctx.now.mono, scope);
+        }
         for number in done.settled {
             self.drop_task(ctx, number);
         }

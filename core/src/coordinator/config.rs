@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use crate::function::Functions;
 use crate::id::ClientId;
 
@@ -46,6 +47,9 @@ pub struct Config {
     /// of what is written down of a configuration.
     #[serde(skip)]
     pub functions: Functions,
+    /// What may run at once, and how often something may start; default: no limit. With more than one
+    /// shard no owner knows all that runs: there must be none.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -70,6 +74,7 @@ impl Config {
             applies_before_sync: false,
             predecessors_dead: false,
             functions: Functions::default(),
+            limits: Limits::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::port::Stream;
 use crate::record::{Grant, GrantCancel, NodeState, TaskState};
 
 impl Shard {
-    /// Puts a ready node at the end of its role's queue.
+    /// Puts a ready node behind those of its priority.
     pub(super) fn enqueue(&mut self, key: NodeKey) {
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
@@ -23,44 +23,39 @@ impl Shard {
         if task.is_held() && !is_planted(Bug::PauseIgnored) {
             return; // It is queued once the task goes on.
         }
-        self.ready_newest += 1;
-        let order = self.ready_newest;
-        let role = task.plan.node(key.node).role.clone();
-        task.nodes[key.node].queued = Some(order);
-        self.ready
-            .entry(role)
-            .or_default()
-            .insert((order, key.node, key.task));
+        let asked = task.record.control.options.priority;
+        let ignored = asked != 0 && is_planted(Bug::PriorityIgnored);
+        let priority = if ignored { 0 } else { asked };
+        let role = &task.plan.node(key.node).role;
+        let limit = task.limit_key.as_ref();
+        let place = self.ready.push(role, limit, priority, key);
+        task.nodes[key.node].queued = Some(place);
     }
 
     pub(super) fn dequeue(&mut self, key: NodeKey) {
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
         };
-        let Some(order) = task.nodes[key.node].queued.take() else {
+        let Some(place) = task.nodes[key.node].queued.take() else {
             return;
         };
         let role = &task.plan.node(key.node).role;
-        if let Some(queue) = self.ready.get_mut(role) {
-            queue.remove(&(order, key.node, key.task));
-            if queue.is_empty() {
-                self.ready.remove(role);
-            }
-        }
+        self.ready.remove(role, task.limit_key.as_ref(), place);
     }
 
     /// Grants ready nodes to free slots until one or the other is used up.
     pub(super) fn dispatch(&mut self, ctx: &mut Context<'_>) {
-        // Whoever has waited longest goes first, whatever its role: a node that gave its slot up for
-        // one of another role must not get it back before that one had its turn.
+        if !self.may_change() {
+            return;
+        }
+        for key in self.meters.passed(ctx.now.mono) {
+            self.ready.take_back(&key);
+        }
+        // The first of all goes first, whatever its role: a node that gave its slot up for one of
+        // another role must not get it back before that one had its turn.
         let mut without_slot = BTreeSet::new();
         while self.may_change() {
-            let waiting = self
-                .ready
-                .iter()
-                .filter(|(role, _)| !without_slot.contains(*role));
-            let longest = waiting.min_by_key(|(_, queue)| queue.first().map(|(order, ..)| *order));
-            let Some(role) = longest.map(|(role, _)| role.clone()) else {
+            let Some(role) = self.ready.first_role(&without_slot) else {
                 break;
             };
             if !self.dispatch_one(ctx, &role) {
@@ -71,22 +66,29 @@ impl Shard {
 
     /// False when the role has no ready node or no free slot.
     fn dispatch_one(&mut self, ctx: &mut Context<'_>, role: &Role) -> bool {
-        let Some(&(_, node, task)) = self.ready.get(role).and_then(|queue| queue.first()) else {
+        let Some(place) = self.ready.first(role) else {
             return false;
         };
-        let key = NodeKey { task, node };
-        let runs_here = |task: &super::task::Task| task.plan.node(node).function.is_some();
+        let key = place.key();
+        let runs_here = |task: &super::task::Task| task.plan.node(key.node).function.is_some();
         if self.task(key).is_some_and(runs_here) {
             return self.dispatch_function(ctx, key);
         }
-        if !self.task(key).is_some_and(|task| task.sources_live(node)) {
+        if !self.task(key).is_some_and(|task| task.is_fed(key.node)) {
             // It waits outside of the queue until its sources are granted.
             self.dequeue(key);
             return true;
         }
+        if let Some(more) = self.held_by_limit(ctx, role, key) {
+            return more;
+        }
         let avoid = self.node(key).and_then(|node| node.avoid.as_ref());
         let Some(worker) = ctx.workers.choose(role, avoid) else {
-            self.recall(ctx, role);
+            let wanted = self.ready.waiting(role);
+            let workers = &*ctx.workers;
+            let fits = |_: &Self, _: NodeKey, worker: &WorkerId| workers.runs_role(worker, role);
+            let told = self.readers_to_recall(wanted, fits);
+            self.recall(ctx, told);
             return false;
         };
         let (id, incarnation, inbox) = (
@@ -113,6 +115,7 @@ impl Shard {
             .or_default()
             .insert(key);
         ctx.workers.grant_begins(&grant.worker_id);
+        self.count_grant(key, true, true);
         let cause = format!("granted to {}", grant.worker_id);
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
@@ -319,10 +322,13 @@ impl Shard {
         })
     }
 
-    /// No slot for a ready node: a reader that waits for a source without a grant makes room.
-    /// Recomputed at every dispatch, so nothing of it is remembered.
-    fn recall(&mut self, ctx: &mut Context<'_>, role: &Role) {
-        let mut wanted = self.ready.get(role).map_or(0, BTreeSet::len);
+    /// No room for a ready node: readers that wait for a source without a grant make some. Recomputed
+    /// at every dispatch, so nothing of it is remembered.
+    pub(super) fn readers_to_recall(
+        &self,
+        mut wanted: usize,
+        fits: impl Fn(&Self, NodeKey, &WorkerId) -> bool,
+    ) -> Vec<NodeKey> {
         let mut told = Vec::new();
         for key in &self.starving {
             if wanted == 0 {
@@ -331,7 +337,7 @@ impl Shard {
             let Some(grant) = self.node(*key).and_then(|node| node.record.grant.as_ref()) else {
                 continue;
             };
-            if !ctx.workers.runs_role(&grant.worker_id, role) {
+            if !fits(self, *key, &grant.worker_id) {
                 continue;
             }
             wanted -= 1;
@@ -339,6 +345,10 @@ impl Shard {
                 told.push(*key);
             }
         }
+        told
+    }
+
+    pub(super) fn recall(&mut self, ctx: &mut Context<'_>, told: Vec<NodeKey>) {
         let grace_ms = ctx.config.cancel_grace_ms;
         for key in told {
             self.tell_cancel(ctx, key, CancelReason::Yield, grace_ms);

@@ -75,6 +75,7 @@ impl Shard {
             }
         }
         ctx.workers.grant_ends(&grant.worker_id);
+        self.count_grant(key, false, false);
         self.touch(ctx, key);
         Some(grant)
     }
@@ -259,7 +260,7 @@ impl Shard {
             return true;
         }
         let waits = node.record.state == NodeState::Ready && node.queued.is_none();
-        if waits && task.sources_live(reader.node) {
+        if waits && task.is_fed(reader.node) {
             self.enqueue(reader);
         }
         false

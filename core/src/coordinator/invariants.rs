@@ -1,9 +1,10 @@
 //! What must hold after every input. Checked in tests and in the simulator.
 
 use super::Coordinator;
+use super::limits::Scope;
 use super::ownership::Phase;
 use super::shard::Shard;
-use super::task::NodeKey;
+use super::task::{NodeKey, Task};
 use crate::record::{NodeState, TaskState};
 
 impl Coordinator {
@@ -105,7 +106,7 @@ impl Shard {
                 }
                 if task.is_held() {
                     assert!(node.queued.is_none(), "nothing of a paused task is queued");
-                } else if record.state == NodeState::Ready && task.sources_live(index) {
+                } else if record.state == NodeState::Ready && task.is_fed(index) {
                     assert!(
                         node.queued.is_some(),
                         "a ready node whose sources live is queued"
@@ -125,12 +126,26 @@ impl Shard {
                 );
             }
         }
-        let in_queues: usize = self
-            .ready
-            .values()
-            .map(std::collections::BTreeSet::len)
-            .sum();
-        assert_eq!(in_queues, queued, "queues hold what is queued");
+        assert_eq!(self.ready.len(), queued, "queues hold what is queued");
+        let (running, counted) = self.meters.counted();
+        assert_eq!(running as usize, held, "limits count what is granted");
+        for (scope, count) in counted {
+            let of_scope = |task: &Task, node: usize| match &scope {
+                Scope::Type(role) => task.plan.node(node).role == *role,
+                Scope::Key(key) => task.limit_key.as_ref() == Some(key),
+            };
+            let known = self.tasks.values();
+            let known = known.filter(|task| !self.quarantine.contains(task.id()));
+            let nodes = known.flat_map(|task| {
+                let nodes = 0..task.nodes.len();
+                nodes.filter(move |node| of_scope(task, *node) && task.nodes[*node].is_granted())
+            });
+            assert_eq!(
+                nodes.count(),
+                count as usize,
+                "limits count by type and key"
+            );
+        }
         let in_held: usize = self
             .held
             .values()

@@ -77,7 +77,8 @@ pub(super) struct Blame {
 }
 
 impl Shard {
-    pub(super) fn insert(&mut self, task: Task) -> u64 {
+    pub(super) fn insert(&mut self, mut task: Task) -> u64 {
+        task.limit_key = self.meters.key_of(&task.record.control.options);
         self.task_newest += 1;
         let number = self.task_newest;
         self.numbers.insert(task.id().clone(), number);
@@ -143,6 +144,9 @@ impl Shard {
 
     /// Sets everything that follows from the records in motion: the shard is owned.
     pub(super) fn resume(&mut self, ctx: &mut Context<'_>, holders_dead: bool) {
+        if self.commit_seq > 0 {
+            self.meters.taken_over(ctx.now.mono);
+        }
         let numbers: Vec<u64> = self.tasks.keys().copied().collect();
         for number in numbers {
             let Some(task) = self.tasks.get(&number) else {
@@ -182,6 +186,9 @@ impl Shard {
                 .or_default()
                 .insert(key);
             ctx.workers.grant_begins(&grant.worker_id);
+            if !is_planted(Bug::LimitUncounted) {
+                self.count_grant(key, true, false);
+            }
             let mut run = Run::new(ctx.now.mono, ctx.config.resend_backoff_ms);
             // Its commit is in the store, so START may go; nobody here has heard the run yet.
             run.released = true;

@@ -8,8 +8,8 @@
 //! * `shard`, `task`, `load`: what an owner holds in memory
 //! * `fold`, `request`: what one message does
 //! * `flow`: how grants and nodes end, and what follows down the graph
-//! * `pause`: holding a task back
-//! * `dispatch`, `workers`: ready nodes meet free slots
+//! * `pause`: holding a task back, for a time or until a client lets it go on
+//! * `dispatch`, `ready`, `limits`, `workers`: ready nodes meet free slots, within limits
 //! * `functions`: `when` is judged, and `coordinator_fn` nodes run
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
 //! * `commit`: group commits and the messages that wait for them
@@ -25,10 +25,13 @@ mod gate;
 mod invariants;
 mod io;
 mod lease;
+mod limited;
+mod limits;
 mod load;
 mod ownership;
 mod pause;
 mod peers;
+mod ready;
 mod request;
 mod shard;
 mod task;
@@ -39,6 +42,7 @@ mod tests;
 
 pub use config::Config;
 pub use io::{Effect, Input, Subject};
+pub use limits::{Limit, Limits, STARTS_MAX, WINDOW_MS_MAX};
 
 use commit::CommitOutcome;
 use context::{AnnounceOp, Context, Ops, Purpose, Random, ShardOp};
@@ -85,8 +89,15 @@ struct Announcements {
 
 impl Coordinator {
     /// A machine that has not seen any input yet.
+    ///
+    /// # Panics
+    /// There are limits and more than one shard.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        assert!(
+            config.limits.is_none() || config.shards <= 1,
+            "limits need a deployment of one shard"
+        );
         let slots = (0..config.shards.max(1))
             .map(|shard| Slot::new(ShardId(shard)))
             .collect();
@@ -264,8 +275,8 @@ impl Coordinator {
         let mut waiting = BTreeMap::new();
         for slot in &self.slots {
             if let Phase::Owned(shard) = &slot.phase {
-                for (role, queue) in &shard.ready {
-                    *waiting.entry(role.clone()).or_default() += queue.len();
+                for (role, nodes) in shard.ready.by_role() {
+                    *waiting.entry(role.clone()).or_default() += nodes;
                 }
             }
         }

@@ -384,7 +384,12 @@ impl Slot {
     }
 
     fn load(&mut self, ctx: &mut Context<'_>, record: ShardRecord) {
-        let mut shard = Box::new(Shard::new(self.id, self.ownership, ctx.now.mono));
+        let mut shard = Box::new(Shard::new(
+            self.id,
+            self.ownership,
+            ctx.now.mono,
+            ctx.config,
+        ));
         shard.epoch = record.epoch;
         shard.commit_seq = record.commit_seq;
         shard.next = record.next;

@@ -1,4 +1,4 @@
-//! Holding a task back and letting it go on.
+//! Holding a task back: from its submission for a time, or until a client lets it go on.
 //!
 //! While a task is paused no grant of it is made. What runs goes on to its end, and counts; a run
 //! that fails or is lost waits like the rest. Cancel works as ever.
@@ -62,6 +62,33 @@ impl Shard {
         self.answer_state(ctx, message, number);
     }
 
+    /// A task that was just submitted starts later, if that was asked for: what may start waits as a
+    /// node that is to be tried again does, so a new owner knows it from the records.
+    pub(super) fn delay_start(&mut self, ctx: &Context<'_>, number: u64) {
+        let Some(task) = self.tasks.get(&number) else {
+            return;
+        };
+        let delay_ms = task.record.control.options.start_delay_ms;
+        if delay_ms == 0 || is_planted(Bug::DelayIgnored) {
+            return;
+        }
+        for node in 0..task.nodes.len() {
+            let key = NodeKey { task: number, node };
+            if self
+                .node(key)
+                .is_none_or(|node| node.record.state != NodeState::Ready)
+            {
+                continue;
+            }
+            self.dequeue(key);
+            let why = format!("its task starts in {delay_ms} ms");
+            self.set_state(ctx, key, NodeState::Deferred, &why);
+            let at = ctx.now.mono.after(delay_ms);
+            self.node_mut(key).retry_at = Some(at);
+            self.set_due(key, Some(at));
+        }
+    }
+
     /// Takes a task's ready nodes out of their queues.
     fn hold(&mut self, number: u64) {
         let nodes = self.tasks.get(&number).map_or(0, |task| task.nodes.len());
@@ -80,7 +107,7 @@ impl Shard {
             let waits = self
                 .node(key)
                 .is_some_and(|node| node.record.state == NodeState::Ready && node.queued.is_none());
-            let fed = self.task(key).is_some_and(|task| task.sources_live(node));
+            let fed = self.task(key).is_some_and(|task| task.is_fed(node));
             if waits && fed && !is_planted(Bug::ResumedIdle) {
                 self.enqueue(key);
             }

@@ -190,10 +190,7 @@ impl Shard {
         submit: &Submit,
         stored: Option<&TaskAnswer>,
     ) {
-        let hash = stable128(&[
-            submit.graph.text().as_bytes(),
-            submit.vars.text().as_bytes(),
-        ]);
+        let hash = submission_hash(submit);
         let known = self
             .numbers
             .get(task)
@@ -205,7 +202,7 @@ impl Shard {
             } else {
                 refusal(
                     ReplyError::IdempotencyConflict,
-                    &format!("task {task} exists with another graph or other vars"),
+                    &format!("task {task} exists with another graph, other vars or options"),
                 )
             };
             return self.reply(ctx, message, reply);
@@ -213,6 +210,10 @@ impl Shard {
         if self.tasks.len() >= ctx.config.tasks_in_flight_max {
             let text = format!("{} tasks are in flight; try again later", self.tasks.len());
             return self.reply(ctx, message, refusal(ReplyError::Overloaded, &text));
+        }
+        if let Some(fault) = submit.options.faults().first() {
+            let text = format!("options: {fault}");
+            return self.reply(ctx, message, refusal(ReplyError::Invalid, &text));
         }
         let vars_faults = check_vars(&submit.vars).err().unwrap_or_default();
         let functions = Some(&ctx.config.functions);
@@ -239,7 +240,10 @@ impl Shard {
             vars_version: 0,
             created_at_ms: ctx.now.wall_ms,
             history,
-            control: TaskControl::default(),
+            control: TaskControl {
+                no: 0,
+                options: submit.options.clone(),
+            },
         };
         self.open.bytes += submit.graph.len() + submit.vars.len();
         if self.refused.get(task) == Some(&hash) {
@@ -251,6 +255,7 @@ impl Shard {
         let number = self.insert(Task::submitted(record, plan, ctx.now.wall_ms));
         self.touch_task(ctx, number);
         self.begin_task(ctx, number);
+        self.delay_start(ctx, number);
         let state = self
             .tasks
             .get(&number)
@@ -375,6 +380,26 @@ impl Shard {
             self.reply_to(ctx, Some(id.clone()), to, inbox, reply.clone());
         }
     }
+}
+
+/// Identity of a submission. Options count only if there are any: without them it is what it was.
+fn submission_hash(submit: &Submit) -> u128 {
+    let (graph, vars) = (
+        submit.graph.text().as_bytes(),
+        submit.vars.text().as_bytes(),
+    );
+    let options = &submit.options;
+    if options.is_default() {
+        return stable128(&[graph, vars]);
+    }
+    let key = options.limit_key.as_deref().unwrap_or_default();
+    stable128(&[
+        graph,
+        vars,
+        &options.priority.to_le_bytes(),
+        &options.start_delay_ms.to_le_bytes(),
+        key.as_bytes(),
+    ])
 }
 
 fn corr_id(message: &Envelope) -> Arc<str> {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::commit::{InFlight, OpenCommit, Outgoing, When};
 use super::context::{Context, Purpose, ShardOp};
 use super::gate::Gate;
+use super::limits::Meters;
+use super::ready::Ready;
 use super::task::{Node, NodeKey, Task};
-use crate::id::{DedupId, Incarnation, NodeId, Offset, Role, ShardId, TaskId, Token, WorkerId};
+use crate::id::{DedupId, Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId};
 use crate::message::{Body, Envelope};
 use crate::port::{Entry, Stream, TransportRequest};
 use crate::time::Mono;
@@ -42,9 +44,9 @@ pub(super) struct Shard {
     /// Nodes granted to each worker.
     pub(super) held: BTreeMap<WorkerId, BTreeSet<NodeKey>>,
 
-    /// Ready nodes by role, in the order they became ready.
-    pub(super) ready: BTreeMap<Role, BTreeSet<(u64, usize, u64)>>,
-    pub(super) ready_newest: u64,
+    /// Ready nodes, in the order in which they are granted.
+    pub(super) ready: Ready,
+    pub(super) meters: Meters,
     /// Granted readers with a source that is neither terminal nor granted.
     pub(super) starving: BTreeSet<NodeKey>,
     pub(super) timers: BTreeSet<(Mono, NodeKey)>,
@@ -86,7 +88,7 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, ownership: u64, now: Mono) -> Self {
+    pub(super) fn new(id: ShardId, ownership: u64, now: Mono, config: &super::Config) -> Self {
         Self {
             id,
             ownership,
@@ -102,8 +104,8 @@ impl Shard {
             numbers: BTreeMap::new(),
             task_newest: 0,
             held: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            ready_newest: 0,
+            ready: Ready::default(),
+            meters: Meters::new(config),
             starving: BTreeSet::new(),
             timers: BTreeSet::new(),
             gate: Gate::default(),
@@ -286,12 +288,14 @@ impl Shard {
         let timers = self.timers.first().filter(|_| self.may_change());
         let timers = timers.map(|(at, _)| *at);
         let commit = self.commit_due(config);
+        let limits = self.meters.poll_timeout().filter(|_| self.may_change());
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
         // A process that stops reads and looks up nothing more.
         let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
         [
             timers,
             commit,
+            limits.filter(|_| !self.stopping),
             in_flight,
             unless_stopping(self.fetch_at),
             self.sync_at,

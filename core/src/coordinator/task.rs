@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ready::Place;
 use crate::graph::{
     EdgeState, FanInTally, ParentView, Plan, PlanNode, edge_state, failure_handled,
 };
@@ -35,6 +36,8 @@ pub(super) struct Task {
     pub(super) open: usize,
     /// Nodes that hold a grant.
     pub(super) grants: usize,
+    /// The key that limits its nodes, if one does.
+    pub(super) limit_key: Option<Arc<str>>,
     /// Clients that wait until it is settled: inbox partition, id, correlation id.
     pub(super) watchers: BTreeMap<(Arc<str>, Arc<str>), u32>,
 }
@@ -47,8 +50,8 @@ pub(super) struct Node {
     pub(super) tally: FanInTally,
     /// What is known of the current grant's run.
     pub(super) run: Option<Run>,
-    /// Its place among the ready nodes of its role, while it is in that queue.
-    pub(super) queued: Option<u64>,
+    /// Its place among the ready nodes, while it is queued.
+    pub(super) queued: Option<Place>,
     /// When a deferred node becomes ready.
     pub(super) retry_at: Option<Mono>,
     /// Its entry in the timer queue.
@@ -150,6 +153,7 @@ impl Task {
             nodes,
             open,
             grants: 0,
+            limit_key: None,
             watchers: BTreeMap::new(),
         }
     }
@@ -180,6 +184,7 @@ impl Task {
             nodes,
             open,
             grants,
+            limit_key: None,
             watchers: BTreeMap::new(),
         };
         for parent in 0..task.nodes.len() {
@@ -265,16 +270,10 @@ impl Task {
         }
     }
 
-    /// Every source is terminal or holds a grant: the reader would not hold a slot for nothing.
-    pub(super) fn sources_live(&self, reader: usize) -> bool {
-        sources(self.plan.node(reader)).all(|source| {
-            let node = &self.nodes[source];
-            node.record.state.is_terminal() || node.is_granted()
-        })
-    }
-
-    /// Something can still come to a granted reader: every source is terminal, or holds a grant and
-    /// is itself fed. A reader of a reader that waits for a slot waits for that slot too.
+    /// Something can still come to a reader: every source is terminal, or holds a grant and is itself
+    /// fed. A reader of a reader that waits for a slot waits for that slot too. Only a fed reader may
+    /// start: one that was recalled to make room would otherwise take the slot back before a node of
+    /// lower priority had its turn.
     pub(super) fn is_fed(&self, reader: usize) -> bool {
         let mut seen = BTreeSet::from([reader]);
         let mut work = vec![reader];

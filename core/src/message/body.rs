@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::control::TaskOptions;
 use crate::id::{BatchUid, ClientId, Incarnation, NodeId, Role, TaskId, Token, WorkerId};
 use crate::json::{Json, present};
 use crate::record::{Failure, MetricTotal, TaskState};
@@ -84,6 +85,9 @@ pub struct Submit {
     /// The client's idempotency key, kept for people; the task id is derived from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<Arc<str>>,
+    /// Priority, delayed start, and the key of a limit.
+    #[serde(default, skip_serializing_if = "TaskOptions::is_default")]
+    pub options: TaskOptions,
     /// Inbox partition for the reply.
     pub inbox: u32,
 }

@@ -75,7 +75,10 @@ fn start(start: &TaskStart) -> usize {
 
 fn body(body: &Body) -> usize {
     match body {
-        Body::Submit(b) => b.graph.len() + b.vars.len() + optional(&b.idempotency_key),
+        Body::Submit(b) => {
+            let keys = optional(&b.idempotency_key) + optional(&b.options.limit_key);
+            b.graph.len() + b.vars.len() + keys
+        }
         Body::CancelTask(b) => text(&b.reason),
         Body::PauseTask(b) | Body::ResumeTask(b) => text(&b.reason),
         Body::Reply(b) => {

@@ -59,6 +59,7 @@ impl World {
             graph: scope.graph(),
             vars: Json::null(),
             idempotency_key: None,
+            options: Default::default(),
             inbox: 0,
         });
         let request = flowkit_core::port::TransportRequest::Append {

@@ -2,9 +2,11 @@
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use flowkit::{START_DELAY_MS_MAX, SubmitOptions};
 use flowkit_sim::runner::Tier;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::vars::VarsArgs;
 
@@ -241,6 +243,47 @@ pub(crate) enum WorkerCommand {
     },
 }
 
+/// What a submission may ask for beside the graph.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OperatedArgs {
+    /// Ready nodes of the highest priority are granted first, among equals the oldest; default 0.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_hyphen_values = true
+    )]
+    pub(crate) priority: i32,
+    /// No node starts before so many seconds after the submission; fractions are allowed.
+    #[arg(long, value_name = "S", value_parser = delay, default_value = "0")]
+    pub(crate) delay_sec: Duration,
+    /// Count the task's nodes against the coordinator's limit for this key.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) limit_key: Option<String>,
+}
+
+/// Seconds of a delay, a fraction or not.
+fn delay(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "it must be a number of seconds".to_owned())?;
+    let delay = Duration::try_from_secs_f64(seconds).ok();
+    delay
+        .filter(|delay| delay.as_millis() <= u128::from(START_DELAY_MS_MAX))
+        .ok_or_else(|| "it must be from 0 to ten years, in seconds".to_owned())
+}
+
+impl OperatedArgs {
+    /// The same as options of a submission.
+    pub(crate) fn given(&self, options: SubmitOptions) -> SubmitOptions {
+        let options = options.priority(self.priority).start_delay(self.delay_sec);
+        match &self.limit_key {
+            Some(key) => options.limit_key(key.as_str()),
+            None => options,
+        }
+    }
+}
+
 /// `flowkit submit`.
 #[derive(Args, Debug)]
 pub(crate) struct SubmitArgs {
@@ -251,6 +294,8 @@ pub(crate) struct SubmitArgs {
     pub(crate) vars: VarsArgs,
     #[command(flatten)]
     pub(crate) fleet: FleetArgs,
+    #[command(flatten)]
+    pub(crate) operated: OperatedArgs,
     /// Follow the task to its end; exit code 1 if it does not finish well.
     #[arg(long)]
     pub(crate) watch: bool,
@@ -294,6 +339,8 @@ pub(crate) struct RunArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) health: HealthArgs,
+    #[command(flatten)]
+    pub(crate) operated: OperatedArgs,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -470,6 +517,13 @@ mod tests {
             &["flowkit", "sim", "run", "--tier", "2", "--seeds", "1"][..],
             &["flowkit", "demo", "--workers", "0"],
             &["flowkit", "worker", "--capacity", "0"],
+            &["flowkit", "run", "g", "--delay-sec", "-1"],
+            &["flowkit", "run", "g", "--delay-sec", "nan"],
+            &["flowkit", "run", "g", "--delay-sec", "1e300"],
+            &["flowkit", "run", "g", "--delay-sec", "soon"],
+            &["flowkit", "submit", "g", "--priority", "2147483648"],
+            &["flowkit", "submit", "g", "--priority", "high"],
+            &["flowkit", "task", "pause"],
         ] {
             let error = Cli::try_parse_from(line).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{line:?}");

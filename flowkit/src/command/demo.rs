@@ -52,7 +52,7 @@ async fn work(
     interrupt: &mut Interrupt,
     json: bool,
 ) -> Outcome {
-    let task = session.task(key, graph, None).await?;
+    let task = session.task(key, graph, None, |options| options).await?;
     let followed = session.follow(&task, interrupt).await?;
     let (status, ending) = followed.ending();
     let source = match ending {

@@ -61,6 +61,9 @@ pub(crate) fn task_value(task: &TaskStatus) -> Value {
     if let Some(vars) = vars_value(task) {
         value["vars"] = vars;
     }
+    if !task.options.is_default() {
+        value["options"] = json!(task.options);
+    }
     if let Some(failure) = &task.failure {
         value["failure"] = failure_value(failure);
     }

@@ -21,7 +21,9 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     let _health = session.serve_health(&args.health).await?;
     session.start_workers(&args.data, &programs)?;
     let work = async {
-        let task = session.task(&key, &file.value, vars).await?;
+        let task = session
+            .task(&key, &file.value, vars, |o| args.operated.given(o))
+            .await?;
         session.follow(&task, &mut interrupt).await
     };
     let followed = session.unless_failed(work).await?;

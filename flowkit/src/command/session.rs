@@ -242,6 +242,7 @@ impl Session {
         key: &str,
         graph: &serde_json::Value,
         vars: Option<Json>,
+        operated: impl Fn(SubmitOptions) -> SubmitOptions,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
         for number in 1_u64.. {
@@ -267,7 +268,7 @@ impl Session {
                     return Ok(task);
                 }
                 Err(ClientError::NoSuchTask(_)) => {
-                    let mut options = SubmitOptions::with_key(key);
+                    let mut options = operated(SubmitOptions::with_key(key));
                     options.vars = vars;
                     let task = client.submit(graph, options).await.map_err(refused)?;
                     eprintln!("task {}: new", task.id());

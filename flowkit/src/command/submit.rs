@@ -21,6 +21,7 @@ pub(crate) async fn run(args: SubmitArgs) -> Outcome {
         None => SubmitOptions::default(),
     };
     options.vars = vars;
+    let options = args.operated.given(options);
     let task = session.client().submit(&file.value, options).await;
     let task = task.map_err(refused)?;
     if !args.watch {

@@ -139,6 +139,10 @@ fn samples(key: &str, default: &Value) -> [Value; 2] {
         Value::Bool(value) => [json!(!value), json!(value)],
         Value::String(_) => [json!("one"), json!("two")],
         Value::Array(_) => [json!(["one"]), json!(["two", "three"])],
+        Value::Object(_) if key == "limits" => [
+            json!({"running_max": 1}),
+            json!({"types": {"ocr": {"window_ms": 5}}}),
+        ],
         Value::Object(_) => [json!({"one": "1"}), json!({"two": "2"})],
         Value::Number(number) if number.is_f64() => [json!(7.5), json!(8.25)],
         Value::Number(_) => [json!(7_001), json!(7_002)],
@@ -159,6 +163,7 @@ fn every_key_comes_from_the_file_the_environment_and_the_code_each_over_the_one_
         };
         // But for tables, a value is written in both in the same way.
         let toml = match &low {
+            Value::Object(_) if key == "limits" => "limits = { running_max = 1 }".to_owned(),
             Value::Object(_) => format!("{key} = {{ one = \"1\" }}"),
             value => format!("{key} = {value}"),
         };

@@ -6,6 +6,7 @@ mod crash;
 mod demo;
 mod exec;
 mod graphs;
+mod guide;
 mod guide_graphs;
 mod observe;
 mod sim;

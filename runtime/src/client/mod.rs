@@ -14,6 +14,7 @@ pub use task::{
 pub use why::SILENT_AFTER_MS;
 pub use worker::{ActiveRun, WorkerView};
 
+use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{ShardId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Body, Envelope, ErrorReply, Reply, ReplyError, Submit};
@@ -61,6 +62,8 @@ pub struct SubmitOptions {
     pub task_id: Option<TaskId>,
     /// The task's vars at its start: a JSON object.
     pub vars: Option<Json>,
+    /// Priority, delayed start, and the key of a limit.
+    pub operated: TaskOptions,
 }
 
 impl SubmitOptions {
@@ -80,6 +83,29 @@ impl SubmitOptions {
             task_id: Some(task_id),
             ..Self::default()
         }
+    }
+
+    /// Sets the task's priority: where nodes of several tasks are ready, those of the highest one are
+    /// granted first; default 0.
+    #[must_use]
+    pub const fn priority(mut self, priority: i32) -> Self {
+        self.operated.priority = priority;
+        self
+    }
+
+    /// No node of the task starts before so long after its submission was taken; at most ten years.
+    /// Counted by the store's clock where it outlives a coordinator: never early by that.
+    #[must_use]
+    pub fn start_delay(mut self, delay: Duration) -> Self {
+        self.operated.start_delay_ms = crate::clock::millis(delay);
+        self
+    }
+
+    /// The task's nodes count against the coordinator's limit for this key (`limits.keys`).
+    #[must_use]
+    pub fn limit_key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.operated.limit_key = Some(key.into());
+        self
     }
 
     /// Sets the task's vars.
@@ -180,6 +206,7 @@ impl Client {
             graph,
             vars: options.vars.unwrap_or_default(),
             idempotency_key: key.map(Arc::from),
+            options: options.operated,
             inbox: inbox.partition(),
         });
         self.request(&task_id, body).await?;

@@ -1,5 +1,6 @@
 //! One task, as a client sees it.
 
+use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
@@ -43,6 +44,8 @@ pub struct TaskStatus {
     pub failure: Option<Failure>,
     /// Pauses and resumes that were carried out.
     pub control_no: u64,
+    /// Priority, delayed start, and the key of a limit.
+    pub options: TaskOptions,
     /// Wall time of the submission, in milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     /// Its graph as submitted.
@@ -114,6 +117,7 @@ impl From<TaskWithNodes> for TaskStatus {
             settled: task.settled,
             failure: task.failure,
             control_no: task.control.no,
+            options: task.control.options,
             created_at_ms: task.created_at_ms,
             graph: task.graph,
             vars: task.vars,

@@ -7,6 +7,7 @@ mod client;
 #[cfg(unix)]
 mod exec;
 mod failures;
+mod operating;
 mod restart;
 mod sources;
 mod spans;

@@ -151,7 +151,8 @@ impl Asking<'_> {
                         Some(key) => SubmitOptions::with_key(key),
                         None => SubmitOptions::with_task_id(id.clone()),
                     };
-                    let options = options.vars(Json::from(plan.vars.clone()));
+                    let mut options = options.vars(Json::from(plan.vars.clone()));
+                    options.operated = plan.options.clone();
                     let submitted = library.submit(&graph, options).await;
                     submitted.map(|handle| {
                         made.clone_from(handle.id());

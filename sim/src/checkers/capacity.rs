@@ -197,8 +197,14 @@ impl Capacity {
         else {
             return;
         };
-        // A reader waits for its sources, slots or not.
-        if plan.reader.is_some() {
+        let limits = &view.plan.world.limits;
+        let of_type = limits.types.keys().any(|role| role.as_str() == plan.role);
+        let options = view.task(task.as_str()).map(|task| &task.options);
+        let of_key = options.is_some_and(|options| options.limit_key.is_some())
+            && (limits.key_default.is_some() || !limits.keys.is_empty());
+        let limited = limits.running_max.is_some() || of_type || of_key;
+        // A reader waits for its sources, slots or not; and others for their limits.
+        if plan.reader.is_some() || limited {
             return;
         }
         let world = &view.plan.world;

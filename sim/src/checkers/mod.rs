@@ -9,7 +9,9 @@ mod capacity;
 mod dedup_bounded;
 mod effect_once;
 mod hooks;
+mod limits;
 mod no_lost_task;
+mod order;
 mod paused;
 mod results;
 mod resume_point;
@@ -107,6 +109,8 @@ pub(crate) struct Judges {
     retry_bounded: retry_bounded::RetryBounded,
     capacity: capacity::Capacity,
     paused: paused::Paused,
+    order: order::Order,
+    limits: limits::Limited,
     as_reported: as_reported::AsReported,
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
@@ -131,6 +135,8 @@ impl Judges {
             retry_bounded: retry_bounded::RetryBounded::default(),
             capacity: capacity::Capacity::new(plan),
             paused: paused::Paused::default(),
+            order: order::Order::default(),
+            limits: limits::Limited::default(),
             as_reported: as_reported::AsReported::default(),
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
@@ -154,6 +160,8 @@ impl Judges {
         f(&mut self.start_rule);
         f(&mut self.retry_bounded);
         f(&mut self.capacity);
+        f(&mut self.order);
+        f(&mut self.limits);
         f(&mut self.as_reported);
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);

@@ -33,6 +33,11 @@ impl Plan {
 
     fn wrong_names(&self, wrong: &mut Vec<String>) {
         let world = &self.world;
+        let limits = world.limits.faults();
+        wrong.extend(limits.iter().map(|fault| format!("world.limits: {fault}")));
+        if !world.limits.is_none() && world.shards > 1 {
+            wrong.push("world.limits: need world.shards to be 1".to_owned());
+        }
         if world.workers.is_empty() {
             wrong.push("world.workers: there must be one".to_owned());
         }
@@ -70,6 +75,9 @@ impl Plan {
             }
             if !seen.insert(&task.id) {
                 wrong.push(format!("tasks[{at}].id: another task has it"));
+            }
+            for fault in task.options.faults() {
+                wrong.push(format!("tasks[{at}].options.{fault}"));
             }
             // What comes to nothing else needs no second look at its parts.
             if wrong.is_empty() {
@@ -177,6 +185,9 @@ impl Plan {
             if !self.actions.iter().any(submits) {
                 wrong.push(format!("actions[{at}]: nobody submits task {task}"));
             }
+        }
+        if !self.world.limits.is_none() {
+            wrong.push("world.limits: processes are not told of them yet".to_owned());
         }
         self.world.clocks.clear();
         for fault in &mut self.faults {

@@ -28,6 +28,8 @@ pub(super) fn check(plan: &Plan, wrong: &mut Vec<String>) {
     numbers.lists(plan);
     for (at, task) in plan.tasks.iter().enumerate().take(NODES_MAX as usize) {
         numbers.graph(&format!("tasks[{at}].graph"), &task.graph);
+        let delay_ms = task.options.start_delay_ms;
+        numbers.time(&format!("tasks[{at}].options.start_delay_ms"), delay_ms);
     }
     for (at, action) in plan.actions.iter().enumerate() {
         numbers.when(&format!("actions[{at}]"), action.when);

@@ -22,6 +22,8 @@ pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
 
+use flowkit_core::control::TaskOptions;
+use flowkit_core::coordinator::Limits;
 use serde::{Deserialize, Serialize};
 
 /// Late calls and copies happen within this many times of the caller's patience.
@@ -96,6 +98,9 @@ pub struct World {
     /// than things happen.
     #[serde(default)]
     pub slack_ms: u64,
+    /// What may run at once, and how often something may start.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// One worker.
@@ -128,6 +133,9 @@ pub struct TaskPlan {
     /// It is submitted under this idempotency key, to which its id belongs; else under its id.
     #[serde(default)]
     pub key: Option<String>,
+    /// What its submission asks for beside the graph.
+    #[serde(default)]
+    pub options: TaskOptions,
     /// Its graph, with what the handlers do.
     pub graph: GraphPlan,
     /// Its vars at its submission.
@@ -347,6 +355,7 @@ impl Plan {
             tasks: vec![TaskPlan {
                 id: "task-0".to_owned(),
                 key: None,
+                options: TaskOptions::default(),
                 graph: GraphPlan::three_streaming_nodes(),
                 vars: serde_json::Value::Null,
             }],
@@ -405,6 +414,24 @@ impl Plan {
             + 2 * self.grace_ms_max()
             + 2 * work
             + 64_000
+            + self.held_ms_max()
+    }
+
+    /// How long nodes may wait although everything is well: for their task's delayed start, and for
+    /// limits of starts (after a takeover everything counts as just started).
+    fn held_ms_max(&self) -> u64 {
+        let delays = self.tasks.iter().map(|task| task.options.start_delay_ms);
+        let nodes = self.tasks.iter().flat_map(|task| &task.graph.nodes);
+        let starts = nodes.map(|node| u64::from(node.retry_max).saturating_add(4));
+        let starts = starts.fold(4, u64::saturating_add);
+        let limits = &self.world.limits;
+        let all = limits.types.values().chain(limits.keys.values());
+        let each = all.chain(&limits.key_default).filter_map(|limit| {
+            let max = u64::from(limit.starts_max?.max(1));
+            Some((starts / max + 4).saturating_mul(limit.window_ms.saturating_add(1_000)))
+        });
+        let delay = delays.max().unwrap_or(0);
+        each.max().unwrap_or(0).saturating_add(delay)
     }
 
     fn grace_ms_max(&self) -> u64 {
@@ -456,6 +483,7 @@ impl Default for World {
             sync_us: 2_000,
             call_timeout_ms: 1_000,
             slack_ms: 0,
+            limits: Limits::default(),
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     };
     actions(&mut stream(4), &mut plan, span);
     super::operated::pauses(&mut stream(7), &mut plan, span);
+    super::operated::options(&mut stream(8), &mut plan);
     let mut draw = stream(6);
     for action in &mut plan.actions {
         // Work comes in as long as things go wrong.

@@ -1,6 +1,7 @@
 //! Plans from seeds, by swarm: each seed switches whole families of faults off and draws its
 //! weights wide, so that rare mixtures come up and no family hides another.
 
+use flowkit_core::coordinator::Limits;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -78,6 +79,9 @@ pub(super) fn plan(seed: u64) -> Plan {
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
     super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
     super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
+    super::operated::options(&mut Draw::stream(seed, 17), &mut plan);
+    super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
+    super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
     plan
 }
 
@@ -169,6 +173,7 @@ fn world(draw: &mut Draw) -> World {
         sync_us: draw.between(200, 10_000),
         call_timeout_ms: draw.between(300, 1_500),
         slack_ms: 0,
+        limits: Limits::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Graphs and scripts of a plan.
 
+use flowkit_core::control::TaskOptions;
+
 use super::graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind};
 use super::swarm::Draw;
 use super::{TaskPlan, World};
@@ -23,6 +25,7 @@ pub(super) fn task(draw: &mut Draw, number: u32, _world: &World) -> TaskPlan {
     TaskPlan {
         id: format!("task-{number}"),
         key: None,
+        options: TaskOptions::default(),
         graph,
         vars: serde_json::Value::Null,
     }

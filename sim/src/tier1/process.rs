@@ -84,6 +84,7 @@ pub(super) fn coordinator_settings(plan: &Plan) -> CoordinatorSettings {
         .cancel_grace_sec(seconds(world.cancel_grace_ms))
         .lease_ttl_sec(seconds(world.lease_ttl_ms))
         .shard_lease_ttl_sec(seconds(world.shard_lease_ttl_ms))
+        .limits(world.limits.clone())
 }
 
 pub(super) fn worker_settings(plan: &Plan, grace_ms: u64) -> WorkerSettings {

@@ -166,6 +166,7 @@ impl World<'_> {
                 graph: self.graph(task, ask == Ask::SubmitOther),
                 vars: Json::from(self.plan.tasks[task as usize].vars.clone()),
                 idempotency_key: None,
+                options: self.plan.tasks[task as usize].options.clone(),
                 inbox,
             }),
             Ask::Cancel { grace_ms } => Body::CancelTask(CancelTask {

@@ -99,6 +99,7 @@ impl World<'_> {
         config.clock_rate_error_ppm = world.clock_rate_error_ppm;
         config.cancel_grace_ms = world.cancel_grace_ms;
         config.accept_timeout_ms = world.accept_timeout_ms;
+        config.limits = world.limits.clone();
         config.applies_before_sync = world.embedded;
         config.predecessors_dead = world.embedded;
         config.functions = crate::functions::functions();

@@ -119,6 +119,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
             vars: serde_json::Value::Null,
             id: format!("task-{n}"),
             key: None,
+            options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
         })
         .collect();
@@ -356,6 +357,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
         vars: serde_json::Value::Null,
         id: "task-1".to_owned(),
         key: None,
+        options: Default::default(),
         graph: GraphPlan::three_streaming_nodes(),
     });
     plan.actions.push(Action {
@@ -376,6 +378,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
             vars: serde_json::Value::Null,
             id: format!("task-{number}"),
             key: None,
+            options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
         });
         plan.actions.push(Action {

@@ -1,6 +1,6 @@
 //! Records for tests.
 
-use flowkit_core::control::TaskControl;
+use flowkit_core::control::{TaskControl, TaskOptions};
 use flowkit_core::id::{BatchUid, Epoch, IdError, Incarnation, NodeId, TaskId, Token};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Cursor, Metrics};
@@ -29,7 +29,14 @@ pub(crate) fn task(name: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
-        control: TaskControl { no: 3 },
+        control: TaskControl {
+            no: 3,
+            options: TaskOptions {
+                priority: -7,
+                start_delay_ms: 1 << 40,
+                limit_key: Some("tenant-é".into()),
+            },
+        },
         vars_version: 0,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::control::TaskOptions;
 use crate::coordinator::{Config, Coordinator, Effect, Input};
 use crate::id::{
     ClientId, Epoch, Incarnation, NodeId, Offset, OpId, Role, ShardId, TaskId, Token, WorkerId,
@@ -362,6 +363,7 @@ pub(super) fn submit(task: &str, graph: &str) -> Envelope {
             graph: Json::parse(graph).expect("JSON"),
             vars: Json::null(),
             idempotency_key: None,
+            options: TaskOptions::default(),
             inbox: 0,
         }),
     )

@@ -6,6 +6,7 @@ mod commit;
 mod events;
 mod functions;
 mod leases;
+mod limits;
 mod pause;
 mod random;
 mod rules;

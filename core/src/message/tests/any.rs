@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::control::TaskOptions;
 use crate::id::{
     BatchUid, ClientId, DedupId, Epoch, Incarnation, NodeId, Role, TaskId, Token, WorkerId,
 };
@@ -291,6 +292,16 @@ fn online() -> impl Strategy<Value = WorkerOnline> {
     )
 }
 
+fn options() -> impl Strategy<Value = TaskOptions> {
+    (any::<i32>(), any::<u64>(), option::of(text())).prop_map(
+        |(priority, start_delay_ms, limit_key)| TaskOptions {
+            priority,
+            start_delay_ms,
+            limit_key,
+        },
+    )
+}
+
 fn control() -> impl Strategy<Value = ControlTask> {
     (any::<u64>(), text(), any::<u32>()).prop_map(|(control_no, reason, inbox)| ControlTask {
         control_no,
@@ -316,12 +327,13 @@ pub(super) fn bodies() -> Vec<BoxedStrategy<Body>> {
         ReleaseReason::Fenced,
     ]);
     vec![
-        (json(), json(), option::of(text()), any::<u32>())
-            .prop_map(|(graph, vars, idempotency_key, inbox)| {
+        (json(), json(), option::of(text()), options(), any::<u32>())
+            .prop_map(|(graph, vars, idempotency_key, options, inbox)| {
                 Body::Submit(Submit {
                     graph,
                     vars,
                     idempotency_key,
+                    options,
                     inbox,
                 })
             })
