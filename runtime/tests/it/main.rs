@@ -3,6 +3,7 @@
 mod cancel;
 mod client;
 mod failures;
+mod functions;
 mod restart;
 mod streaming;
 mod support;
