@@ -279,3 +279,34 @@ fn the_guide_shows_code_that_is_run_here() {
     let found = here.windows(shown.len()).any(|part| part == shown);
     assert!(found, "mod guide differs from the guide's code");
 }
+
+#[test]
+fn functions_of_users_run_in_the_simulated_world_too() {
+    use flowkit::function::{Call, Changes, Functions};
+    let functions = Functions::default().function("count.up", |call: &Call<'_>| {
+        Ok(Changes::new().incr(call.text_arg("key")?, 1))
+    });
+    let graph = json!({"nodes": [
+        {"node_id": "one", "type": "coordinator_fn",
+         "io": {"fn": "count.up", "fn_args": {"key": "n"}}},
+        {"node_id": "work", "type": "work", "depends_on": ["one"],
+         "when": {"var": "n", "op": "eq", "value": 1}, "io": {"input_inline": {}}},
+        {"node_id": "two", "type": "coordinator_fn", "depends_on": ["work"],
+         "io": {"fn": "count.up", "fn_args": {"key": "n"}}},
+    ]});
+    let work = || handler_fn(|_cx, _: Batch<Value>| async move { Ok(BatchResult::<Value>::new()) });
+    Simulation::new(graph)
+        .functions(functions)
+        .role("work", work)
+        .seeds(0..20)
+        .verify(|end: &End| {
+            end.finished()?;
+            let vars = end.status.vars.text();
+            if vars == r#"{"n":2}"# {
+                Ok(())
+            } else {
+                Err(format!("each counts once: {vars}"))
+            }
+        })
+        .check();
+}

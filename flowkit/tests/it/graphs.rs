@@ -140,3 +140,24 @@ fn a_chain_runs_in_order_and_its_result_is_shown() {
     // Chunks never span two artifacts: 10 = 4 + 4 + 2.
     assert_eq!(answer["nodes"]["count"]["batches"], 21);
 }
+
+#[test]
+fn vars_come_from_the_command_line_and_are_shown() {
+    let graph = json!({"nodes": [
+        {"node_id": "add", "type": "coordinator_fn",
+         "io": {"fn": "vars.incr", "fn_args": {"key": "n.x", "by": 2}}},
+        {"node_id": "no", "type": "echo", "depends_on": ["add"],
+         "when": {"var": "n.x", "op": "lt", "value": 3}},
+    ]});
+    let graph = graph.to_string();
+    let options = ["--vars", r#"{"n":{"x":1}}"#, "--var", "tag=a b", "--json"];
+    let answer = with_graph(&["run"], graph.as_bytes(), &options)
+        .expect_code(0)
+        .json();
+    assert_eq!(answer["vars"], json!({"n": {"x": 3}, "tag": "a b"}));
+    assert_eq!(answer["nodes"]["no"]["state"], "skipped");
+    for (option, value) in [("--var", "$a=1"), ("--var", "x"), ("--vars", "[1]")] {
+        let ran = with_graph(&["run"], graph.as_bytes(), &[option, value]).expect_code(2);
+        assert!(ran.stderr.contains("var"), "{}", ran.stderr);
+    }
+}

@@ -8,6 +8,7 @@ mod client;
 mod exec;
 mod failures;
 mod operating;
+mod functions;
 mod restart;
 mod sources;
 mod spans;

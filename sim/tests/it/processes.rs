@@ -10,7 +10,8 @@ fn plans_for_processes_keep_every_promise_in_a_simulation() {
     for seed in 0..SEEDS {
         let plan = Plan::for_processes(seed);
         let verdict = check(Tier::Zero, &plan, false);
-        assert!(verdict.holds(), "seed {seed}: {verdict:?}");
+        let json = serde_json::to_string(&plan).expect("a plan is JSON");
+        assert!(verdict.holds(), "seed {seed}: {verdict:?}\n{json}");
     }
 }
 
