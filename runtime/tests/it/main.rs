@@ -7,8 +7,8 @@ mod client;
 #[cfg(unix)]
 mod exec;
 mod failures;
-mod operating;
 mod functions;
+mod operating;
 mod restart;
 mod sources;
 mod spans;

@@ -172,8 +172,9 @@ impl<'p> World<'p> {
                         | Phase::Saving(_)
                         | Phase::Finalizing
                 );
-                // Some look at the flag at once, some end their batch first; what hangs must look.
-                let hangs = handler.hangs();
+                // Some look at the flag at once, some end their batch first; what hangs must look, and
+                // so does everyone where plans are made for real handlers, which all do.
+                let hangs = handler.hangs() || self.plan.world.slack_ms > 0;
                 let ends = waiting && !ignores && (hangs || handler.dice.permille(600));
                 let after = handler.dice.between(200, 20_000);
                 let mono = self.hosts[place.host as usize].clock.now(now).mono;
