@@ -50,14 +50,14 @@ impl TaskOptions {
         if self.start_delay_ms > START_DELAY_MS_MAX {
             let asked = self.start_delay_ms;
             faults.push(format!(
-                "start_delay_ms: {asked} is over the limit of {START_DELAY_MS_MAX} (ten years)"
+                "options.start_delay_ms: {asked} is over the limit of {START_DELAY_MS_MAX} (ten years)"
             ));
         }
         if let Some(key) = &self.limit_key
             && (key.is_empty() || key.len() > ID_BYTES_MAX || key.chars().any(char::is_control))
         {
             faults.push(format!(
-                "limit_key: must be 1 to {ID_BYTES_MAX} bytes without control characters"
+                "options.limit_key: must be 1 to {ID_BYTES_MAX} bytes without control characters"
             ));
         }
         faults

@@ -3,7 +3,7 @@
 //! What runs is counted by grants, so a new owner knows it from the records. When something started
 //! is in no record: a new owner believes that everything has just been started that could be.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -21,9 +21,10 @@ pub const WINDOW_MS_MAX: u64 = 86_400_000;
 /// What may run at once, and how often something may start. Nothing is limited by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Limits {
     /// Most nodes that run at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub running_max: Option<u32>,
     /// Limits of nodes by their type.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -32,19 +33,20 @@ pub struct Limits {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<Arc<str>, Limit>,
     /// The limit of each key that is not named in `keys`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub key_default: Option<Limit>,
 }
 
 /// A limit of one type or key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Limit {
     /// Most nodes that run at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub running_max: Option<u32>,
     /// Most nodes that start within any `window_ms`, retries and repeats included.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub starts_max: Option<u32>,
     /// The time that `starts_max` is about; default 1,000.
     pub window_ms: u64,
@@ -60,7 +62,63 @@ impl Default for Limit {
     }
 }
 
+impl Limit {
+    /// At most so many nodes run at once.
+    #[must_use]
+    pub fn running(max: u32) -> Self {
+        Self {
+            running_max: Some(max),
+            ..Self::default()
+        }
+    }
+
+    /// At most so many nodes start within any time of this length.
+    #[must_use]
+    pub fn starts(max: u32, window_ms: u64) -> Self {
+        Self {
+            starts_max: Some(max),
+            window_ms,
+            ..Self::default()
+        }
+    }
+
+    /// And at most so many of them run at once.
+    #[must_use]
+    pub const fn and_running(mut self, max: u32) -> Self {
+        self.running_max = Some(max);
+        self
+    }
+}
+
 impl Limits {
+    /// At most so many nodes of all tasks run at once.
+    #[must_use]
+    pub const fn all(mut self, running_max: u32) -> Self {
+        self.running_max = Some(running_max);
+        self
+    }
+
+    /// Limits the nodes of a type.
+    #[must_use]
+    pub fn of_type(mut self, role: Role, limit: Limit) -> Self {
+        self.types.insert(role, limit);
+        self
+    }
+
+    /// Limits the nodes of tasks with this `limit_key`.
+    #[must_use]
+    pub fn of_key(mut self, key: impl Into<Arc<str>>, limit: Limit) -> Self {
+        self.keys.insert(key.into(), limit);
+        self
+    }
+
+    /// Limits the nodes of each other `limit_key` by itself.
+    #[must_use]
+    pub const fn of_each_other_key(mut self, limit: Limit) -> Self {
+        self.key_default = Some(limit);
+        self
+    }
+
     /// Nothing is limited.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -105,22 +163,18 @@ impl Limits {
             }
         }
         for key in self.keys.keys() {
-            let limit_key = Some(key.clone());
             let options = TaskOptions {
-                limit_key,
+                limit_key: Some(key.clone()),
                 ..TaskOptions::default()
             };
-            faults.extend(
-                options
-                    .faults()
-                    .iter()
-                    .map(|fault| format!("keys: {fault}")),
-            );
+            if !options.faults().is_empty() {
+                faults.push(format!("keys.{key:?}: no task can have such a limit_key"));
+            }
         }
         faults
     }
 
-    fn of_key(&self, key: &Arc<str>) -> Option<&Limit> {
+    fn for_key(&self, key: &Arc<str>) -> Option<&Limit> {
         self.keys.get(key).or(self.key_default.as_ref())
     }
 }
@@ -129,6 +183,11 @@ fn zero(place: &str) -> String {
     format!(
         "{place} must be 1 or more; leave it out for no limit, and pause tasks to hold them back"
     )
+}
+
+/// A value that is there must be one: what came to be `null` on the way (NaN in TOML) is not "no limit".
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 /// Whom a limit is about.
@@ -193,7 +252,7 @@ impl Meters {
     /// The key that limits a task's nodes, if one does.
     pub(super) fn key_of(&self, options: &TaskOptions) -> Option<Arc<str>> {
         let key = options.limit_key.as_ref()?;
-        self.limits.of_key(key).map(|_| key.clone())
+        self.limits.for_key(key).map(|_| key.clone())
     }
 
     /// The shard had an owner before: what it started last is not known.
@@ -206,7 +265,7 @@ impl Meters {
     fn limit(&self, scope: &Scope) -> Option<Limit> {
         match scope {
             Scope::Type(role) => self.limits.types.get(role).copied(),
-            Scope::Key(key) => self.limits.of_key(key).copied(),
+            Scope::Key(key) => self.limits.for_key(key).copied(),
         }
     }
 

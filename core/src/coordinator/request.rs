@@ -211,9 +211,14 @@ impl Shard {
             let text = format!("{} tasks are in flight; try again later", self.tasks.len());
             return self.reply(ctx, message, refusal(ReplyError::Overloaded, &text));
         }
-        if let Some(fault) = submit.options.faults().first() {
-            let text = format!("options: {fault}");
-            return self.reply(ctx, message, refusal(ReplyError::Invalid, &text));
+        let faults = submit.options.faults();
+        if !faults.is_empty() {
+            let text = format!("the options have {} fault(s)", faults.len());
+            let mut reply = refusal(ReplyError::Invalid, &text);
+            if let Some(error) = &mut reply.error {
+                error.faults = faults.iter().map(|f| Arc::from(f.as_str())).collect();
+            }
+            return self.reply(ctx, message, reply);
         }
         let vars_faults = check_vars(&submit.vars).err().unwrap_or_default();
         let functions = Some(&ctx.config.functions);

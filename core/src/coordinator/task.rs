@@ -275,6 +275,9 @@ impl Task {
     /// start: one that was recalled to make room would otherwise take the slot back before a node of
     /// lower priority had its turn.
     pub(super) fn is_fed(&self, reader: usize) -> bool {
+        if sources(self.plan.node(reader)).next().is_none() {
+            return true;
+        }
         let mut seen = BTreeSet::from([reader]);
         let mut work = vec![reader];
         while let Some(reader) = work.pop() {

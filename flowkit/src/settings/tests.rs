@@ -245,6 +245,49 @@ fn a_value_of_the_wrong_type_is_told_for_every_key_at_once_wherever_it_stands() 
 }
 
 #[test]
+fn limits_come_from_a_file_and_what_is_wrong_with_them_is_told_with_its_place() {
+    let mut given = Given::default();
+    let text = "[limits]\nrunning_max = 100\n[limits.types.ocr]\nrunning_max = 4\n\
+                [limits.keys.\"api.example.org\"]\nstarts_max = 10\nwindow_ms = 60000\n\
+                [limits.key_default]\nrunning_max = 2\n";
+    given.text(Path::new("a.toml"), text).expect("TOML");
+    let limits = given.settings().expect("they fit").coordinator.limits;
+    assert_eq!(limits.running_max, Some(100));
+    assert_eq!(limits.keys["api.example.org"].window_ms, 60_000);
+    for (text, said) in [
+        ("[limits]\nruning_max = 1\n", "unknown field `runing_max`"),
+        (
+            "[limits]\nrunning_max = -1\n",
+            "invalid value: integer `-1`",
+        ),
+        ("[limits]\nrunning_max = nan\n", "limits (a.toml)"),
+        ("[limits]\nrunning_max = 4294967296\n", "4294967296"),
+        (
+            "[limits]\nrunning_max = 0\n",
+            "running_max must be 1 or more",
+        ),
+        (
+            "[limits.types.ocr]\nstarts_max = 99999\n",
+            "types.ocr.starts_max must be at most",
+        ),
+        (
+            "[limits.types.ocr]\nwindow_ms = 0\n",
+            "types.ocr.window_ms must be from 1",
+        ),
+        ("[limits.types]\nocr = 4\n", "limits (a.toml)"),
+        ("limits = 4\n", "limits (a.toml)"),
+    ] {
+        let mut given = Given::default();
+        given.text(Path::new("a.toml"), text).expect("TOML");
+        let error = given.settings().expect_err(text);
+        assert!(
+            error.contains(said) && error.contains("limits"),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
 fn the_guide_lists_every_key_with_its_default() {
     let guide = include_str!("../../../docs/guide/settings.md");
     let mut listed = Map::new();

@@ -103,11 +103,7 @@ async fn impossible_options_are_refused_with_their_field() {
 }
 
 fn limits() -> Limits {
-    let mut limit = Limit::default();
-    limit.running_max = Some(1);
-    let mut limits = Limits::default();
-    limits.key_default = Some(limit);
-    limits
+    Limits::default().of_each_other_key(Limit::running(1))
 }
 
 #[tokio::test]
@@ -130,9 +126,7 @@ async fn limits_need_a_deployment_of_one_shard() {
 
 #[tokio::test]
 async fn impossible_limits_do_not_start() {
-    let mut limits = limits();
-    limits.running_max = Some(0);
-    let coordinator = CoordinatorSettings::default().limits(limits);
+    let coordinator = CoordinatorSettings::default().limits(limits().all(0));
     let error = Engine::memory().start_with(coordinator).await;
     let text = error.expect_err("refused").to_string();
     assert!(

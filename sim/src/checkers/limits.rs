@@ -23,11 +23,7 @@ fn limits_of(view: &View<'_>, task: &TaskId, node: &NodeId) -> Vec<(String, Limi
     let limits = &view.plan.world.limits;
     let mut found = Vec::new();
     if let Some(running_max) = limits.running_max {
-        let limit = Limit {
-            running_max: Some(running_max),
-            ..Limit::default()
-        };
-        found.push(("all".to_owned(), limit));
+        found.push(("all".to_owned(), Limit::running(running_max)));
     }
     if let Some(plan) = view.node(task.as_str(), node.as_str()) {
         let of_type = limits

@@ -77,7 +77,7 @@ impl Plan {
                 wrong.push(format!("tasks[{at}].id: another task has it"));
             }
             for fault in task.options.faults() {
-                wrong.push(format!("tasks[{at}].options.{fault}"));
+                wrong.push(format!("tasks[{at}].{fault}"));
             }
             // What comes to nothing else needs no second look at its parts.
             if wrong.is_empty() {

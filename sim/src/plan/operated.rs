@@ -51,10 +51,8 @@ pub(super) fn limits(draw: &mut Draw, plan: &mut Plan) {
         let key = *draw.pick(&[None, Some("a"), Some("a"), Some("b"), Some("c")]);
         task.options.limit_key = key.map(Arc::from);
     }
-    let mut limits = Limits {
-        running_max: draw.percent(30).then(|| draw.small(1, 3)),
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.running_max = draw.percent(30).then(|| draw.small(1, 3));
     for role in ["scan", "measure", "summarize"] {
         if draw.percent(35)
             && let Ok(role) = Role::new(role)
@@ -72,11 +70,11 @@ pub(super) fn limits(draw: &mut Draw, plan: &mut Plan) {
 }
 
 fn limit(draw: &mut Draw) -> Limit {
-    Limit {
-        running_max: draw.percent(75).then(|| draw.small(1, 2)),
-        starts_max: draw.percent(40).then(|| draw.small(1, 4)),
-        window_ms: draw.between(100, 1_500),
-    }
+    let mut limit = Limit::default();
+    limit.running_max = draw.percent(75).then(|| draw.small(1, 2));
+    limit.starts_max = draw.percent(40).then(|| draw.small(1, 4));
+    limit.window_ms = draw.between(100, 1_500);
+    limit
 }
 
 /// Many small tasks of a few keys for few slots: who goes first is the question, and who may at all.

@@ -96,7 +96,7 @@ impl<'p> World<'p> {
             self.begin(place, run, *spec);
             return;
         }
-        let now = self.now;
+        let (now, plan) = (self.now, self.plan);
         let Some(handler) = self.runs.get_mut(&(place, run)) else {
             // The run's last word may be on its way to the machine while this is on its way back.
             let late = matches!(
@@ -172,10 +172,11 @@ impl<'p> World<'p> {
                         | Phase::Saving(_)
                         | Phase::Finalizing
                 );
-                // Some look at the flag at once, some end their batch first; what hangs must look, and
-                // so does everyone where plans are made for real handlers, which all do.
-                let hangs = handler.hangs() || self.plan.world.slack_ms > 0;
-                let ends = waiting && !ignores && (hangs || handler.dice.permille(600));
+                // Some look at the flag at once, some end their batch first; what hangs must look.
+                let hangs = handler.hangs();
+                // Those of real processes do what `cancel_seen` says of them: they look.
+                let real = plan.world.slack_ms > 0;
+                let ends = waiting && !ignores && (hangs || handler.dice.permille(600) || real);
                 let after = handler.dice.between(200, 20_000);
                 let mono = self.hosts[place.host as usize].clock.now(now).mono;
                 let grace_ms = deadline.since(mono);

@@ -127,7 +127,10 @@ fn the_same_submission_with_another_priority_is_a_conflict() {
 fn impossible_options_are_refused_and_nothing_is_stored() {
     let mut bench = bench(1, Limits::default());
     let messages = vec![
-        with("t", ONE, |options| options.start_delay_ms = u64::MAX),
+        with("t", ONE, |options| {
+            options.start_delay_ms = u64::MAX;
+            options.limit_key = Some("\n".into());
+        }),
         with("u", ONE, |options| options.limit_key = Some("".into())),
         with("v", ONE, |options| {
             options.limit_key = Some("a\u{0}".into())
@@ -142,16 +145,16 @@ fn impossible_options_are_refused_and_nothing_is_stored() {
         .sent()
         .into_iter()
         .filter_map(|(_, body)| match body {
-            Body::Reply(reply) => reply.error.map(|error| error.message.to_string()),
+            Body::Reply(reply) => reply.error.map(|error| error.faults.join("\n")),
             _ => None,
         })
         .collect();
     assert_eq!(texts.len(), 4, "{texts:?}");
-    assert!(texts[0].contains("options: start_delay_ms: "), "{texts:?}");
+    assert!(texts[0].contains("options.start_delay_ms: "), "{texts:?}");
     assert!(
-        texts[1..]
+        texts
             .iter()
-            .all(|text| text.contains("options: limit_key: must"))
+            .all(|text| text.contains("options.limit_key: must"))
     );
     assert_eq!(bench.machine.tasks_in_flight(), 0);
 }
@@ -379,7 +382,7 @@ fn impossible_limits_are_told_each_with_its_place() {
         "keys.k.starts_max must be 1",
         "keys.k.window_ms must be from 1",
         "keys..starts_max must be at most 10000",
-        "keys: limit_key: must be 1 to",
+        "keys.\"\": no task can have such a limit_key",
         "key_default.window_ms",
     ] {
         assert!(faults.contains(part), "{part}: {faults}");
@@ -395,6 +398,8 @@ fn impossible_limits_are_told_each_with_its_place() {
         r#"{"types":{"ocr":4}}"#,
         r#"{"keys":{"k":{"max":1}}}"#,
         r#"{"window_ms":1}"#,
+        r#"{"running_max":null}"#,
+        r#"{"key_default":null}"#,
         "null",
     ] {
         assert!(serde_json::from_str::<Limits>(text).is_err(), "{text}");
