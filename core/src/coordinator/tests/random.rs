@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 use super::bench::*;
-use crate::coordinator::{Effect, Input};
+use crate::coordinator::{Effect, Input, Limit, Limits};
 use crate::id::{Incarnation, Offset, OpId};
 use crate::message::{
-    Body, CancelReason, CancelTask, Cancelled, ControlTask, RefusalReason, ReleaseReason,
+    Body, CancelReason, CancelTask, Cancelled, ControlTask, Envelope, RefusalReason, ReleaseReason,
     TaskFailed, TaskRefused, TaskReleased, WaitTask,
 };
 use crate::port::{
@@ -217,14 +217,29 @@ fn event_body(kind: u8) -> Body {
     }
 }
 
-fn play(steps: Vec<Step>) {
+/// A submission with something of everything that may be asked for.
+fn submission(task: u8, graph: usize) -> Envelope {
+    let mut message = submit(&format!("t{task}"), GRAPHS[graph]);
+    if let Body::Submit(submit) = &mut message.body {
+        submit.options.priority = i32::from(task) - 1;
+        submit.options.start_delay_ms = [0, 0, 1_000][usize::from(task)];
+        submit.options.limit_key = (graph > 0).then(|| "k".into());
+    }
+    message
+}
+
+fn play(steps: Vec<Step>, limits: Limits) {
     let name = |task: u8| format!("t{task}");
     let node_name = |node: u8| ["a", "b", "c"][usize::from(node)];
-    let mut bench = Bench::owned();
+    let mut config = config();
+    config.shard_lease_ttl_ms = 1_000_000;
+    config.limits = limits;
+    let workers = vec![worker_record("w1", 1, &["a", "b"])];
+    let mut bench = Bench::owned_with(config, Vec::new(), workers);
     let mut world = World::default();
     for step in steps {
         let message = match step {
-            Step::Submit { task, graph } => Some(submit(&name(task), GRAPHS[graph])),
+            Step::Submit { task, graph } => Some(submission(task, graph)),
             Step::Cancel { task } => Some(client(
                 &name(task),
                 Body::CancelTask(CancelTask {
@@ -336,6 +351,15 @@ proptest! {
 
     #[test]
     fn random_inputs_never_break_an_invariant(steps in steps()) {
-        play(steps);
+        play(steps, Limits::default());
+    }
+
+    #[test]
+    fn random_inputs_never_break_an_invariant_within_limits(steps in steps()) {
+        let limits = Limits::default()
+            .all(3)
+            .of_type("a".parse().expect("a role"), Limit::running(2))
+            .of_key("k", Limit::starts(2, 600).and_running(1));
+        play(steps, limits);
     }
 }
