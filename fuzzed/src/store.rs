@@ -57,6 +57,7 @@ fn opened(file: Vec<u8>) -> Option<EmbeddedStore> {
             error @ (OpenError::Damaged { .. }
             | OpenError::NotOurs { .. }
             | OpenError::NewerSchema { .. }
+            | OpenError::OlderSchema { .. }
             | OpenError::Io { .. }),
         ) => {
             assert!(!error.to_string().is_empty());

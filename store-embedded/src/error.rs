@@ -72,6 +72,20 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: u32,
     },
+    /// An older version of FlowKit wrote the file, in a form that this one does not read.
+    #[error(
+        "{} was written by an older version of FlowKit (schema {found}, this program reads {known}); \
+         nothing was changed. Let that version finish its tasks, and name another folder for this one",
+        path.display()
+    )]
+    OlderSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// The one that this program reads.
+        known: u32,
+    },
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -108,6 +108,13 @@ fn check_schema(db: &Database, path: &Path) -> Result<(), OpenError> {
             known: SCHEMA_VERSION,
         });
     }
+    if found < SCHEMA_VERSION {
+        return Err(OpenError::OlderSchema {
+            path: path.to_owned(),
+            found,
+            known: SCHEMA_VERSION,
+        });
+    }
     Ok(())
 }
 

@@ -1,3 +1,5 @@
+//! The database cursor of docs/guide/handlers.md: pages of people from a MongoDB collection.
+
 use flowkit::prelude::*;
 use mongodb::Collection;
 use mongodb::bson::doc;

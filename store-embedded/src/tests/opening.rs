@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::records::{put_task, task};
 use super::{Owner, ask};
+use crate::format::SCHEMA_VERSION;
 use crate::{EmbeddedStore, OpenError};
 
 fn refusal(path: &Path) -> OpenError {
@@ -86,8 +87,8 @@ fn files_of_others_and_empty_files_are_refused_and_left_alone() {
     assert!(matches!(refusal(folder.path()), OpenError::NotOurs { .. }));
 }
 
-#[test]
-fn a_newer_schema_is_refused() {
+/// What opening says of a store whose mark is of this schema.
+fn marked(schema: u8) -> OpenError {
     let folder = tempfile::tempdir().unwrap();
     drop(EmbeddedStore::open(folder.path()).unwrap());
     let db = Database::open(folder.path().join("flowkit.redb")).unwrap();
@@ -96,17 +97,28 @@ fn a_newer_schema_is_refused() {
     transaction
         .open_table(definition)
         .unwrap()
-        .insert(&b"flowkit_schema"[..], &[9_u8][..])
+        .insert(&b"flowkit_schema"[..], &[schema][..])
         .unwrap();
     transaction.commit().unwrap();
     drop(db);
-    let error = refusal(folder.path());
-    assert!(matches!(
-        error,
-        OpenError::NewerSchema {
-            found: 9,
-            known: 1,
-            ..
-        }
-    ));
+    refusal(folder.path())
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let error = marked(9);
+    let (found, known) = (9, SCHEMA_VERSION);
+    assert!(
+        matches!(error, OpenError::NewerSchema { found: f, known: k, .. } if (f, k) == (found, known)),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_older_schema_is_refused_and_not_taken_for_damage() {
+    let error = marked(1);
+    assert!(
+        matches!(error, OpenError::OlderSchema { found: 1, known, .. } if known == SCHEMA_VERSION),
+        "{error}"
+    );
 }
