@@ -223,6 +223,19 @@ pub struct TaskRecord {
     pub created_at_ms: i64,
     /// Every change of state.
     pub history: History<TaskState>,
+    /// The task that it runs again, if it is a rerun.
+    #[serde(default)]
+    pub rerun: Option<Rerun>,
+}
+
+/// What a rerun rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// The task that it runs again (`rerun_of`), of the same shard.
+    pub of: TaskId,
+    /// Every task that it points to, by id: that one, and those whose accepted batches are those of
+    /// its kept nodes. None of them is swept before it.
+    pub holds: Vec<TaskId>,
 }
 
 /// The right to run a node now.
@@ -296,6 +309,9 @@ pub struct NodeRecord {
     pub failure: Option<Failure>,
     /// Every change of state.
     pub history: History<NodeState>,
+    /// The node was kept by a rerun: its accepted batches are those of the same node of this task.
+    #[serde(default)]
+    pub kept_from: Option<TaskId>,
 }
 
 /// One accepted batch: its artifact and metrics, numbered within its node.

@@ -28,8 +28,8 @@ mod worker;
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
-    ArtifactView, Artifacts, Client, ClientError, NodeStatus, SubmitOptions, TaskHandle,
-    TaskOutcome, TaskStatus, TaskWatch,
+    ArtifactView, Artifacts, Client, ClientError, NodeStatus, RerunOptions, SubmitOptions,
+    TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};

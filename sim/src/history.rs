@@ -148,12 +148,13 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Whether a client that is refused so asks again: the engine is busy, or the store refused a
+    /// Whether a client that is refused so asks again: the engine is busy, or what it wants to run
+    /// again has not ended, or the store refused a
     /// cancel, which a person would not leave at that.
     #[must_use]
     pub fn is_repeated_after(self, refusal: ReplyError) -> bool {
         match refusal {
-            ReplyError::Overloaded => true,
+            ReplyError::Overloaded | ReplyError::NotSettled => true,
             ReplyError::Invalid => matches!(self, Self::Cancel { .. }),
             _ => false,
         }
@@ -274,6 +275,8 @@ pub(crate) struct TaskFact {
     pub(crate) state: TaskState,
     pub(crate) settled: bool,
     pub(crate) failure_code: Option<Arc<str>>,
+    /// Tasks that a rerun points to.
+    pub(crate) holds: Vec<TaskId>,
 }
 
 /// A node record, as far as checkers look.
@@ -292,6 +295,8 @@ pub(crate) struct NodeFact {
     pub(crate) losses: u32,
     pub(crate) wait_ms: Option<u64>,
     pub(crate) failure_code: Option<Arc<str>>,
+    /// The task that has its batches, if a rerun kept it.
+    pub(crate) kept_from: Option<TaskId>,
 }
 
 /// An accepted batch, as far as checkers look.

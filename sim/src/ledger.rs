@@ -169,6 +169,10 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         state: task.state,
         settled: task.settled,
         failure_code: code(task.failure.as_ref()),
+        holds: task
+            .rerun
+            .as_ref()
+            .map_or_else(Vec::new, |r| r.holds.clone()),
     }
 }
 
@@ -194,6 +198,7 @@ fn node_fact(node: &NodeRecord) -> NodeFact {
         losses: node.losses,
         wait_ms: node.wait_ms,
         failure_code: code(node.failure.as_ref()),
+        kept_from: node.kept_from.clone(),
     }
 }
 

@@ -306,6 +306,7 @@ fn task(number: u64, state: TaskState, entries: usize) -> Record {
         cancel_grace_ms: None,
         created_at_ms: 1_763_900_000_000,
         history: history(state, entries),
+        rerun: None,
     }))
 }
 
@@ -340,6 +341,7 @@ fn node(number: u64, state: NodeState, entries: usize) -> Record {
         new_attempt: false,
         failure: None,
         history: history(state, entries),
+        kept_from: None,
     }))
 }
 

@@ -77,6 +77,7 @@ pub fn task(id: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: -5,
         history,
+        rerun: None,
     }
 }
 
@@ -116,6 +117,7 @@ pub fn node(task: &str, node: &str) -> NodeRecord {
         new_attempt: true,
         failure: None,
         history: History::default(),
+        kept_from: None,
     }
 }
 

@@ -16,7 +16,13 @@ use crate::report::{Report, ReportKind};
 const LOSSES_FREE: u32 = 3;
 
 impl Shard {
-    fn set_state(&mut self, ctx: &Context<'_>, key: NodeKey, state: NodeState, cause: &str) {
+    pub(super) fn set_state(
+        &mut self,
+        ctx: &Context<'_>,
+        key: NodeKey,
+        state: NodeState,
+        cause: &str,
+    ) {
         self.touch(ctx, key);
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;

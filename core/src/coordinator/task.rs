@@ -262,6 +262,7 @@ impl Task {
             node_id: self.plan.node(source).id.clone(),
             last: self.nodes[source].record.accepted,
             ended: self.ended(source),
+            kept_from: self.nodes[source].record.kept_from.clone(),
         }
     }
 
@@ -325,5 +326,6 @@ fn new_record(task_id: &TaskId, plan: &PlanNode, history: History<NodeState>) ->
         new_attempt: true,
         failure: None,
         history,
+        kept_from: None,
     }
 }

@@ -26,6 +26,8 @@ pub enum Body {
     CancelTask(CancelTask),
     /// client -> shard: answer when the task is settled.
     WaitTask(WaitTask),
+    /// client -> shard: run a settled task again, as a new one.
+    RerunTask(RerunTask),
     /// shard -> client: the answer to a request, sent after the commit it rests on.
     Reply(Reply),
     /// shard -> worker: run this node under this token.
@@ -106,6 +108,22 @@ pub struct WaitTask {
     pub inbox: u32,
 }
 
+/// Payload of RERUN_TASK: the envelope's task is a new one that runs a settled task again and keeps
+/// what that has done. Nodes that finished are kept, unless a node that runs again is above them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RerunTask {
+    /// The task to run again, of the same shard as the new one.
+    pub of: TaskId,
+    /// Nodes that run again although they finished, and everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<NodeId>,
+    /// Every node runs again; nothing is kept.
+    #[serde(default)]
+    pub all: bool,
+    /// Inbox partition for the reply.
+    pub inbox: u32,
+}
+
 /// Payload of REPLY.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
@@ -144,6 +162,8 @@ pub enum ReplyError {
     IdempotencyConflict,
     /// No such task.
     NotFound,
+    /// The task has not ended yet, or runs of it are still ending.
+    NotSettled,
     /// This version does not know the request.
     Unsupported,
     /// As many tasks as may be in flight are; try again later.
@@ -171,6 +191,9 @@ pub struct SourceState {
     pub last: u64,
     /// No more will come: the source is terminal.
     pub ended: bool,
+    /// The task whose artifacts the source has: set if a rerun kept it from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<TaskId>,
 }
 
 /// Payload of TASK_START.
@@ -478,6 +501,7 @@ impl Body {
             Self::Submit(_) => "SUBMIT",
             Self::CancelTask(_) => "CANCEL_TASK",
             Self::WaitTask(_) => "WAIT_TASK",
+            Self::RerunTask(_) => "RERUN_TASK",
             Self::Reply(_) => "REPLY",
             Self::TaskStart(_) => "TASK_START",
             Self::TaskCancel(_) => "TASK_CANCEL",
@@ -502,7 +526,9 @@ impl Body {
     #[must_use]
     pub fn msg_type(&self) -> &str {
         match self {
-            Self::Submit(_) | Self::CancelTask(_) | Self::WaitTask(_) => "request",
+            Self::Submit(_) | Self::CancelTask(_) | Self::WaitTask(_) | Self::RerunTask(_) => {
+                "request"
+            }
             Self::Reply(_) => "reply",
             Self::TaskStart(_) | Self::TaskCancel(_) | Self::InputReady(_) => "cmd",
             Self::Heartbeat(_) => "heartbeat",

@@ -77,6 +77,7 @@ fn body(body: &Body) -> usize {
     match body {
         Body::Submit(b) => b.graph.len() + b.vars.len() + optional(&b.idempotency_key),
         Body::CancelTask(b) => text(&b.reason),
+        Body::RerunTask(b) => b.from.len() * ENTRY_BYTES,
         Body::Reply(b) => {
             let error = b.error.as_ref().map_or(0, |error| {
                 let faults = error.faults.iter().map(|fault| text(fault) + 3);

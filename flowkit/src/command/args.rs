@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Look at graph files.
     #[command(subcommand)]
     Graph(GraphCommand),
-    /// Look at the tasks of a data folder or a deployment, or cancel one.
+    /// Look at the tasks of a data folder or a deployment, cancel one or run one again.
     #[command(subcommand)]
     Task(TaskCommand),
     /// Run a coordinator of a deployment over Kafka and MongoDB.
@@ -246,6 +246,30 @@ pub(crate) enum TaskCommand {
         #[command(flatten)]
         task: TaskArgs,
     },
+    /// Run a task that has ended again, as a new task that keeps the nodes that finished.
+    Rerun(RerunArgs),
+}
+
+/// `flowkit task rerun`.
+#[derive(Args, Debug)]
+pub(crate) struct RerunArgs {
+    /// The task's id, as `task list` shows it. It must have ended.
+    pub(crate) id: String,
+    /// Run this node again although it finished, and everything below it; may be repeated.
+    #[arg(long, value_name = "NODE", conflicts_with = "all")]
+    pub(crate) from: Vec<String>,
+    /// Run every node again; nothing is kept.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Follow the new task to its end; exit code 1 if it does not finish well. (In a data folder
+    /// this command runs it, so it always follows.)
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// The same key with the same nodes is the same rerun, however often it is asked for.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
 }
 
 /// What every `flowkit task` command takes.

@@ -199,21 +199,27 @@ impl Session {
         graph: &serde_json::Value,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
+        let key = self.unfinished(key).await?;
+        let task = client.task_of_key(&key);
+        match task.status().await {
+            Ok(_) => eprintln!("task {}: goes on", task.id()),
+            Err(_) => {
+                let options = SubmitOptions::with_key(key);
+                client.submit(graph, options).await.map_err(refused)?;
+                eprintln!("task {}: new", task.id());
+            }
+        }
+        Ok(task)
+    }
+
+    /// The key, with a number, whose task is not there yet or has not ended.
+    pub(crate) async fn unfinished(&self, key: &str) -> Result<String, Failure> {
+        let client = self.client();
         for number in 1_u64.. {
             let key = format!("{key}#{number}");
-            let task = client.task_of_key(&key);
-            match task.status().await {
+            match client.task_of_key(&key).status().await {
                 Ok(status) if status.state.is_terminal() => {}
-                Ok(_) => {
-                    eprintln!("task {}: goes on", task.id());
-                    return Ok(task);
-                }
-                Err(ClientError::NoSuchTask(_)) => {
-                    let options = SubmitOptions::with_key(key);
-                    let task = client.submit(graph, options).await.map_err(refused)?;
-                    eprintln!("task {}: new", task.id());
-                    return Ok(task);
-                }
+                Ok(_) | Err(ClientError::NoSuchTask(_)) => return Ok(key),
                 Err(error) => return Err(Failure::engine(error)),
             }
         }

@@ -1,14 +1,15 @@
-//! `flowkit task list`, `show` and `cancel`.
+//! `flowkit task list`, `show`, `cancel` and `rerun`.
 
 use flowkit::prelude::*;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{TaskArgs, TaskCommand};
+use super::args::{DataArgs, RerunArgs, TaskArgs, TaskCommand};
 use super::failure::{Ending, Failure, Outcome};
+use super::interrupt::Interrupt;
 use super::nodes::{failure_line, nodes_table, task_value, word};
 use super::output::{put, putln};
-use super::session::{DataFolder, Session};
+use super::session::{DataFolder, Followed, Session, refused};
 use super::table::{Table, one_line};
 
 /// Tasks read at once.
@@ -19,13 +20,14 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         TaskCommand::List(args)
         | TaskCommand::Show { task: args, .. }
         | TaskCommand::Cancel { task: args, .. } => args,
+        TaskCommand::Rerun(args) => &args.task,
     };
-    let session = match &args.data {
+    let mut session = match &args.data {
         Some(data) => {
             let folder = DataFolder::existing(data)?;
             match command {
-                // It takes a coordinator to cancel.
-                TaskCommand::Cancel { .. } => Session::open(folder).await?,
+                // It takes a coordinator to cancel, and to run again.
+                TaskCommand::Cancel { .. } | TaskCommand::Rerun(_) => Session::open(folder).await?,
                 _ => Session::look(folder).await?,
             }
         }
@@ -40,6 +42,7 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         TaskCommand::List(args) => list(&session, args).await,
         TaskCommand::Show { id, task: args } => show(&session, id, args).await,
         TaskCommand::Cancel { id, task: args } => cancel(&session, id, args).await,
+        TaskCommand::Rerun(args) => rerun(&mut session, args).await,
     };
     session.close().await;
     outcome
@@ -138,6 +141,60 @@ async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
     })
 }
 
+async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
+    let mut interrupt = Interrupt::listen();
+    let old = session.client().task(task_id(&args.id, &args.task)?);
+    let mut options = RerunOptions::default();
+    options.from.clone_from(&args.from);
+    options.all = args.all;
+    options.idempotency_key.clone_from(&args.idempotency_key);
+    // In a folder nobody else would run it.
+    let here = args.task.data.is_some();
+    if here && args.idempotency_key.is_none() {
+        // The same command again goes on with what an earlier one left unfinished.
+        let what = format!("rerun {} {:?} {}", old.id(), args.from, args.all);
+        options.idempotency_key = Some(session.unfinished(&what).await?);
+    }
+    let task = match old.rerun(options).await {
+        Ok(task) => task,
+        Err(error) if error.refusal() == Some(ReplyError::NotFound) => {
+            return Err(no_task(
+                ClientError::NoSuchTask(old.id().clone()),
+                &args.task,
+            ));
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    if !args.watch && !here {
+        if args.task.json {
+            putln!("{}", json!({"task_id": task.id(), "rerun_of": old.id()}));
+        } else {
+            putln!("{}", task.id());
+        }
+        return Ok(Ending::Finished);
+    }
+    eprintln!("task {}: runs {} again", task.id(), old.id());
+    if here {
+        session.start_workers(&DataArgs {
+            data: None,
+            workers: None,
+        })?;
+    }
+    let followed = session.unless_failed(session.follow(&task, &mut interrupt));
+    let followed = followed.await?;
+    let (status, ending) = followed.ending();
+    print_task(status, &args.task);
+    if let (Followed::Interrupted(_), false) = (&followed, here) {
+        eprintln!(
+            "the task goes on; `flowkit task show {}` looks at it",
+            task.id()
+        );
+    } else {
+        followed.explain(true);
+    }
+    Ok(ending)
+}
+
 fn print_task(status: &TaskStatus, args: &TaskArgs) {
     if args.json {
         putln!("{}", task_value(status));
@@ -145,6 +202,9 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
     }
     put!("{}", nodes_table(status));
     putln!("\ntask {}: {}", status.task_id, word(&status.state));
+    if let Some(of) = &status.rerun_of {
+        putln!("it runs {of} again");
+    }
     if let Some(failure) = &status.failure {
         putln!("{}", failure_line(failure));
     }

@@ -5,5 +5,6 @@ mod common;
 mod crash;
 mod demo;
 mod graphs;
+mod reruns;
 mod sim;
 mod tasks;

@@ -165,6 +165,7 @@ fn task(name: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
+        rerun: None,
     }
 }
 
@@ -198,6 +199,7 @@ fn node(task: &str) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        kept_from: None,
     }
 }
 

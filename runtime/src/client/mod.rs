@@ -1,8 +1,10 @@
 //! The client: submits tasks and asks about them.
 
 mod inbox;
+mod rerun;
 mod task;
 
+pub use rerun::RerunOptions;
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
@@ -230,6 +232,10 @@ impl Client {
             StoreReply::Nodes(nodes) => Ok(nodes.into_iter().map(NodeStatus::from).collect()),
             other => Err(unexpected("read active runs", &other).into()),
         }
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.inner.engine
     }
 
     async fn read(&self, request: StoreRequest) -> Result<StoreReply, PortError> {

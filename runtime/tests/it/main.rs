@@ -3,6 +3,7 @@
 mod cancel;
 mod client;
 mod failures;
+mod reruns;
 mod restart;
 mod streaming;
 mod support;

@@ -10,6 +10,7 @@ mod dedup_bounded;
 mod effect_once;
 mod hooks;
 mod no_lost_task;
+mod rerun;
 mod results;
 mod resume_point;
 mod retry_bounded;
@@ -108,6 +109,7 @@ pub(crate) struct Judges {
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
+    rerun: rerun::Reruns,
     results: results::Results,
     stops: stops::Stops,
     settle: settle::Settle,
@@ -130,6 +132,7 @@ impl Judges {
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
+            rerun: rerun::Reruns,
             results: results::Results,
             stops: stops::Stops::default(),
             settle: settle::Settle::default(),
@@ -150,6 +153,7 @@ impl Judges {
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
+        f(&mut self.rerun);
         f(&mut self.results);
         f(&mut self.stops);
         // What did not settle is told before that it did not reach its end.

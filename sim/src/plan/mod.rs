@@ -12,11 +12,13 @@ mod hosts;
 mod limits;
 mod processes;
 mod rare;
+mod reruns;
 mod swarm;
 mod workload;
 
 pub use fault::{Fault, Leaving};
 pub use graph::{FanIn, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind};
+pub use reruns::RerunPlan;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +128,9 @@ pub struct TaskPlan {
     pub key: Option<String>,
     /// Its graph, with what the handlers do.
     pub graph: GraphPlan,
+    /// It runs another task again.
+    #[serde(default)]
+    pub rerun: Option<RerunPlan>,
 }
 
 /// Something a client does.
@@ -142,7 +147,7 @@ pub struct Action {
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActionKind {
-    /// Submits a task and waits until it is settled.
+    /// Submits a task (a rerun once the other task is settled) and waits until it is settled.
     Submit {
         /// Index into the plan's tasks.
         task: u32,
@@ -311,6 +316,7 @@ impl Plan {
                 id: "task-0".to_owned(),
                 key: None,
                 graph: GraphPlan::three_streaming_nodes(),
+                rerun: None,
             }],
             actions: vec![Action {
                 when: When::At { ms: 100 },

@@ -24,6 +24,7 @@ pub(super) fn task(draw: &mut Draw, number: u32, _world: &World) -> TaskPlan {
         id: format!("task-{number}"),
         key: None,
         graph,
+        rerun: None,
     }
 }
 

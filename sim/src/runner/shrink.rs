@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Tier, check};
-use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates};
+use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates, RerunPlan};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,6 +259,9 @@ fn sensible(plan: &mut Plan) {
             _ => None,
         })
         .collect();
+    for task in &mut plan.tasks {
+        task.rerun.take_if(|rerun| !submitted.contains(&rerun.of));
+    }
     plan.actions.retain(|action| {
         let (ActionKind::Submit { task }
         | ActionKind::SubmitOther { task }
@@ -288,6 +291,13 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
     };
     let mut smaller = plan.clone();
     smaller.tasks.remove(gone);
+    for task in &mut smaller.tasks {
+        // What ran it again is a task like others.
+        task.rerun = task.rerun.take().and_then(|rerun| {
+            let of = renumbered(rerun.of)?;
+            Some(RerunPlan { of, ..rerun })
+        });
+    }
     let actions = plan.actions.iter().filter_map(|action| {
         let kind = match action.kind {
             ActionKind::Submit { task } => ActionKind::Submit {

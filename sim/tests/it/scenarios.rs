@@ -118,6 +118,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
             id: format!("task-{n}"),
             key: None,
             graph: GraphPlan::three_streaming_nodes(),
+            rerun: None,
         })
         .collect();
     plan.actions = (0..4)
@@ -354,6 +355,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
         id: "task-1".to_owned(),
         key: None,
         graph: GraphPlan::three_streaming_nodes(),
+        rerun: None,
     });
     plan.actions.push(Action {
         when: at(110),
@@ -373,6 +375,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
             id: format!("task-{number}"),
             key: None,
             graph: GraphPlan::three_streaming_nodes(),
+            rerun: None,
         });
         plan.actions.push(Action {
             when: at(110),

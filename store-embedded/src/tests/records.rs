@@ -28,6 +28,7 @@ pub(crate) fn task(name: &str) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 1_700_000_000_000,
         history: History::default(),
+        rerun: None,
     }
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn node(task: &str, name: &str) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        kept_from: None,
     }
 }
 

@@ -6,5 +6,6 @@ mod commit;
 mod events;
 mod leases;
 mod random;
+mod rerun;
 mod rules;
 mod takeover;

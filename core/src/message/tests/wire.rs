@@ -103,11 +103,11 @@ fn the_generator_knows_every_kind() {
             tree.current().kind().to_owned()
         })
         .collect();
-    assert_eq!(kinds.len(), 20, "19 kinds and an unknown one: {kinds:?}");
+    assert_eq!(kinds.len(), 21, "20 kinds and an unknown one: {kinds:?}");
 }
 
 /// Kind, its class, the shortest payload that is read, the payload as it is written again.
-const SHORTEST: [(&str, &str, &str, &str); 17] = [
+const SHORTEST: [(&str, &str, &str, &str); 18] = [
     (
         "SUBMIT",
         "request",
@@ -121,6 +121,12 @@ const SHORTEST: [(&str, &str, &str, &str); 17] = [
         r#"{"reason":"","inbox":3}"#,
     ),
     ("WAIT_TASK", "request", r#"{"inbox":3}"#, r#"{"inbox":3}"#),
+    (
+        "RERUN_TASK",
+        "request",
+        r#"{"of":"t1","inbox":3}"#,
+        r#"{"of":"t1","all":false,"inbox":3}"#,
+    ),
     ("REPLY", "reply", r#"{"ok":true}"#, r#"{"ok":true}"#),
     (
         "TASK_START",

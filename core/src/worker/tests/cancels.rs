@@ -217,6 +217,7 @@ fn task_record(state: TaskState) -> TaskRecord {
         cancel_grace_ms: None,
         created_at_ms: 0,
         history: Default::default(),
+        rerun: None,
     }
 }
 
@@ -251,5 +252,6 @@ fn node_record(cancel: Option<GrantCancel>) -> NodeRecord {
         new_attempt: false,
         failure: None,
         history: Default::default(),
+        kept_from: None,
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn task(name: &str) -> Record {
         cancel_grace_ms: None,
         created_at_ms: 0,
         history: History::default(),
+        rerun: None,
     }))
 }
 
@@ -103,6 +104,7 @@ pub(super) fn granted(task: &str, name: &str, token: u64) -> Record {
         new_attempt: false,
         failure: None,
         history: History::default(),
+        kept_from: None,
     }))
 }
 
