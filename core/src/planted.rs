@@ -218,6 +218,16 @@ bugs! {
         KeptUnread = "kept-unread", "settle",
             "A reader looks for the batches of a kept node in its own task.";
     }
+    Machines "sweep" {
+        SweptEarly = "swept-early", "retention",
+            "Retention is taken for half as long as it is.";
+        PointedSwept = "pointed-swept", "retention",
+            "A task is swept although a rerun points to it.";
+        NoTombstone = "no-tombstone", "retention",
+            "A swept task leaves no tombstone.";
+        TaskBeforeNodes = "task-before-nodes", "retention",
+            "A sweep takes the task away before its nodes.";
+    }
     Processes "calls" {
         TimeoutUnanswered = "timeout-unanswered", "settle",
             "A call that takes too long is never answered to the machine.";

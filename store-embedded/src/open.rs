@@ -108,6 +108,10 @@ fn check_schema(db: &Database, path: &Path) -> Result<(), OpenError> {
             known: SCHEMA_VERSION,
         });
     }
+    if found < SCHEMA_VERSION {
+        let detail = format!("of schema {found}, made before the first release");
+        return Err(not_ours(&detail));
+    }
     Ok(())
 }
 

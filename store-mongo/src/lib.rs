@@ -35,6 +35,7 @@ mod settings;
 mod side;
 mod statements;
 mod store;
+mod sweep;
 
 pub use error::OpenError;
 pub use settings::MongoSettings;

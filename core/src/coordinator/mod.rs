@@ -10,6 +10,7 @@
 //! * `flow`: how grants and nodes end, and what follows down the graph
 //! * `dispatch`, `workers`: ready nodes meet free slots
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
+//! * `sweep`: what goes when retention ends
 //! * `commit`: group commits and the messages that wait for them
 
 mod commit;
@@ -28,6 +29,7 @@ mod peers;
 mod request;
 mod rerun;
 mod shard;
+mod sweep;
 mod task;
 mod workers;
 
@@ -270,6 +272,7 @@ fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
         shard.dispatch(ctx);
         shard.look_up(ctx);
         shard.read_source(ctx);
+        shard.sweep(ctx);
     }
     shard.commit(ctx);
     if !stopping {
@@ -307,6 +310,11 @@ fn store_done(
         ShardOp::Lookup => {
             if let Some(shard) = slot.owned() {
                 shard.looked_up(ctx, result);
+            }
+        }
+        ShardOp::Sweep => {
+            if let Some(shard) = slot.owned() {
+                shard.sweep_answered(ctx, result);
             }
         }
         ShardOp::Source => {

@@ -219,6 +219,7 @@ impl Session {
             let key = format!("{key}#{number}");
             match client.task_of_key(&key).status().await {
                 Ok(status) if status.state.is_terminal() => {}
+                Err(ClientError::Swept(_)) => {}
                 Ok(_) | Err(ClientError::NoSuchTask(_)) => return Ok(key),
                 Err(error) => return Err(Failure::engine(error)),
             }

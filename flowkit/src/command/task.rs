@@ -234,6 +234,7 @@ fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
             "there is no task {id}; `{}` shows them",
             lister(args)
         )),
+        error @ ClientError::Swept(_) => Failure::input(error),
         error => Failure::engine(error),
     }
 }

@@ -13,6 +13,7 @@ mod no_lost_task;
 mod rerun;
 mod results;
 mod resume_point;
+mod retention;
 mod retry_bounded;
 mod settle;
 mod single_owner;
@@ -110,6 +111,7 @@ pub(crate) struct Judges {
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
     rerun: rerun::Reruns,
+    retention: retention::Retention,
     results: results::Results,
     stops: stops::Stops,
     settle: settle::Settle,
@@ -133,6 +135,7 @@ impl Judges {
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
             rerun: rerun::Reruns,
+            retention: retention::Retention::default(),
             results: results::Results,
             stops: stops::Stops::default(),
             settle: settle::Settle::default(),
@@ -154,6 +157,7 @@ impl Judges {
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
         f(&mut self.rerun);
+        f(&mut self.retention);
         f(&mut self.results);
         f(&mut self.stops);
         // What did not settle is told before that it did not reach its end.

@@ -163,6 +163,12 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
     let nothing = runs_again(view, rerun, source, &source.graph).is_empty();
     let state = view.ledger.tasks.get(source.id.as_str());
     let state = state.and_then(|source| Some(source.fact.as_ref()?.state));
+    let swept = view.ledger.tasks.get(source.id.as_str());
+    // By the time that the answer is read, what it rests on may be gone.
+    let because = matches!(kind, Some(ReplyError::Swept | ReplyError::Invalid));
+    if because && swept.is_some_and(|task| task.tombstone.is_some()) {
+        return Ok(());
+    }
     let fits = kind == Some(ReplyError::Invalid)
         && (nothing
             || state == Some(TaskState::Quarantined)
