@@ -5,6 +5,7 @@ mod client;
 mod failures;
 mod reruns;
 mod restart;
+mod retention;
 mod streaming;
 mod support;
 mod workers;

@@ -8,4 +8,5 @@ mod leases;
 mod random;
 mod rerun;
 mod rules;
+mod sweep;
 mod takeover;
