@@ -116,6 +116,11 @@ impl World {
         let hand = seat.change();
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
+            if let worker::Input::StoreDone { result, .. } = &input
+                && let Ok(StoreReply::Registered(incarnation)) = result
+            {
+                hand.incarnation = Some(*incarnation);
+            }
             let mut effects = Vec::new();
             let now = self.clock();
             let handled = catch_unwind(AssertUnwindSafe(|| {

@@ -452,11 +452,6 @@ impl World {
         asked: Option<&StoreRequest>,
     ) {
         let Process::Worker(at) = process else { return };
-        if let (Ok(StoreReply::Registered(incarnation)), Some(hand)) =
-            (result, &mut self.workers[at].process)
-        {
-            hand.change().incarnation = Some(*incarnation);
-        }
         for (node, current, _) in looked(result, asked) {
             if let Some(hand) = &mut self.workers[at].process {
                 for ((of, token), lease) in &mut hand.change().leases {

@@ -109,7 +109,7 @@ fn a_finished_task_is_followed_by_a_new_one() {
 
 #[test]
 fn ctrl_c_ends_with_130_and_the_same_command_goes_on() {
-    let tree = Tree::with_files(3_000);
+    let tree = Tree::with_files(20_000);
     let state = tempfile::tempdir().expect("a temporary folder");
     let data = state.path().as_os_str().to_owned();
     let arguments = demo(&tree, &[OsStr::new("--data"), &data]);
