@@ -57,5 +57,7 @@ fn rest_ms(plan: &Plan) -> u64 {
     }
     // A renewal on its way when faults ended may arrive behind a release.
     let late_ms = u64::from(late) * LATE_TIMEOUTS_MAX * world.call_timeout_ms;
-    leases * world.shard_lease_ttl_ms + 500 + late_ms + world.slack_ms
+    // A call that was lost as faults ended is given up a time-out later; until then its caller waits.
+    let lost_ms = world.call_timeout_ms;
+    leases * world.shard_lease_ttl_ms + 500 + lost_ms + late_ms + world.slack_ms
 }

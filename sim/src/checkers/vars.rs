@@ -249,6 +249,10 @@ impl Vars {
         ) else {
             return;
         };
+        // What a crash undid with its commit may still be on its way (embedded), and dies with it.
+        if envelope.lease_no != Some(fact.token) {
+            return;
+        }
         let parents = node.parents.iter().filter_map(|(parent, _)| {
             let ledger = view.ledger.tasks.get(task)?;
             let fact = ledger.nodes.get(parent.as_str())?.fact.as_ref()?;
