@@ -223,6 +223,35 @@ pub enum StoreRequest {
     },
 }
 
+impl StoreRequest {
+    /// What is asked, in one word: for errors and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Deployment { .. } => "deployment",
+            Self::AcquireShard { .. } => "acquire_shard",
+            Self::ReleaseShard { .. } => "release_shard",
+            Self::ReadShard { .. } => "read_shard",
+            Self::RaiseEpoch { .. } => "raise_epoch",
+            Self::LoadTasks { .. } => "load_tasks",
+            Self::Commit(_) => "commit",
+            Self::Sync { .. } => "sync",
+            Self::LookupTasks { .. } => "lookup_tasks",
+            Self::ReadWorkers => "read_workers",
+            Self::RegisterWorker { .. } => "register_worker",
+            Self::ReadGrants { .. } => "read_grants",
+            Self::ReadAccepted { .. } => "read_accepted",
+            Self::ReadArtifacts { .. } => "read_artifacts",
+            Self::TakeScratch { .. } => "take_scratch",
+            Self::PutScratch { .. } => "put_scratch",
+            Self::StageArtifact { .. } => "stage_artifact",
+            Self::ReadTask { .. } => "read_task",
+            Self::ListTasks { .. } => "list_tasks",
+            Self::ActiveRuns { .. } => "active_runs",
+        }
+    }
+}
+
 /// The answer to a [`StoreRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreReply {

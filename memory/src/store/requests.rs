@@ -72,7 +72,7 @@ impl StoreModel {
         now_ms: u64,
         request: &StoreRequest,
     ) -> Result<StoreReply, PortError> {
-        let op = op_of(request);
+        let op = request.name();
         self.faults.before(op, fault::writes(request))?;
         let error = |kind, detail: &str| Err(PortError::new(kind, op, detail));
         Ok(match request {
@@ -277,30 +277,4 @@ impl StoreModel {
 
 fn fenced_by(greater: Token) -> String {
     format!("token {greater} was there")
-}
-
-/// The name of a request in errors.
-fn op_of(request: &StoreRequest) -> &'static str {
-    match request {
-        StoreRequest::Deployment { .. } => "deployment",
-        StoreRequest::AcquireShard { .. } => "acquire_shard",
-        StoreRequest::ReleaseShard { .. } => "release_shard",
-        StoreRequest::ReadShard { .. } => "read_shard",
-        StoreRequest::RaiseEpoch { .. } => "raise_epoch",
-        StoreRequest::LoadTasks { .. } => "load_tasks",
-        StoreRequest::Commit(_) => "commit",
-        StoreRequest::Sync { .. } => "sync",
-        StoreRequest::LookupTasks { .. } => "lookup_tasks",
-        StoreRequest::ReadWorkers => "read_workers",
-        StoreRequest::RegisterWorker { .. } => "register_worker",
-        StoreRequest::ReadGrants { .. } => "read_grants",
-        StoreRequest::ReadAccepted { .. } => "read_accepted",
-        StoreRequest::ReadArtifacts { .. } => "read_artifacts",
-        StoreRequest::TakeScratch { .. } => "take_scratch",
-        StoreRequest::PutScratch { .. } => "put_scratch",
-        StoreRequest::StageArtifact { .. } => "stage_artifact",
-        StoreRequest::ReadTask { .. } => "read_task",
-        StoreRequest::ListTasks { .. } => "list_tasks",
-        StoreRequest::ActiveRuns { .. } => "active_runs",
-    }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Trouble;
 use super::figures::Calls;
-use super::worker::{is_away, store_name, transport_name};
+use super::worker::{is_away, transport_name};
 
 /// A coordinator as its driver sees it now. Times are ages in milliseconds on this process's clock;
 /// `None` where it never happened.
@@ -219,7 +219,7 @@ impl CoordinatorWatch {
                     _ => None,
                 };
                 let asked = Request {
-                    name: store_name(request),
+                    name: request.name(),
                     at: now,
                     lease,
                     commit,

@@ -2,9 +2,7 @@
 
 use flowkit_core::id::{Incarnation, NodeId, Offset, OpId, Role, TaskId, Token, WorkerId};
 use flowkit_core::message::Body;
-use flowkit_core::port::{
-    PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
-};
+use flowkit_core::port::{PortError, StoreReply, Stream, TransportReply, TransportRequest};
 use flowkit_core::report::{Report, ReportKind};
 use flowkit_core::time::Mono;
 use flowkit_core::worker::{Effect, Input, RunCommand, RunEvent, RunId, Worker as Machine};
@@ -196,7 +194,7 @@ impl WorkerWatch {
     pub(crate) fn effect(&mut self, effect: &Effect, now: Mono) {
         match effect {
             Effect::Store { op, request } => {
-                self.asked.insert(*op, (store_name(request), now));
+                self.asked.insert(*op, (request.name(), now));
             }
             Effect::Transport { op, request } => {
                 self.asked.insert(*op, (transport_name(request), now));
@@ -301,30 +299,6 @@ pub(super) const fn is_away(error: &PortError) -> bool {
 fn ending(kind: &str) -> Option<&'static str> {
     const KINDS: [&str; 4] = ["TASK_DONE", "TASK_FAILED", "CANCELLED", "TASK_RELEASED"];
     KINDS.into_iter().find(|known| *known == kind)
-}
-
-pub(super) fn store_name(request: &StoreRequest) -> &'static str {
-    match request {
-        StoreRequest::Deployment { .. } => "deployment",
-        StoreRequest::AcquireShard { .. } => "acquire_shard",
-        StoreRequest::ReleaseShard { .. } => "release_shard",
-        StoreRequest::ReadShard { .. } => "read_shard",
-        StoreRequest::RaiseEpoch { .. } => "raise_epoch",
-        StoreRequest::LoadTasks { .. } => "load_tasks",
-        StoreRequest::Commit(_) => "commit",
-        StoreRequest::Sync { .. } => "sync",
-        StoreRequest::LookupTasks { .. } => "lookup_tasks",
-        StoreRequest::ReadWorkers => "read_workers",
-        StoreRequest::RegisterWorker { .. } => "register_worker",
-        StoreRequest::ReadGrants { .. } => "read_grants",
-        StoreRequest::ReadAccepted { .. } => "read_accepted",
-        StoreRequest::ReadArtifacts { .. } => "read_artifacts",
-        StoreRequest::TakeScratch { .. } => "take_scratch",
-        StoreRequest::PutScratch { .. } => "put_scratch",
-        StoreRequest::StageArtifact { .. } => "stage_artifact",
-        // What other requests there are or will be.
-        _ => "other",
-    }
 }
 
 pub(super) fn transport_name(request: &TransportRequest) -> &'static str {
