@@ -158,6 +158,11 @@ impl Shard {
             .map(|since| since.after(config.commit_delay_ms))
     }
 
+    /// There are changes that wait for company, and nobody said yet that none comes.
+    pub(super) fn wants_idle(&self) -> bool {
+        self.open.since.is_some() && !self.open.idle
+    }
+
     pub(super) fn idle(&mut self) {
         self.open.idle = true;
     }

@@ -241,6 +241,16 @@ impl Coordinator {
         shards.chain(self.announcements.again_at).chain(peers).min()
     }
 
+    /// [`Input::Idle`] would let a commit begin; while this is false it changes nothing, and a driver
+    /// may leave it out.
+    #[must_use]
+    pub fn wants_idle(&self) -> bool {
+        self.slots.iter().any(|slot| match &slot.phase {
+            Phase::Owned(shard) => shard.wants_idle(),
+            _ => false,
+        })
+    }
+
     /// What the machine is handling, for the driver that caught its panic.
     #[must_use]
     pub fn subject(&self) -> Subject {

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use flowkit::{START_DELAY_MS_MAX, SubmitOptions};
-use flowkit_sim::runner::Tier;
+use flowkit_sim::runner::{Shape, Tier};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -450,8 +450,11 @@ pub(crate) enum SimCommand {
         #[arg(long, value_name = "S", default_value_t = 0)]
         from: u64,
         /// Run one of so many seeds twice and compare all that happened; 0 = none.
-        #[arg(long, value_name = "N", default_value_t = 8)]
+        #[arg(long, value_name = "N", default_value_t = 32)]
         twice_every: u64,
+        /// Run only the seeds whose plan has so many coordinators and workers (for instance 2x4).
+        #[arg(long, value_name = "CxW")]
+        shape: Option<Shape>,
         /// Print one JSON object on standard output.
         #[arg(long)]
         json: bool,

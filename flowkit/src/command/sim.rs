@@ -47,13 +47,17 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
             minutes,
             from,
             twice_every,
+            shape,
             json,
         } => {
+            let mut options = Options::default();
+            options.twice_every = *twice_every;
+            options.shape = *shape;
             let amount = Amount {
                 seeds: *seeds,
                 minutes: *minutes,
                 from: *from,
-                twice_every: *twice_every,
+                options,
             };
             seeds_of(*tier, &amount, *json)
         }
@@ -109,7 +113,7 @@ struct Amount {
     seeds: Option<u64>,
     minutes: Option<f64>,
     from: u64,
-    twice_every: u64,
+    options: Options,
 }
 
 fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
@@ -125,7 +129,7 @@ fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
         .map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
     let time = time.transpose();
     let time = time.map_err(|e| Failure::input(format!("--minutes: {e}")))?;
-    let total = all_cores(tier, from..end, time, amount.twice_every);
+    let total = all_cores(tier, from..end, time, amount.options);
     if json {
         putln!("{}", total.json());
     } else {
@@ -149,11 +153,11 @@ fn count_of(seeds: &Range<u64>) -> u64 {
 }
 
 /// Runs the seeds on every core and adds the reports up.
-fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, twice_every: u64) -> Total {
+fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, options: Options) -> Total {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared {
         tier,
-        twice_every,
+        options,
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
         // A time beyond the clock's end is none.
@@ -176,7 +180,7 @@ fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, twice_every:
 
 struct Shared {
     tier: Tier,
-    twice_every: u64,
+    options: Options,
     next: AtomicU64,
     end: u64,
     until: Option<Instant>,
@@ -188,8 +192,6 @@ struct Shared {
 
 impl Shared {
     fn work(&self) {
-        let mut options = Options::default();
-        options.twice_every = self.twice_every;
         while !self.enough.load(Ordering::Relaxed) {
             let chunk = chunk(self.tier);
             let start = self.next.fetch_add(chunk, Ordering::Relaxed);
@@ -197,7 +199,7 @@ impl Shared {
                 return;
             }
             let chunk = start..self.end.min(start.saturating_add(chunk));
-            let report = runner::run(self.tier, chunk, &options, &mut |_| {});
+            let report = runner::run(self.tier, chunk, &self.options, &mut |_| {});
             let mut total = lock(&self.total);
             total.add(report);
             if total.failures.len() >= FAILURES_MAX {
@@ -254,14 +256,14 @@ impl View {
 
     fn show(&mut self, total: &Total) {
         let rates = total.rates();
-        self.bar.set_position(total.seeds);
+        self.bar.set_position(total.taken());
         self.bar.set_message(rates.clone());
         if !self.terminal && self.last_line.elapsed() >= LINES_INTERVAL {
             self.last_line = Instant::now();
             if self.of == u64::MAX {
-                eprintln!("{} seeds  {rates}", total.seeds);
+                eprintln!("{} seeds  {rates}", total.taken());
             } else {
-                eprintln!("{}/{} seeds  {rates}", total.seeds, self.of);
+                eprintln!("{}/{} seeds  {rates}", total.taken(), self.of);
             }
         }
     }
@@ -275,6 +277,7 @@ struct Total {
     cores: usize,
     started: Instant,
     seeds: u64,
+    passed_over: u64,
     failures: Vec<runner::Failure>,
     faulted_task_lives: u64,
     /// Time of all threads together.
@@ -294,6 +297,7 @@ impl Total {
             cores,
             started: Instant::now(),
             seeds: 0,
+            passed_over: 0,
             failures: Vec::new(),
             faulted_task_lives: 0,
             core_ms: 0,
@@ -307,6 +311,7 @@ impl Total {
 
     fn add(&mut self, report: RunReport) {
         self.seeds += report.seeds;
+        self.passed_over += report.passed_over;
         self.failures.extend(report.failures);
         self.faulted_task_lives += report.faulted_task_lives;
         self.core_ms += report.elapsed_ms;
@@ -324,6 +329,11 @@ impl Total {
             *worst = settled.max(*worst);
         }
         self.worst_overlap_ms = self.worst_overlap_ms.max(report.worst_overlap_ms);
+    }
+
+    /// Seeds run or passed over.
+    fn taken(&self) -> u64 {
+        self.seeds + self.passed_over
     }
 
     fn never_fired(&self) -> &[String] {
@@ -364,6 +374,7 @@ impl Total {
             "ok": self.is_ok(),
             "first_seed": self.first_seed,
             "seeds": self.seeds,
+            "passed_over": self.passed_over,
             "cores": self.cores,
             "elapsed_ms": self.started.elapsed().as_millis() as u64,
             "seeds_per_s": self.seeds_per_s(),
@@ -396,7 +407,7 @@ impl Total {
             "\nseeds {} to {} on tier {}: {}\n{} of virtual time, {:.0} times real time on each core; \
              {} kinds of fault, longest overlap {} ms\n",
             self.first_seed,
-            self.first_seed + self.seeds.saturating_sub(1),
+            self.first_seed + self.taken().saturating_sub(1),
             self.tier,
             self.rates(),
             hours(self.virtual_ms),
@@ -404,6 +415,12 @@ impl Total {
             self.fired.len(),
             self.worst_overlap_ms
         ));
+        if self.passed_over > 0 {
+            text.push_str(&format!(
+                "{} seeds run, {} of another shape passed over\n",
+                self.seeds, self.passed_over
+            ));
+        }
         let never = self.never_fired();
         if !never.is_empty() {
             text.push_str(&format!("never fired: {}\n", never.join(", ")));

@@ -24,6 +24,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 trait Machine: Send {
     fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Effect>);
     fn poll_timeout(&self) -> Option<Mono>;
+    fn wants_idle(&self) -> bool;
     fn subject(&self) -> Subject;
     fn overview(&self) -> Overview;
 }
@@ -35,6 +36,10 @@ impl Machine for Coordinator {
 
     fn poll_timeout(&self) -> Option<Mono> {
         self.poll_timeout()
+    }
+
+    fn wants_idle(&self) -> bool {
+        self.wants_idle()
     }
 
     fn subject(&self) -> Subject {
@@ -74,8 +79,6 @@ async fn drive<M: Machine>(
     let mut next = VecDeque::from([Input::Wake]);
     let mut out = Vec::new();
     let mut stopping = false;
-    // `Idle` is due once after other inputs, and not again before there were some.
-    let mut idle_due = false;
     let mut turn = 0;
     loop {
         pace.ready().await;
@@ -93,10 +96,9 @@ async fn drive<M: Machine>(
         };
         let input = match at_hand {
             Some(input) => input,
-            None if idle_due => {
+            None if machine.wants_idle() => {
                 // Whoever is ready to run may bring company for the next commit.
                 tokio::task::yield_now().await;
-                idle_due = false;
                 let more = poll_fn(|cx| Poll::Ready(calls.poll_ready(cx))).await;
                 match more {
                     Poll::Ready(answer) => Input::from(answer),
@@ -120,9 +122,6 @@ async fn drive<M: Machine>(
                 }
             }
         };
-        if input != Input::Idle {
-            idle_due = true;
-        }
         let handled = catch_unwind(AssertUnwindSafe(|| {
             let now = clock.now();
             watch.input(&input, now.mono);
@@ -208,6 +207,7 @@ mod tests {
     /// Notes its inputs; the first one made panics at its first `Idle`.
     struct Scripted {
         number: u32,
+        wants_idle: bool,
         log: Log,
     }
 
@@ -218,6 +218,7 @@ mod tests {
                 self.number != 1 || input != Input::Idle,
                 "a broken invariant"
             );
+            self.wants_idle = input != Input::Idle;
             if input == Input::Shutdown {
                 out.push(Effect::Stopped);
             }
@@ -225,6 +226,10 @@ mod tests {
 
         fn poll_timeout(&self) -> Option<Mono> {
             None
+        }
+
+        fn wants_idle(&self) -> bool {
+            self.wants_idle
         }
 
         fn overview(&self) -> Overview {
@@ -254,6 +259,7 @@ mod tests {
             made.push((config.seed, config.predecessors_dead));
             Scripted {
                 number: u32::try_from(made.len()).unwrap(),
+                wants_idle: false,
                 log: seen.clone(),
             }
         });

@@ -14,6 +14,7 @@ pub use shrink::{Shrunk, shrink, test_of};
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 
 use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
@@ -66,17 +67,56 @@ impl std::fmt::Display for Tier {
 #[non_exhaustive]
 pub struct Options {
     /// Every so many seeds, one is run twice and the hashes of everything that happened are
-    /// compared; default 8. 1 = each, 0 = none.
+    /// compared; default 32. 1 = each, 0 = none.
     pub twice_every: u64,
     /// Stop after so many failures; default 10.
     pub failures_max: usize,
+    /// Run only the seeds whose plan has this shape; default all.
+    pub shape: Option<Shape>,
+}
+
+/// How many processes of each kind a plan has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Coordinators.
+    pub coordinators: u32,
+    /// Workers.
+    pub workers: u32,
+}
+
+impl Shape {
+    /// That of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        Self {
+            coordinators: plan.world.coordinators,
+            workers: u32::try_from(plan.world.workers.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    /// Reads `2x4`: two coordinators, four workers.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (coordinators, workers) = text.split_once('x')?;
+            Some(Self {
+                coordinators: coordinators.parse().ok()?,
+                workers: workers.parse().ok()?,
+            })
+        };
+        read().ok_or_else(|| "coordinators x workers are expected, for instance 2x4".to_owned())
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            twice_every: 8,
+            twice_every: 32,
             failures_max: 10,
+            shape: None,
         }
     }
 }
@@ -99,6 +139,11 @@ pub fn run(
     let mut meter = report::Meter::start(tier, &seeds);
     for seed in seeds {
         let plan = tier.plan(seed);
+        if options.shape.is_some_and(|shape| shape != Shape::of(&plan)) {
+            meter.pass_over();
+            progress(&meter.progress());
+            continue;
+        }
         let every = options.twice_every;
         let twice = every > 0 && seed.is_multiple_of(every);
         let verdict = check(tier, &plan, twice);

@@ -177,6 +177,8 @@ pub struct RunReport {
     pub first_seed: u64,
     /// Seeds run (some of them twice).
     pub seeds: u64,
+    /// Seeds whose plan had another shape than asked for.
+    pub passed_over: u64,
     /// Broken promises.
     pub failures: Vec<Failure>,
     /// Time the run took on this thread.
@@ -230,6 +232,7 @@ impl Meter {
                 tier,
                 first_seed: seeds.start,
                 seeds: 0,
+                passed_over: 0,
                 failures: Vec::new(),
                 elapsed_ms: 0,
                 seeds_per_s: 0.0,
@@ -249,6 +252,11 @@ impl Meter {
 
     pub(super) fn failures(&self) -> usize {
         self.report.failures.len()
+    }
+
+    /// A seed was not run: its plan has another shape.
+    pub(super) fn pass_over(&mut self) {
+        self.report.passed_over += 1;
     }
 
     pub(super) fn add(&mut self, seed: u64, plan: &Plan, verdict: &Verdict) {
@@ -284,7 +292,7 @@ impl Meter {
 
     pub(super) fn progress(&self) -> Progress {
         Progress {
-            done: self.report.seeds,
+            done: self.report.seeds + self.report.passed_over,
             total: self.total,
             failures: self.report.failures.len(),
             seeds_per_s: self.stopwatch.per_s(self.report.seeds),

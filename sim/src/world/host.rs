@@ -70,6 +70,8 @@ pub(crate) struct Machine {
     pub(crate) inner: Inner,
     /// When its timer is set to fire.
     pub(crate) timer: Option<u64>,
+    /// When timers of it are due on the heap; those that it no longer wants are let pass.
+    pub(crate) armed: Vec<u64>,
     /// An `Idle` input is on its way.
     pub(crate) idle_due: bool,
     /// Wakes in a row at one and the same time.
@@ -91,11 +93,19 @@ impl Machine {
         Self {
             inner,
             timer: None,
+            armed: Vec::new(),
             idle_due: false,
             wakes: (0, 0),
             stopped: false,
             incarnation: Incarnation(0),
             worker_id,
+        }
+    }
+
+    pub(crate) fn wants_idle(&self) -> bool {
+        match &self.inner {
+            Inner::Coordinator(machine) => machine.wants_idle(),
+            Inner::Worker(_) => false,
         }
     }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flowkit_core::coordinator;
+use flowkit_core::json::Json;
 use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
 use flowkit_core::worker::{self, RunId};
@@ -58,6 +59,8 @@ pub(crate) struct World<'p> {
     /// Numbers parked reads, clients' asks and draws that have no other key.
     counter: u64,
     clients: Vec<Client>,
+    /// Graphs as they are submitted, by task; true = the other one under the same id.
+    graphs: BTreeMap<(u32, bool), Json>,
     runs: BTreeMap<(Place, RunId), HandlerRun<'p>>,
     pending: Pending,
     /// Both servers: away until, slow until and by how much.
@@ -130,6 +133,7 @@ impl<'p> World<'p> {
             forgives: false,
             counter: 0,
             clients: (0..world.clients).map(Client::new).collect(),
+            graphs: BTreeMap::new(),
             runs: BTreeMap::new(),
             pending: Pending::default(),
             away: [0; 2],

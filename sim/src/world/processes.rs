@@ -150,14 +150,13 @@ impl World<'_> {
         }
         let now = self.hosts[index].clock.now(self.now);
         let fenced = self.fenced_by(to, &given);
-        let mut wants_idle = !matches!(given, Given::Idle);
         let mut coordinator_effects = std::mem::take(&mut self.coordinator_effects);
         let mut worker_effects = std::mem::take(&mut self.worker_effects);
         if let Some(machine) = self.machine(to) {
             if machine.stopped {
                 return;
             }
-            machine.idle_due &= wants_idle;
+            machine.idle_due &= !matches!(given, Given::Idle);
             match &mut machine.inner {
                 Inner::Coordinator(inner) => {
                     if let Some(input) = given.for_coordinator() {
@@ -166,7 +165,6 @@ impl World<'_> {
                     }
                 }
                 Inner::Worker(inner) => {
-                    wants_idle = false;
                     if let Some(input) = given.for_worker() {
                         inner.handle(now, input, &mut worker_effects);
                         inner.check_invariants();
@@ -201,7 +199,7 @@ impl World<'_> {
                 token,
             });
         }
-        self.rearm(to, wants_idle);
+        self.rearm(to);
     }
 
     /// Tokens that this input tells a worker's process to be over.
@@ -262,7 +260,7 @@ impl World<'_> {
     }
 
     /// Sets the machine's timer to what it asks for now.
-    fn rearm(&mut self, place: Place, wants_idle: bool) {
+    fn rearm(&mut self, place: Place) {
         let clock = self.hosts[place.host as usize].clock;
         let earliest = self.now;
         let Some(machine) = self.machine(place) else {
@@ -274,14 +272,15 @@ impl World<'_> {
         let at = machine
             .poll_timeout()
             .map(|mono| clock.when(mono).max(earliest));
-        let idle = wants_idle && !machine.idle_due;
-        machine.idle_due |= wants_idle;
-        let fresh = at.is_some() && machine.timer != at;
+        let idle = machine.wants_idle() && !machine.idle_due;
+        machine.idle_due |= idle;
         machine.timer = at;
+        let fresh = at.filter(|at| !machine.armed.contains(at));
+        machine.armed.extend(fresh);
         if idle {
             self.heap.push(earliest, Due::Give(place, Given::Idle));
         }
-        if fresh && let Some(at) = at {
+        if let Some(at) = fresh {
             self.heap.push(at, Due::Timer(place));
         }
     }
@@ -299,6 +298,7 @@ impl World<'_> {
         let Some(machine) = self.machine(place) else {
             return;
         };
+        machine.armed.retain(|at| *at > now);
         // A timer that was set anew meanwhile is stale (after a stall, any passed one is due).
         if machine.timer.is_none_or(|at| at > now) {
             return;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use flowkit_sim::plan::Plan;
-use flowkit_sim::runner::{Options, Tier, check, replay_plan, run};
+use flowkit_sim::runner::{Options, Shape, Tier, check, replay_plan, run};
 
 /// `FLOWKIT_SIM_SEED` names the first seed; without it the clock does.
 #[expect(
@@ -29,6 +29,24 @@ fn fresh_seeds_keep_every_promise_and_repeat_exactly() {
 #[test]
 fn fresh_seeds_keep_every_promise_as_processes_and_repeat_exactly() {
     fresh(Tier::One, 120);
+}
+
+#[test]
+fn of_a_shape_only_the_seeds_that_have_it_are_run() {
+    let shape: Shape = "2x4".parse().expect("a shape");
+    let mut options = Options::default();
+    options.shape = Some(shape);
+    let report = run(Tier::Zero, 0..200, &options, &mut |_| {});
+    let of_shape = (0..200).map(|seed| Tier::Zero.plan(seed));
+    let of_shape = of_shape.filter(|plan| Shape::of(plan) == shape).count() as u64;
+    assert!(of_shape > 0);
+    assert_eq!(
+        (report.seeds, report.passed_over),
+        (of_shape, 200 - of_shape)
+    );
+    for text in ["", "2", "2x", "x4", "2x4x1", "-1x2"] {
+        assert!(text.parse::<Shape>().is_err(), "{text}");
+    }
 }
 
 fn fresh(tier: Tier, seeds: u64) {

@@ -299,7 +299,10 @@ fn play(steps: Vec<Step>, limits: Limits) {
                 None
             }
             Step::Idle => {
+                let wanted = bench.machine.wants_idle();
                 let out = bench.raw(Input::Idle);
+                // A driver may leave out what is not wanted.
+                assert!(wanted || out.is_empty(), "not wanted, and yet: {out:?}");
                 world.take_in(&out);
                 None
             }
