@@ -1,7 +1,12 @@
 //! Rules of graphs, as the machine carries them out.
 
+use std::sync::Arc;
+
 use super::bench::*;
+use crate::coordinator::Effect;
+use crate::id::{Incarnation, Offset, OpId};
 use crate::message::{Body, CancelReason, SourceState, TaskFailed};
+use crate::port::{StoreRequest, TransportReply};
 use crate::record::{NodeState, TaskState};
 
 fn fail() -> Body {
@@ -185,4 +190,36 @@ fn a_copy_that_comes_late_takes_no_free_slot_away() {
     bench.arrive(vec![told(0, 7)]);
     bench.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
     assert_eq!(bench.sent_kinds(), ["REPLY - 0", "TASK_START n 1"]);
+}
+
+#[test]
+fn a_word_of_an_unknown_worker_makes_the_owner_read_the_workers() {
+    let word_of = |worker: &str, incarnation: u64| {
+        let mut message = beat("t", "n", 1);
+        message.body = Body::SlotFree;
+        message.sender.id = Arc::from(worker);
+        message.sender.incarnation = Incarnation(incarnation);
+        message.identified(0)
+    };
+    // Known; never seen; a newer process than the known one.
+    for (worker, incarnation, asks) in [("w1", 1, false), ("w2", 1, true), ("w1", 2, true)] {
+        let mut bench = Bench::owned();
+        bench.arrive(vec![word_of(worker, incarnation)]);
+        // The long poll for announcements ends: its fourth request.
+        let nothing = TransportReply::Entries {
+            entries: Vec::new(),
+            next: Offset(0),
+        };
+        let out = bench.raw(transport_ok(OpId(4), nothing));
+        let asked = out.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Store {
+                    request: StoreRequest::ReadWorkers,
+                    ..
+                }
+            )
+        });
+        assert_eq!(asked, asks, "{worker} {incarnation}: {out:?}");
+    }
 }

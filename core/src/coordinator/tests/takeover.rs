@@ -7,7 +7,7 @@ use crate::port::{
     ErrorKind, LeaseView, PortError, StoreReply, StoreRequest, Stream, TaskPage, TaskWithNodes,
     TransportReply, TransportRequest,
 };
-use crate::record::TaskState;
+use crate::record::{NodeState, TaskState};
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 
@@ -321,6 +321,53 @@ fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
     };
     let mut out = bench.raw(Input::Panicked { subject });
     out.extend(bench.raw(Input::Wake));
+    take_over(&mut bench, out, &mut loads);
+    let (_, commit) = bench.commit();
+    assert_eq!(task_of(&commit).state, TaskState::Quarantined);
+}
+
+#[test]
+fn what_time_did_is_blamed_on_its_task_if_the_store_refuses_it() {
+    let mut before = Bench::owned();
+    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    let stored = TaskWithNodes {
+        task: task_of(&commit).clone(),
+        nodes: vec![node_of(&commit, "n").clone()],
+        node_age_ms: vec![0],
+    };
+    let page = TaskPage {
+        tasks: vec![stored],
+        unreadable: Vec::new(),
+        more: false,
+    };
+    let mut loads = vec![
+        Ok(StoreReply::Tasks(page.clone())),
+        Ok(StoreReply::Tasks(page)),
+    ];
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    // Something broke, and nobody knows over what: the next commits are made with care.
+    let subject = Subject {
+        shard: Some(SHARD),
+        ..Subject::default()
+    };
+    let mut out = bench.raw(Input::Panicked { subject });
+    out.extend(bench.raw(Input::Wake));
+    take_over(&mut bench, out, &mut loads);
+    let (op, commit) = bench.commit();
+    assert_eq!(
+        node_of(&commit, "n").state,
+        NodeState::Ready,
+        "its lease is over"
+    );
+    let invalid = PortError::new(ErrorKind::Invalid, "commit", "a record is too large");
+    bench.out.clear();
+    let out = bench.raw(store_error(op, invalid));
     take_over(&mut bench, out, &mut loads);
     let (_, commit) = bench.commit();
     assert_eq!(task_of(&commit).state, TaskState::Quarantined);
