@@ -262,6 +262,18 @@ bugs! {
         RenewedReleased = "renewed-released", "at_rest",
             "A shard's lease is given back while its renewal is under way, which takes it again.";
     }
+    Machines "rerun" {
+        KeptBelow = "kept-below", "rerun",
+            "A rerun keeps finished nodes although a node above them runs again.";
+        RerunOfLive = "rerun-of-live", "rerun",
+            "A task that has not ended is run again.";
+        KeptUnread = "kept-unread", "settle",
+            "A reader looks for the batches of a kept node in its own task.";
+        RerunVarsAsEnded = "rerun-vars-as-ended", "vars",
+            "A rerun begins with the vars as they ended, with what the nodes that run again did to them.";
+        KeptVarsLost = "kept-vars-lost", "vars",
+            "A rerun forgets what kept functions did to the vars.";
+    }
     Processes "calls" {
         TimeoutUnanswered = "timeout-unanswered", "settle",
             "A call that takes too long is never answered to the machine.";

@@ -230,6 +230,22 @@ pub struct TaskRecord {
     /// How many coordinator functions have ended well: the version of `vars`, 0 as submitted.
     #[serde(default)]
     pub vars_version: u64,
+    /// The vars as submitted, once functions have changed them: what a rerun begins with.
+    #[serde(default)]
+    pub submitted_vars: Option<Json>,
+    /// The task that it runs again, if it is a rerun.
+    #[serde(default)]
+    pub rerun: Option<Rerun>,
+}
+
+/// What a rerun rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// The task that it runs again (`rerun_of`), of the same shard.
+    pub of: TaskId,
+    /// Every task that it points to, by id: that one, and those whose accepted batches are those of
+    /// its kept nodes. None of them is swept before it.
+    pub holds: Vec<TaskId>,
 }
 
 /// The right to run a node now.
@@ -309,6 +325,9 @@ pub struct NodeRecord {
     /// Version of the task's vars that its function made, once it has ended well.
     #[serde(default)]
     pub made_vars: Option<u64>,
+    /// The node was kept by a rerun: its accepted batches are those of the same node of this task.
+    #[serde(default)]
+    pub kept_from: Option<TaskId>,
 }
 
 /// One accepted batch: its artifact and metrics, numbered within its node.

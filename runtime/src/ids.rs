@@ -1,7 +1,7 @@
 //! Ids that nobody else makes: client ids, generated worker ids, task ids ordered by time.
 
 use flowkit_core::hash::stable128;
-use flowkit_core::id::TaskId;
+use flowkit_core::id::{ShardId, TaskId};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,6 +61,20 @@ pub fn task_id_of_key(key: &str) -> TaskId {
     text_id(hash & ((1 << 112) - 1))
 }
 
+/// The first id of a row that falls into a shard.
+pub(crate) fn in_shard(shard: ShardId, shards: u32, mut make: impl FnMut(u64) -> TaskId) -> TaskId {
+    // Ids spread evenly: that so many in a row miss does not happen.
+    let most = 1_000 * u64::from(shards.max(1));
+    let mut number = 0;
+    loop {
+        let id = make(number);
+        if ShardId::of(&id, shards) == shard || number == most {
+            return id;
+        }
+        number += 1;
+    }
+}
+
 /// 112 bits as 23 characters whose order as text is the order of the numbers.
 fn text_id(number: u128) -> TaskId {
     const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -82,6 +96,20 @@ mod tests {
     fn one_key_names_one_task() {
         assert_eq!(task_id_of_key("a"), task_id_of_key("a"));
         assert_ne!(task_id_of_key("a"), task_id_of_key("b"));
+    }
+
+    #[test]
+    fn an_id_of_the_same_shard_is_found_and_the_same_again() {
+        for shard in 0..16 {
+            let key = |number| task_id_of_key(&format!("k{number}"));
+            let id = in_shard(ShardId(shard), 16, key);
+            assert_eq!(ShardId::of(&id, 16), ShardId(shard));
+            assert_eq!(in_shard(ShardId(shard), 16, key), id);
+        }
+        assert_eq!(
+            in_shard(ShardId(0), 1, |_| task_id_of_key("k")),
+            task_id_of_key("k")
+        );
     }
 
     #[test]

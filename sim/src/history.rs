@@ -152,12 +152,13 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Whether a client that is refused so asks again: the engine is busy, or the store refused a
-    /// cancel or a pause, which a person would not leave at that.
+    /// Whether a client that is refused so asks again: the engine is busy, or what it wants to run
+    /// again has not ended, or the store refused a cancel or a pause, which a person would not leave
+    /// at that.
     #[must_use]
     pub fn is_repeated_after(self, refusal: ReplyError) -> bool {
         match refusal {
-            ReplyError::Overloaded => true,
+            ReplyError::Overloaded | ReplyError::NotSettled => true,
             ReplyError::Invalid => {
                 matches!(self, Self::Cancel { .. } | Self::Pause | Self::Resume)
             }
@@ -284,6 +285,8 @@ pub(crate) struct TaskFact {
     pub(crate) control_no: u64,
     pub(crate) vars: Json,
     pub(crate) vars_version: u64,
+    /// Tasks that a rerun points to.
+    pub(crate) holds: Vec<TaskId>,
 }
 
 /// A node record, as far as checkers look.
@@ -305,6 +308,8 @@ pub(crate) struct NodeFact {
     pub(crate) result: Option<Json>,
     pub(crate) when_vars: Option<u64>,
     pub(crate) made_vars: Option<u64>,
+    /// The task that has its batches, if a rerun kept it.
+    pub(crate) kept_from: Option<TaskId>,
 }
 
 /// An accepted batch, as far as checkers look.

@@ -172,6 +172,10 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         control_no: task.control.no,
         vars: task.vars.clone(),
         vars_version: task.vars_version,
+        holds: task
+            .rerun
+            .as_ref()
+            .map_or_else(Vec::new, |r| r.holds.clone()),
     }
 }
 
@@ -200,6 +204,7 @@ fn node_fact(node: &NodeRecord) -> NodeFact {
         result: node.result.clone(),
         when_vars: node.when_vars,
         made_vars: node.made_vars,
+        kept_from: node.kept_from.clone(),
     }
 }
 

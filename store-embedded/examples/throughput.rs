@@ -309,6 +309,8 @@ fn task(number: u64, state: TaskState, entries: usize) -> Record {
         history: history(state, entries),
         control: TaskControl::default(),
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }))
 }
 
@@ -345,6 +347,7 @@ fn node(number: u64, state: NodeState, entries: usize) -> Record {
         history: history(state, entries),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }))
 }
 

@@ -87,6 +87,8 @@ pub fn task(id: &str) -> TaskRecord {
             },
         },
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }
 }
 
@@ -128,6 +130,7 @@ pub fn node(task: &str, node: &str) -> NodeRecord {
         history: History::default(),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }
 }
 

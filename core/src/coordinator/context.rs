@@ -51,6 +51,8 @@ pub(super) enum ShardOp {
     Commit,
     Sync,
     Lookup,
+    /// The task that a rerun is to keep nodes of.
+    Source,
     EndOffset,
     Release,
 }

@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 use super::context::Context;
 use super::shard::Shard;
 use super::task::{NodeKey, Task};
-use crate::function::{Call, Done, FunctionError, Upstream, carry_out};
+use crate::function::{Call, Done, FunctionError, Functions, Upstream, carry_out};
+use crate::graph::{Plan, PlanNode};
 use crate::json::Json;
 use crate::planted::{Bug, is_planted};
-use crate::record::{NodeState, TaskState};
+use crate::record::{NodeRecord, NodeState, TaskRecord, TaskState};
 
 /// Bytes of a commit that a function counts for beside its values.
 const FUNCTION_BYTES: usize = 1_024;
@@ -22,9 +23,9 @@ pub(super) fn vars_of_start(task: &Task) -> Json {
     task.record.vars.clone()
 }
 
-/// The vars of a task; what is stored was checked.
-fn vars_of(task: &Task) -> Map<String, Value> {
-    match task.record.vars.decode::<Value>() {
+/// Vars as an object; what is stored was checked.
+fn vars_of(vars: &Json) -> Map<String, Value> {
+    match vars.decode::<Value>() {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }
@@ -45,7 +46,7 @@ impl Shard {
             let vars = if version > 0 && is_planted(Bug::WhenOfNothing) {
                 Map::new()
             } else {
-                vars_of(task)
+                vars_of(&task.record.vars)
             };
             let skip = (!condition.holds(&vars)).then(|| condition.why_not(&vars));
             self.node_mut(key).record.when_vars = Some(version);
@@ -107,9 +108,13 @@ impl Shard {
         task.record.vars_version += 1;
         let version = task.record.vars_version;
         if let Some(vars) = done.vars {
-            task.record.vars = Json::from(Value::Object(vars));
+            let vars = Json::from(Value::Object(vars));
+            let old = std::mem::replace(&mut task.record.vars, vars);
+            // What a rerun begins with, from the first change on.
+            task.record.submitted_vars.get_or_insert(old);
         }
-        let bytes = task.record.vars.len();
+        let submitted = task.record.submitted_vars.as_ref().map_or(0, Json::len);
+        let bytes = task.record.vars.len() + submitted;
         let record = &mut task.nodes[key.node].record;
         record.made_vars = Some(version);
         record.result = done.result;
@@ -122,7 +127,23 @@ impl Shard {
 /// Calls the function of a node.
 fn call(ctx: &Context<'_>, task: &Task, node: usize) -> Result<Done, FunctionError> {
     let plan = task.plan.node(node);
-    let functions = &ctx.config.functions;
+    let parents = plan.parents.iter();
+    let records = parents.map(|parent| &task.nodes[parent.node].record);
+    call_over(
+        &ctx.config.functions,
+        plan,
+        records,
+        &vars_of(&task.record.vars),
+    )
+}
+
+/// Calls the function of a node over these records of its parents, and these vars.
+fn call_over<'r>(
+    functions: &Functions,
+    plan: &PlanNode,
+    parents: impl Iterator<Item = &'r NodeRecord>,
+    vars: &Map<String, Value>,
+) -> Result<Done, FunctionError> {
     let Some(wanted) = &plan.function else {
         return Err(FunctionError::new("no_function", "the node names none"));
     };
@@ -133,17 +154,63 @@ fn call(ctx: &Context<'_>, task: &Task, node: usize) -> Result<Done, FunctionErr
         );
         return Err(FunctionError::new("no_function", text));
     };
-    let upstream: Vec<Upstream<'_>> = plan
-        .parents
-        .iter()
-        .map(|parent| Upstream::of(&task.nodes[parent.node].record))
-        .collect();
+    let upstream: Vec<Upstream<'_>> = parents.map(Upstream::of).collect();
     let call = Call {
         node_id: &plan.id,
         args: &wanted.args,
-        vars: &vars_of(task),
+        vars,
         upstream: &upstream,
         functions,
     };
     carry_out(function, &call)
+}
+
+/// The vars that a rerun begins with, and the nodes whose functions made them, in order.
+#[derive(Debug)]
+pub(super) struct KeptVars {
+    pub(super) vars: Json,
+    pub(super) made: Vec<usize>,
+}
+
+/// The vars of a rerun: those of the submission with the changes of the kept functions, in the order
+/// in which they were made. What other functions did is not in them. `nodes` are the old task's
+/// records by the plan's order.
+///
+/// # Errors
+/// The node whose change cannot be made without the others, and why.
+pub(super) fn kept_vars(
+    functions: &Functions,
+    plan: &Plan,
+    of: &TaskRecord,
+    nodes: &[&NodeRecord],
+    kept: &[bool],
+) -> Result<KeptVars, (usize, FunctionError)> {
+    let mut made: Vec<(u64, usize)> = (0..nodes.len())
+        .filter(|node| kept[*node])
+        .filter_map(|node| Some((nodes[node].made_vars?, node)))
+        .collect();
+    made.sort_unstable();
+    let made: Vec<usize> = made.into_iter().map(|(_, node)| node).collect();
+    let submitted = of.submitted_vars.as_ref().unwrap_or(&of.vars);
+    if made.len() as u64 == of.vars_version || is_planted(Bug::RerunVarsAsEnded) {
+        let vars = of.vars.clone();
+        return Ok(KeptVars { vars, made });
+    }
+    let mut vars = vars_of(submitted);
+    let mut changed = false;
+    for &node in &made {
+        let here = plan.node(node);
+        let parents = here.parents.iter().map(|parent| nodes[parent.node]);
+        let done = call_over(functions, here, parents, &vars).map_err(|error| (node, error))?;
+        if let Some(after) = done.vars.filter(|_| !is_planted(Bug::KeptVarsLost)) {
+            vars = after;
+            changed = true;
+        }
+    }
+    let vars = if changed {
+        Json::from(Value::Object(vars))
+    } else {
+        submitted.clone()
+    };
+    Ok(KeptVars { vars, made })
 }

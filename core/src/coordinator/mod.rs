@@ -6,7 +6,7 @@
 //! * `ownership`: taking a shard over, keeping it, losing it
 //! * `peers`: other coordinators, and who should own which shard
 //! * `shard`, `task`, `load`: what an owner holds in memory
-//! * `fold`, `request`: what one message does
+//! * `fold`, `request`, `rerun`: what one message does
 //! * `flow`: how grants and nodes end, and what follows down the graph
 //! * `pause`: holding a task back, for a time or until a client lets it go on
 //! * `dispatch`, `ready`, `limits`, `workers`: ready nodes meet free slots, within limits
@@ -33,6 +33,7 @@ mod pause;
 mod peers;
 mod ready;
 mod request;
+mod rerun;
 mod shard;
 mod task;
 mod workers;
@@ -318,6 +319,7 @@ fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
         shard.tick(ctx);
         shard.dispatch(ctx);
         shard.look_up(ctx);
+        shard.read_source(ctx);
     }
     shard.commit(ctx);
     if !stopping {
@@ -355,6 +357,11 @@ fn store_done(
         ShardOp::Lookup => {
             if let Some(shard) = slot.owned() {
                 shard.looked_up(ctx, result);
+            }
+        }
+        ShardOp::Source => {
+            if let Some(shard) = slot.owned() {
+                shard.source_read(ctx, result);
             }
         }
         _ => slot.store_done(ctx, op, result),

@@ -1,6 +1,6 @@
 //! Requests of clients: each is answered after the commit that it rests on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::commit::When;
@@ -20,7 +20,7 @@ use crate::port::{PortError, StoreReply, StoreRequest, Stream, TaskAnswer};
 use crate::record::{History, RECORD_VERSION, TaskRecord, TaskState};
 
 /// Most requests that wait for one lookup; more are dropped, and clients repeat them.
-const PARKED_PER_TASK_MAX: usize = 64;
+pub(super) const PARKED_PER_TASK_MAX: usize = 64;
 
 impl Shard {
     /// A request of a client.
@@ -33,7 +33,7 @@ impl Shard {
             return reject(ctx, &message, "its task belongs to another shard");
         }
         match &message.body {
-            Body::Submit(_) | Body::CancelTask(_) | Body::WaitTask(_) => {}
+            Body::Submit(_) | Body::CancelTask(_) | Body::WaitTask(_) | Body::RerunTask(_) => {}
             Body::PauseTask(_) | Body::ResumeTask(_) => {}
             body => {
                 let text = format!("this version does not know the request {}", body.kind());
@@ -60,7 +60,10 @@ impl Shard {
             return;
         }
         self.lookup_at = None;
-        let tasks: Vec<TaskId> = self.parked.keys().cloned().collect();
+        let mut tasks: BTreeSet<TaskId> = self.parked.keys().cloned().collect();
+        let reruns = self.parked.values().flatten();
+        tasks.extend(reruns.filter_map(|message| super::rerun::source_of(message)));
+        let tasks: Vec<TaskId> = tasks.into_iter().collect();
         self.lookup = Some(tasks.clone());
         ctx.store(
             self.purpose(ShardOp::Lookup),
@@ -80,15 +83,22 @@ impl Shard {
             self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             return;
         };
-        for (task, answer) in tasks.iter().zip(answers) {
+        let known: BTreeMap<_, _> = tasks.iter().zip(&answers).collect();
+        for (task, answer) in tasks.iter().zip(&answers) {
             // With care, one change goes into one commit: the others are looked up again.
             if !self.may_change() {
                 break;
             }
             ctx.subject.task_id = Some(task.clone());
             for message in self.parked.remove(task).unwrap_or_default() {
-                match message.sender.role {
-                    SenderRole::Worker => self.answer_run(ctx, &message, answer.as_ref()),
+                let of = super::rerun::source_of(&message);
+                let of = of.filter(|_| answer.is_none() && !self.numbers.contains_key(task));
+                match (message.sender.role, of) {
+                    (SenderRole::Worker, _) => self.answer_run(ctx, &message, answer.as_ref()),
+                    (_, Some(of)) => {
+                        let source = known.get(&of).map(|source| source.as_ref());
+                        self.rerun_unknown(ctx, message, source);
+                    }
                     _ => self.carry_out(ctx, &message, task, answer.as_ref()),
                 }
             }
@@ -145,7 +155,7 @@ impl Shard {
         );
     }
 
-    fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         ctx: &mut Context<'_>,
         message: &Envelope,
@@ -158,6 +168,10 @@ impl Shard {
             Body::PauseTask(control) => self.control(ctx, message, task, (control, true), stored),
             Body::ResumeTask(control) => {
                 self.control(ctx, message, task, (control, false), stored);
+            }
+            Body::RerunTask(rerun) => {
+                let hash = super::rerun::hash_of(rerun);
+                self.answer_same(ctx, message, task, hash, stored);
             }
             Body::WaitTask(wait) => {
                 if let Some(number) = self.numbers.get(task)
@@ -191,21 +205,8 @@ impl Shard {
         stored: Option<&TaskAnswer>,
     ) {
         let hash = submission_hash(submit);
-        let known = self
-            .numbers
-            .get(task)
-            .and_then(|number| self.tasks.get(number));
-        let known = known.map(|known| answer_of(&known.record));
-        if let Some(known) = known.as_ref().or(stored) {
-            let reply = if known.submission_hash == hash || is_planted(Bug::OtherGraphTaken) {
-                answer(known)
-            } else {
-                refusal(
-                    ReplyError::IdempotencyConflict,
-                    &format!("task {task} exists with another graph, other vars or options"),
-                )
-            };
-            return self.reply(ctx, message, reply);
+        if self.answer_same(ctx, message, task, hash, stored) {
+            return;
         }
         if self.tasks.len() >= ctx.config.tasks_in_flight_max {
             let text = format!("{} tasks are in flight; try again later", self.tasks.len());
@@ -243,12 +244,14 @@ impl Shard {
             failure: None,
             cancel_grace_ms: None,
             vars_version: 0,
+            submitted_vars: None,
             created_at_ms: ctx.now.wall_ms,
             history,
             control: TaskControl {
                 no: 0,
                 options: submit.options.clone(),
             },
+            rerun: None,
         };
         self.open.bytes += submit.graph.len() + submit.vars.len();
         if self.refused.get(task) == Some(&hash) {
@@ -268,6 +271,38 @@ impl Shard {
         if let Some(reply) = state {
             self.reply(ctx, message, reply);
         }
+    }
+
+    /// Answers what would make a task that exists: the same again from state, anything else is a
+    /// conflict. False if there is no such task.
+    fn answer_same(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Envelope,
+        task: &TaskId,
+        hash: u128,
+        stored: Option<&TaskAnswer>,
+    ) -> bool {
+        let known = self
+            .numbers
+            .get(task)
+            .and_then(|number| self.tasks.get(number));
+        let known = known.map(|known| answer_of(&known.record));
+        let Some(known) = known.as_ref().or(stored) else {
+            return false;
+        };
+        let reply = if known.submission_hash == hash || is_planted(Bug::OtherGraphTaken) {
+            answer(known)
+        } else {
+            refusal(
+                ReplyError::IdempotencyConflict,
+                &format!(
+                    "task {task} exists with another graph, other vars or options, or as another rerun"
+                ),
+            )
+        };
+        self.reply(ctx, message, reply);
+        true
     }
 
     fn cancel(
@@ -329,12 +364,13 @@ impl Shard {
     }
 
     /// Answers a client once everything folded so far is safe from any crash.
-    fn reply(&mut self, ctx: &mut Context<'_>, message: &Envelope, reply: Reply) {
+    pub(super) fn reply(&mut self, ctx: &mut Context<'_>, message: &Envelope, reply: Reply) {
         let inbox = match &message.body {
             Body::Submit(submit) => submit.inbox,
             Body::CancelTask(cancel) => cancel.inbox,
             Body::WaitTask(wait) => wait.inbox,
             Body::PauseTask(control) | Body::ResumeTask(control) => control.inbox,
+            Body::RerunTask(rerun) => rerun.inbox,
             _ => crate::id::inbox_of(&message.sender.id, ctx.config.inboxes),
         };
         let to = (message.sender.id.clone(), corr_id(message));
@@ -411,7 +447,7 @@ fn corr_id(message: &Envelope) -> Arc<str> {
     message.corr_id.clone().unwrap_or_default()
 }
 
-fn answer_of(record: &TaskRecord) -> TaskAnswer {
+pub(super) fn answer_of(record: &TaskRecord) -> TaskAnswer {
     TaskAnswer {
         submission_hash: record.submission_hash,
         state: record.state,
@@ -420,7 +456,7 @@ fn answer_of(record: &TaskRecord) -> TaskAnswer {
     }
 }
 
-fn answer(known: &TaskAnswer) -> Reply {
+pub(super) fn answer(known: &TaskAnswer) -> Reply {
     Reply {
         ok: true,
         state: Some(known.state),
@@ -429,7 +465,7 @@ fn answer(known: &TaskAnswer) -> Reply {
     }
 }
 
-fn refusal(kind: ReplyError, message: &str) -> Reply {
+pub(super) fn refusal(kind: ReplyError, message: &str) -> Reply {
     let error = ErrorReply {
         kind,
         message: Arc::from(message),

@@ -67,6 +67,8 @@ pub(super) struct Shard {
     pub(super) parked: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
     pub(super) lookup: Option<Vec<TaskId>>,
     pub(super) lookup_at: Option<Mono>,
+    /// Reruns whose source is to be read.
+    pub(super) reruns: super::rerun::Reruns,
 
     /// When a run was last told that it is fenced.
     pub(super) fenced_told: BTreeMap<(TaskId, NodeId, Token), Mono>,
@@ -119,6 +121,7 @@ impl Shard {
             parked: BTreeMap::new(),
             lookup: None,
             lookup_at: None,
+            reruns: super::rerun::Reruns::default(),
             fenced_told: BTreeMap::new(),
             careful_until: Offset(0),
             careful_left: 0,
@@ -292,6 +295,8 @@ impl Shard {
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
         // A process that stops reads and looks up nothing more.
         let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
+        let lookup = unless_stopping(self.lookup_at);
+        let lookup = lookup.filter(|_| self.lookup.is_none() && !self.parked.is_empty());
         [
             timers,
             commit,
@@ -299,7 +304,7 @@ impl Shard {
             in_flight,
             unless_stopping(self.fetch_at),
             self.sync_at,
-            unless_stopping(self.lookup_at).filter(|_| self.may_change()),
+            lookup.filter(|_| self.may_change()),
             self.gate.ask_at(),
         ]
         .into_iter()

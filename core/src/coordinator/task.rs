@@ -267,6 +267,7 @@ impl Task {
             node_id: self.plan.node(source).id.clone(),
             last: self.nodes[source].record.accepted,
             ended: self.ended(source),
+            kept_from: self.nodes[source].record.kept_from.clone(),
         }
     }
 
@@ -329,5 +330,6 @@ fn new_record(task_id: &TaskId, plan: &PlanNode, history: History<NodeState>) ->
         history,
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }
 }

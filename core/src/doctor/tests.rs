@@ -184,6 +184,7 @@ fn stored() -> TaskWithNodes {
             new_attempt: false,
             when_vars: None,
             made_vars: None,
+            kept_from: None,
             failure: None,
             history,
         }
@@ -214,6 +215,8 @@ fn stored() -> TaskWithNodes {
             cancel_grace_ms: None,
             control: TaskControl::default(),
             vars_version: 0,
+            submitted_vars: None,
+            rerun: None,
             created_at_ms: 0,
             history,
         },

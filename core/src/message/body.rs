@@ -31,6 +31,8 @@ pub enum Body {
     PauseTask(ControlTask),
     /// client -> shard: let a paused task go on.
     ResumeTask(ControlTask),
+    /// client -> shard: run a settled task again, as a new one.
+    RerunTask(RerunTask),
     /// shard -> client: the answer to a request, sent after the commit it rests on.
     Reply(Reply),
     /// shard -> worker: run this node under this token.
@@ -127,6 +129,22 @@ pub struct ControlTask {
     pub inbox: u32,
 }
 
+/// Payload of RERUN_TASK: the envelope's task is a new one that runs a settled task again and keeps
+/// what that has done. Nodes that finished are kept, unless a node that runs again is above them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RerunTask {
+    /// The task to run again, of the same shard as the new one.
+    pub of: TaskId,
+    /// Nodes that run again although they finished, and everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<NodeId>,
+    /// Every node runs again; nothing is kept.
+    #[serde(default)]
+    pub all: bool,
+    /// Inbox partition for the reply.
+    pub inbox: u32,
+}
+
 /// Payload of REPLY.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
@@ -165,6 +183,8 @@ pub enum ReplyError {
     IdempotencyConflict,
     /// No such task.
     NotFound,
+    /// The task has not ended yet, or runs of it are still ending.
+    NotSettled,
     /// This version does not know the request.
     Unsupported,
     /// As many tasks as may be in flight are; try again later.
@@ -192,6 +212,9 @@ pub struct SourceState {
     pub last: u64,
     /// No more will come: the source is terminal.
     pub ended: bool,
+    /// The task whose artifacts the source has: set if a rerun kept it from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<TaskId>,
 }
 
 /// Payload of TASK_START.
@@ -501,6 +524,7 @@ impl Body {
             Self::WaitTask(_) => "WAIT_TASK",
             Self::PauseTask(_) => "PAUSE_TASK",
             Self::ResumeTask(_) => "RESUME_TASK",
+            Self::RerunTask(_) => "RERUN_TASK",
             Self::Reply(_) => "REPLY",
             Self::TaskStart(_) => "TASK_START",
             Self::TaskCancel(_) => "TASK_CANCEL",
@@ -526,7 +550,7 @@ impl Body {
     pub fn msg_type(&self) -> &str {
         match self {
             Self::Submit(_) | Self::CancelTask(_) | Self::WaitTask(_) => "request",
-            Self::PauseTask(_) | Self::ResumeTask(_) => "request",
+            Self::PauseTask(_) | Self::ResumeTask(_) | Self::RerunTask(_) => "request",
             Self::Reply(_) => "reply",
             Self::TaskStart(_) | Self::TaskCancel(_) | Self::InputReady(_) => "cmd",
             Self::Heartbeat(_) => "heartbeat",

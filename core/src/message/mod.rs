@@ -9,9 +9,9 @@ mod wire;
 pub use body::{
     AdapterSpec, Artifact, BatchOk, Body, CancelReason, CancelTask, Cancelled, Capabilities,
     Capacity, ControlTask, CoordinatorOffline, CoordinatorOnline, Counts, Cursor, ErrorReply,
-    Heartbeat, InputReady, Metrics, RefusalReason, ReleaseReason, Reply, ReplyError, RunBeat,
-    SourceState, Submit, TaskCancel, TaskDone, TaskFailed, TaskRefused, TaskReleased, TaskStart,
-    WaitTask, WorkerOffline, WorkerOnline,
+    Heartbeat, InputReady, Metrics, RefusalReason, ReleaseReason, Reply, ReplyError, RerunTask,
+    RunBeat, SourceState, Submit, TaskCancel, TaskDone, TaskFailed, TaskRefused, TaskReleased,
+    TaskStart, WaitTask, WorkerOffline, WorkerOnline,
 };
 pub use wire::DecodeError;
 

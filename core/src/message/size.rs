@@ -81,6 +81,7 @@ fn body(body: &Body) -> usize {
         }
         Body::CancelTask(b) => text(&b.reason),
         Body::PauseTask(b) | Body::ResumeTask(b) => text(&b.reason),
+        Body::RerunTask(b) => b.from.len() * ENTRY_BYTES,
         Body::Reply(b) => {
             let error = b.error.as_ref().map_or(0, |error| {
                 let faults = error.faults.iter().map(|fault| text(fault) + 3);

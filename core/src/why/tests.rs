@@ -43,6 +43,7 @@ fn node(name: &str, state: NodeState) -> NodeRecord {
         new_attempt: false,
         when_vars: None,
         made_vars: None,
+        kept_from: None,
         failure: None,
         history: History::default(),
     }
@@ -76,6 +77,8 @@ fn task(state: TaskState, graph: &Value, nodes: Vec<NodeRecord>) -> TaskWithNode
             cancel_grace_ms: None,
             control: TaskControl::default(),
             vars_version: 0,
+            submitted_vars: None,
+            rerun: None,
             created_at_ms: 0,
             history: History::default(),
         },

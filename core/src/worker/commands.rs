@@ -355,6 +355,9 @@ pub(super) fn merge_sources(known: &mut [SourceState], news: &[SourceState]) {
         if let Some(old) = known.iter_mut().find(|old| old.node_id == state.node_id) {
             old.last = old.last.max(state.last);
             old.ended |= state.ended;
+            if old.kept_from.is_none() {
+                old.kept_from.clone_from(&state.kept_from);
+            }
         }
     }
 }

@@ -5,12 +5,22 @@ use super::adapter::{PAGE, Pull};
 use super::calls::For;
 use super::commands::merge_sources;
 use super::io::{Effect, RunId};
-use super::run::Work;
+use super::run::{Run, Work};
 use super::timers::Timer;
-use crate::id::NodeId;
+use crate::id::{NodeId, TaskId};
 use crate::message::SourceState;
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, StoreReply, StoreRequest};
 use crate::time::Now;
+
+/// The task that a source's artifacts are of: another one, if a rerun kept the source from it.
+fn task_of(run: &Run, source: &NodeId) -> TaskId {
+    let mut known = run.start.sources.iter();
+    let known = known.find(|state| state.node_id == *source);
+    let kept_from = known.and_then(|state| state.kept_from.as_ref());
+    let kept_from = kept_from.filter(|_| !is_planted(Bug::KeptUnread));
+    kept_from.unwrap_or(&run.task_id).clone()
+}
 
 impl Worker {
     /// Draws the next batch from the adapter.
@@ -31,7 +41,7 @@ impl Worker {
                 Pull::Read { source, after } => {
                     run.work = Work::Pulling { asked: true };
                     let request = StoreRequest::ReadArtifacts {
-                        task_id: run.task_id.clone(),
+                        task_id: task_of(run, &source),
                         node_id: source.clone(),
                         after,
                         limit: PAGE,
@@ -143,6 +153,7 @@ impl Worker {
                     node_id: node.node_id.clone(),
                     last: node.accepted,
                     ended: node.state.is_terminal(),
+                    kept_from: node.kept_from.clone(),
                 })
                 .collect();
             merge_sources(&mut run.start.sources, &states);

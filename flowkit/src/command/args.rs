@@ -45,6 +45,18 @@ Examples:
 
 Needs a build with the adapters: cargo build --release --features fleet";
 
+const RERUN_HELP: &str = "\
+The old task stays as it is. A node that finished is kept, unless a node above it runs again: the
+new task has its batches and result from the start. Vars are those of the submission with what kept
+functions did to them. Priority and limit key are the old task's; it starts at once.
+
+Examples:
+  flowkit task rerun ID --data state                    what did not finish, and all below it
+  flowkit task rerun ID --data state --from transform   that node, too
+  flowkit task rerun ID --data state --all --json       everything; nothing is kept
+
+In a data folder the same command again goes on with an unfinished rerun.";
+
 const DOCTOR_HELP: &str = "\
 Exit codes: 0 all is well, 1 something was found, 2 it could not look.
 
@@ -98,7 +110,7 @@ pub(crate) enum Command {
     /// Look at graph files.
     #[command(subcommand)]
     Graph(GraphCommand),
-    /// Look at the tasks of a data folder or a deployment; pause, resume or cancel one.
+    /// Look at the tasks of a data folder or a deployment; pause, resume, cancel one or run one again.
     #[command(subcommand)]
     Task(TaskCommand),
     /// Run a coordinator of a deployment over Kafka and MongoDB.
@@ -385,6 +397,9 @@ pub(crate) enum TaskCommand {
     Pause(ControlArgs),
     /// Let a paused task go on.
     Resume(ControlArgs),
+    /// Run a task that has ended again, as a new task that keeps the nodes that finished.
+    #[command(after_help = RERUN_HELP)]
+    Rerun(RerunArgs),
 }
 
 /// What `flowkit task pause` and `resume` take.
@@ -395,6 +410,31 @@ pub(crate) struct ControlArgs {
     /// Why; kept in the task's history.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+}
+
+/// `flowkit task rerun`.
+#[derive(Args, Debug)]
+pub(crate) struct RerunArgs {
+    /// The task's id, as `task list` shows it. It must have ended.
+    pub(crate) id: String,
+    /// Run this node again although it finished, and everything below it; may be repeated.
+    #[arg(long, value_name = "NODE", conflicts_with = "all")]
+    pub(crate) from: Vec<String>,
+    /// Run every node again; nothing is kept.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Follow the new task to its end; exit code 1 if it does not finish well. (In a data folder
+    /// this command runs it, so it always follows.)
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// The same key with the same nodes is the same rerun, however often it is asked for.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// In a data folder: a program that runs the nodes of a role; may be repeated.
+    #[arg(long, value_name = "ROLE=COMMAND", requires = "data")]
+    pub(crate) exec: Vec<String>,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
 }

@@ -1,9 +1,10 @@
 //! `flowkit graph check`, and reading graph files.
 
-use flowkit_core::graph::Graph;
+use flowkit_core::graph::{Graph, Node};
 use flowkit_core::hash::stable128;
 use flowkit_core::json::Json;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::args::GraphCommand;
@@ -79,16 +80,37 @@ pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile
     })
 }
 
+/// This command's workers, or its coordinator, run the node.
+fn is_run_here(node: &Node, programs: &Programs) -> bool {
+    let role = node.role.as_str();
+    node.function.is_some()
+        || roles::NAMES.contains(&role)
+        || role == roles::EXEC
+        || programs.has(role)
+}
+
+/// Roles of a stored graph's nodes that this command's workers do not run, of the nodes that are asked
+/// for.
+pub(crate) fn roles_of_others(
+    graph: &Json,
+    programs: &Programs,
+    asked: impl Fn(&str) -> bool,
+) -> BTreeSet<String> {
+    let Ok(graph) = Graph::parse(graph) else {
+        return BTreeSet::new();
+    };
+    let nodes = graph.nodes().iter();
+    nodes
+        .filter(|node| asked(node.id.as_str()) && !is_run_here(node, programs))
+        .map(|node| node.role.to_string())
+        .collect()
+}
+
 /// A graph for other workers than this command's would wait for ever.
 fn unknown_roles(graph: &Graph, programs: &Programs) -> Vec<String> {
     let known = roles::NAMES.join("`, `");
-    let unknown = graph.nodes().iter().enumerate().filter(|(_, node)| {
-        let role = node.role.as_str();
-        node.function.is_none()
-            && !roles::NAMES.contains(&role)
-            && role != roles::EXEC
-            && !programs.has(role)
-    });
+    let nodes = graph.nodes().iter().enumerate();
+    let unknown = nodes.filter(|(_, node)| !is_run_here(node, programs));
     unknown
         .map(|(at, node)| {
             format!(

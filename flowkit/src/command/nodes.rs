@@ -40,6 +40,9 @@ pub(crate) fn details(task: &TaskStatus) -> Map<String, Value> {
     for node in &task.nodes {
         if let Some(Value::Object(details)) = nodes.get_mut(node.node_id.as_str()) {
             details.insert("state".to_owned(), json!(node.state));
+            if let Some(of) = &node.kept_from {
+                details.insert("kept_from".to_owned(), json!(of));
+            }
             if let Some(result) = &node.result {
                 details.insert("result".to_owned(), json!(result));
             }
@@ -63,6 +66,9 @@ pub(crate) fn task_value(task: &TaskStatus) -> Value {
     }
     if !task.options.is_default() {
         value["options"] = json!(task.options);
+    }
+    if let Some(of) = &task.rerun_of {
+        value["rerun_of"] = json!(of);
     }
     if let Some(failure) = &task.failure {
         value["failure"] = failure_value(failure);

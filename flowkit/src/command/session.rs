@@ -245,6 +245,26 @@ impl Session {
         operated: impl Fn(SubmitOptions) -> SubmitOptions,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
+        let key = self.unfinished(key).await?;
+        let task = client.task_of_key(&key);
+        match task.status().await {
+            Ok(status) if status.state == TaskState::Paused => {
+                eprintln!("task {}: paused", task.id());
+            }
+            Ok(_) => eprintln!("task {}: goes on", task.id()),
+            Err(_) => {
+                let mut options = operated(SubmitOptions::with_key(key));
+                options.vars = vars;
+                client.submit(graph, options).await.map_err(refused)?;
+                eprintln!("task {}: new", task.id());
+            }
+        }
+        Ok(task)
+    }
+
+    /// The key, with a number, whose task is not there yet or has not ended.
+    pub(crate) async fn unfinished(&self, key: &str) -> Result<String, Failure> {
+        let client = self.client();
         for number in 1_u64.. {
             let key = format!("{key}#{number}");
             let task = client.task_of_key(&key);
@@ -260,20 +280,9 @@ impl Session {
                             folder.path().display()
                         )));
                     }
-                    eprintln!("task {}: paused", task.id());
-                    return Ok(task);
+                    return Ok(key);
                 }
-                Ok(_) => {
-                    eprintln!("task {}: goes on", task.id());
-                    return Ok(task);
-                }
-                Err(ClientError::NoSuchTask(_)) => {
-                    let mut options = operated(SubmitOptions::with_key(key));
-                    options.vars = vars;
-                    let task = client.submit(graph, options).await.map_err(refused)?;
-                    eprintln!("task {}: new", task.id());
-                    return Ok(task);
-                }
+                Ok(_) | Err(ClientError::NoSuchTask(_)) => return Ok(key),
                 Err(error) => return Err(Failure::engine(error)),
             }
         }

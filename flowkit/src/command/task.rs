@@ -1,14 +1,17 @@
-//! `flowkit task list`, `show`, `cancel`, `pause` and `resume`.
+//! `flowkit task list`, `show`, `cancel`, `pause`, `resume` and `rerun`.
 
 use flowkit::prelude::*;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{ControlArgs, TaskArgs, TaskCommand};
+use super::args::{ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
+use super::exec::Programs;
 use super::failure::{Ending, Failure, Outcome};
+use super::graph;
+use super::interrupt::Interrupt;
 use super::nodes::{failure_line, nodes_table, task_value, vars_line, word};
 use super::output::{put, putln};
-use super::session::{DataFolder, Session};
+use super::session::{DataFolder, Followed, Session, refused};
 use super::table::{Table, one_line};
 
 /// Tasks read at once.
@@ -20,9 +23,10 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         | TaskCommand::Show { task: args, .. }
         | TaskCommand::Cancel { task: args, .. }
         | TaskCommand::Pause(ControlArgs { task: args, .. })
-        | TaskCommand::Resume(ControlArgs { task: args, .. }) => args,
+        | TaskCommand::Resume(ControlArgs { task: args, .. })
+        | TaskCommand::Rerun(RerunArgs { task: args, .. }) => args,
     };
-    let session = match (&args.data, &command) {
+    let mut session = match (&args.data, &command) {
         (None, _) | (_, TaskCommand::List(_) | TaskCommand::Show { .. }) => {
             Session::to_look(args).await?
         }
@@ -35,6 +39,7 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         TaskCommand::Cancel { id, task: args } => cancel(&session, id, args).await,
         TaskCommand::Pause(args) => control(&session, args, true).await,
         TaskCommand::Resume(args) => control(&session, args, false).await,
+        TaskCommand::Rerun(args) => rerun(&mut session, args).await,
     };
     session.close().await;
     outcome
@@ -160,6 +165,74 @@ async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome 
     })
 }
 
+async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
+    let mut interrupt = Interrupt::listen();
+    let programs = Programs::for_run(&args.exec)?;
+    let old = session.client().task(task_id(&args.id, &args.task)?);
+    let mut options = RerunOptions::default();
+    options.from.clone_from(&args.from);
+    options.all = args.all;
+    options.idempotency_key.clone_from(&args.idempotency_key);
+    // In a folder nobody else would run it.
+    let here = args.task.data.is_some();
+    if here && args.idempotency_key.is_none() {
+        // The same command again goes on with what an earlier one left unfinished.
+        let what = format!("rerun {} {:?} {}", old.id(), args.from, args.all);
+        options.idempotency_key = Some(session.unfinished(&what).await?);
+    }
+    let task = match old.rerun(options).await {
+        Ok(task) => task,
+        Err(error) if error.refusal() == Some(ReplyError::NotFound) => {
+            return Err(no_task(
+                ClientError::NoSuchTask(old.id().clone()),
+                &args.task,
+            ));
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    if !args.watch && !here {
+        if args.task.json {
+            putln!("{}", json!({"task_id": task.id(), "rerun_of": old.id()}));
+        } else {
+            putln!("{}", task.id());
+        }
+        return Ok(Ending::Finished);
+    }
+    eprintln!("task {}: runs {} again", task.id(), old.id());
+    if here {
+        let made = task.status().await.map_err(Failure::engine)?;
+        let runs = |node: &str| {
+            made.node(node)
+                .is_some_and(|node| !node.state.is_terminal())
+        };
+        let others = graph::roles_of_others(&made.graph, &programs, runs);
+        if let Some(role) = others.first() {
+            return Err(Failure::input(format!(
+                "nobody here runs the role `{role}`; the same command with --exec {role}='COMMAND' \
+                 goes on with it"
+            )));
+        }
+        let workers = DataArgs {
+            data: None,
+            workers: None,
+        };
+        session.start_workers(&workers, &programs)?;
+    }
+    let followed = session.unless_failed(session.follow(&task, &mut interrupt));
+    let followed = followed.await?;
+    let (status, ending) = followed.ending();
+    print_task(status, &args.task);
+    if let (Followed::Interrupted(_), false) = (&followed, here) {
+        eprintln!(
+            "the task goes on; `flowkit task show {}` looks at it",
+            task.id()
+        );
+    } else {
+        followed.explain(true);
+    }
+    Ok(ending)
+}
+
 fn print_task(status: &TaskStatus, args: &TaskArgs) {
     if args.json {
         putln!("{}", task_value(status));
@@ -168,6 +241,9 @@ fn print_task(status: &TaskStatus, args: &TaskArgs) {
     put!("{}", nodes_table(status));
     putln!("\ntask {}: {}", status.task_id, word(&status.state));
     put!("{}", vars_line(status));
+    if let Some(of) = &status.rerun_of {
+        putln!("it runs {of} again");
+    }
     if let Some(failure) = &status.failure {
         putln!("{}", failure_line(failure));
     }

@@ -9,6 +9,7 @@ mod graphs;
 mod guide;
 mod guide_graphs;
 mod observe;
+mod reruns;
 mod sim;
 mod tasks;
 mod workers;

@@ -167,6 +167,8 @@ fn task(name: &str) -> TaskRecord {
         history: History::default(),
         control: flowkit_core::control::TaskControl::default(),
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }
 }
 
@@ -202,6 +204,7 @@ fn node(task: &str) -> NodeRecord {
         history: History::default(),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }
 }
 

@@ -3,11 +3,13 @@
 mod control;
 mod inbox;
 mod presence;
+mod rerun;
 mod task;
 mod why;
 mod worker;
 
 pub use presence::{Heard, Presence, ShardLag};
+pub use rerun::RerunOptions;
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
@@ -264,6 +266,10 @@ impl Client {
             StoreReply::Nodes(nodes) => Ok(nodes.into_iter().map(NodeStatus::from).collect()),
             other => Err(unexpected("read active runs", &other).into()),
         }
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.inner.engine
     }
 
     async fn read(&self, request: StoreRequest) -> Result<StoreReply, PortError> {

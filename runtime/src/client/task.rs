@@ -52,6 +52,8 @@ pub struct TaskStatus {
     pub graph: Json,
     /// Its vars: a JSON object, or `null`.
     pub vars: Json,
+    /// The task that it runs again, if it is a rerun.
+    pub rerun_of: Option<TaskId>,
     /// Its nodes by id. Empty in a list of tasks.
     pub nodes: Vec<NodeStatus>,
 }
@@ -86,6 +88,8 @@ pub struct NodeStatus {
     pub result: Option<Json>,
     /// Why it failed or was skipped, if it was.
     pub failure: Option<Failure>,
+    /// A rerun kept it: its batches are those of the same node of this task.
+    pub kept_from: Option<TaskId>,
 }
 
 impl From<NodeRecord> for NodeStatus {
@@ -104,6 +108,7 @@ impl From<NodeRecord> for NodeStatus {
             totals: node.totals,
             result: node.result,
             failure: node.failure,
+            kept_from: node.kept_from,
         }
     }
 }
@@ -121,6 +126,7 @@ impl From<TaskWithNodes> for TaskStatus {
             created_at_ms: task.created_at_ms,
             graph: task.graph,
             vars: task.vars,
+            rerun_of: task.rerun.map(|rerun| rerun.of),
             nodes: found.nodes.into_iter().map(NodeStatus::from).collect(),
         }
     }
@@ -143,6 +149,10 @@ const WAIT_PATIENCE: Duration = Duration::from_secs(5);
 impl TaskHandle {
     pub(super) fn new(client: Client, task_id: TaskId) -> Self {
         Self { client, task_id }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The task's id.
@@ -231,12 +241,14 @@ impl TaskHandle {
         }
     }
 
-    /// The accepted artifacts of a node, in order.
+    /// The accepted artifacts of a node, in order. Those of a node that a rerun kept are read where
+    /// they are.
     #[must_use]
     pub fn artifacts(&self, node_id: &str) -> Artifacts {
         Artifacts {
             task: self.clone(),
             node_id: node_id.to_owned(),
+            of: None,
             after: 0,
             page: VecDeque::new(),
         }
@@ -316,6 +328,8 @@ pub struct ArtifactView {
 pub struct Artifacts {
     task: TaskHandle,
     node_id: String,
+    /// The task that has them, once one was found or looked for.
+    of: Option<TaskId>,
     after: u64,
     page: VecDeque<ArtifactRecord>,
 }
@@ -333,15 +347,13 @@ impl Artifacts {
             let Ok(node_id) = NodeId::new(&self.node_id) else {
                 return Ok(None); // no node has such an id
             };
-            let request = StoreRequest::ReadArtifacts {
-                task_id: self.task.task_id.clone(),
-                node_id,
-                after: self.after,
-                limit: 256,
-            };
-            match self.task.client.read(request).await? {
-                StoreReply::Artifacts(page) => self.page = page.into(),
-                other => return Err(unexpected("read artifacts", &other).into()),
+            self.read(&node_id).await?;
+            if self.page.is_empty() && self.of.is_none() {
+                // Nothing of its own: a rerun may have kept the node.
+                self.of = self.kept_from(&node_id).await?;
+                if self.of.is_some() {
+                    self.read(&node_id).await?;
+                }
             }
         }
         let Some(record) = self.page.pop_front() else {
@@ -360,6 +372,40 @@ impl Artifacts {
             metrics: record.metrics,
             value,
         }))
+    }
+
+    async fn read(&mut self, node_id: &NodeId) -> Result<(), ClientError> {
+        let request = StoreRequest::ReadArtifacts {
+            task_id: self.of.as_ref().unwrap_or(&self.task.task_id).clone(),
+            node_id: node_id.clone(),
+            after: self.after,
+            limit: 256,
+        };
+        match self.task.client.read(request).await? {
+            StoreReply::Artifacts(page) => self.page = page.into(),
+            other => return Err(unexpected("read artifacts", &other).into()),
+        }
+        if !self.page.is_empty() && self.of.is_none() {
+            self.of = Some(self.task.task_id.clone());
+        }
+        Ok(())
+    }
+
+    async fn kept_from(&self, node_id: &NodeId) -> Result<Option<TaskId>, ClientError> {
+        let task_id = self.task.task_id.clone();
+        match self
+            .task
+            .client
+            .read(StoreRequest::ReadTask { task_id })
+            .await?
+        {
+            StoreReply::Task(found) => {
+                let nodes = found.map(|found| found.nodes).unwrap_or_default();
+                let node = nodes.into_iter().find(|node| node.node_id == *node_id);
+                Ok(node.and_then(|node| node.kept_from))
+            }
+            other => Err(unexpected("read task", &other).into()),
+        }
     }
 
     /// All that there are now.

@@ -9,6 +9,7 @@ mod exec;
 mod failures;
 mod functions;
 mod operating;
+mod reruns;
 mod restart;
 mod sources;
 mod spans;

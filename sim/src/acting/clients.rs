@@ -3,7 +3,7 @@
 use flowkit_core::id::TaskId;
 use flowkit_core::json::Json;
 use flowkit_core::message::{ErrorReply, Reply};
-use flowkit_runtime::{Client, ClientError, SubmitOptions, TaskOutcome, TaskState};
+use flowkit_runtime::{Client, ClientError, RerunOptions, SubmitOptions, TaskOutcome, TaskState};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -57,6 +57,8 @@ pub struct Clients {
     plan: Arc<Plan>,
     watcher: Arc<dyn Watcher>,
     answers: Answers,
+    /// Whether tasks are settled; false for those that will never be.
+    settled: Answers,
 }
 
 impl Clients {
@@ -67,6 +69,7 @@ impl Clients {
             plan: plan.clone(),
             watcher,
             answers: Answers::default(),
+            settled: Answers::default(),
         }
     }
 
@@ -95,11 +98,17 @@ impl Asking<'_> {
     async fn act(&self, kind: ActionKind) -> Result<(), String> {
         match kind {
             ActionKind::Submit { task } => {
+                if !self.may_run_again(task).await {
+                    self.clients.answers.add(task, false);
+                    self.clients.settled.add(task, false);
+                    return Ok(());
+                }
                 let reply = self.ask(task, Ask::Submit).await?;
                 self.clients.answers.add(task, reply.ok);
                 if reply.ok {
                     self.ask(task, Ask::Wait).await?;
                 }
+                self.clients.settled.add(task, reply.ok);
                 Ok(())
             }
             ActionKind::SubmitOther { task } => self.once_there(task, Ask::SubmitOther).await,
@@ -115,6 +124,16 @@ impl Asking<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Waits for what a task runs again, if it does; false if that will never be.
+    async fn may_run_again(&self, task: u32) -> bool {
+        let plan = self.clients.plan.tasks.get(task as usize);
+        match plan.and_then(|plan| plan.rerun.as_ref()) {
+            None => true,
+            Some(rerun) if rerun.early => self.clients.answers.wait(rerun.of).await,
+            Some(rerun) => self.clients.settled.wait(rerun.of).await,
         }
     }
 
@@ -141,8 +160,18 @@ impl Asking<'_> {
             });
             let mut graph = plan.graph.to_json();
             let mut made = id.clone();
-            let outcome = match ask {
-                Ask::Submit | Ask::SubmitOther => {
+            let outcome = match (ask, &plan.rerun) {
+                (Ask::Submit, Some(rerun)) => {
+                    let source = self.clients.plan.tasks.get(rerun.of as usize);
+                    let source = source.and_then(|source| TaskId::new(&source.id).ok());
+                    let source = source.ok_or("a rerun of nothing")?;
+                    let mut options = RerunOptions::with_task_id(id.clone());
+                    options.from.clone_from(&rerun.from);
+                    options.all = rerun.all;
+                    let made = library.task(source).rerun(options).await;
+                    made.map(|_| answer(None))
+                }
+                (Ask::Submit | Ask::SubmitOther, _) => {
                     if ask == Ask::SubmitOther {
                         graph["nodes"][0]["retry_policy"]["max"] = json!(77);
                     }
@@ -159,20 +188,20 @@ impl Asking<'_> {
                         answer(None)
                     })
                 }
-                Ask::Cancel { grace_ms } => {
+                (Ask::Cancel { grace_ms }, _) => {
                     let grace = grace_ms.map(Duration::from_millis);
                     let task = library.task(id.clone());
                     task.cancel("the plan says so", grace).await.map(answer)
                 }
-                Ask::Pause => {
+                (Ask::Pause, _) => {
                     let task = library.task(id.clone());
                     task.pause("the plan says so").await.map(answer)
                 }
-                Ask::Resume => {
+                (Ask::Resume, _) => {
                     let task = library.task(id.clone());
                     task.resume("the plan says so").await.map(answer)
                 }
-                Ask::Wait => {
+                (Ask::Wait, _) => {
                     let outcome: Result<TaskOutcome, _> = library.task(id.clone()).wait().await;
                     outcome.map(|outcome| answer(Some(outcome.state)))
                 }

@@ -31,10 +31,8 @@ impl Judge for EffectOnce {
                 Change::Node {
                     task, node, new, ..
                 } => {
-                    let visible = view
-                        .ledger
-                        .node(task, node)
-                        .map_or(0, |n| n.artifacts.len());
+                    let of = new.kept_from.as_ref().unwrap_or(task);
+                    let visible = view.ledger.node(of, node).map_or(0, |n| n.artifacts.len());
                     if new.accepted != visible as u64 {
                         let what = format!(
                             "{task}/{node}: {} accepted, {visible} artifacts visible",
@@ -71,12 +69,15 @@ impl Judge for EffectOnce {
             let mut report = |what: String| broken.push(Broken::new(NAME, finish.now, what));
             let nodes: Vec<_> = finish.tables.nodes(&task).cloned().collect();
             for record in nodes.iter().filter(|n| n.state == NodeState::Finished) {
-                let Some(node) = plan.graph.node(record.node_id.as_str()) else {
+                // A kept node has the batches, and did the work, of another task.
+                let of = record.kept_from.as_ref().unwrap_or(&task);
+                let scripts = task_plan(finish.plan, of.as_str()).unwrap_or(plan);
+                let Some(node) = scripts.graph.node(record.node_id.as_str()) else {
                     report(format!("{task}/{}: not in the graph", record.node_id));
                     continue;
                 };
                 let artifacts: Vec<&ArtifactRecord> =
-                    finish.tables.artifacts(&task, &record.node_id).collect();
+                    finish.tables.artifacts(of, &record.node_id).collect();
                 let numbers: Vec<u64> = artifacts.iter().map(|a| a.number).collect();
                 if numbers != (1..=record.accepted).collect::<Vec<_>>() {
                     report(format!("{task}/{}: numbers {numbers:?}", record.node_id));
@@ -144,7 +145,9 @@ fn input_is_done(
                     continue;
                 };
                 let id = NodeId::new(source).map_err(|e| e.to_string())?;
-                for parent in finish.tables.artifacts(task, &id) {
+                let kept_from = finish.tables.node(task, &id);
+                let kept_from = kept_from.and_then(|source| source.kept_from.as_ref());
+                for parent in finish.tables.artifacts(kept_from.unwrap_or(task), &id) {
                     let items = items_of(source_plan, parent);
                     let chunks: Vec<&[Value]> = match reader.rechunk {
                         None => vec![&items[..]],

@@ -13,6 +13,7 @@ mod limits;
 mod no_lost_task;
 mod order;
 mod paused;
+mod rerun;
 mod results;
 mod resume_point;
 mod retry_bounded;
@@ -115,6 +116,7 @@ pub(crate) struct Judges {
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
+    rerun: rerun::Reruns,
     results: results::Results,
     stops: stops::Stops,
     vars: vars::Vars,
@@ -141,6 +143,7 @@ impl Judges {
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
+            rerun: rerun::Reruns,
             results: results::Results,
             stops: stops::Stops::default(),
             vars: vars::Vars::default(),
@@ -166,6 +169,7 @@ impl Judges {
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
+        f(&mut self.rerun);
         f(&mut self.results);
         f(&mut self.stops);
         f(&mut self.vars);

@@ -40,6 +40,8 @@ impl Judge for NoLostTask {
                     // error. By the time that the answer is read a later owner, who knows nothing of
                     // the refusal, may have stored the task.
                     Ask::Submit if may_refuse(view.plan, task) => {}
+                    // What may not be run again, `rerun` knows.
+                    Ask::Submit if view.task(task.as_str()).is_some_and(|t| t.rerun.is_some()) => {}
                     Ask::Submit => {
                         view.broken(NAME, format!("{task}: a good submission got {reply:?}"));
                     }

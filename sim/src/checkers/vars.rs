@@ -129,7 +129,8 @@ fn parent(finish: &Finish<'_>, task: &TaskId, plan: &NodePlan) -> Option<Parent>
         // What every script's `finalize` counts.
         parent.metrics.insert("finals".to_owned(), vec![1.0]);
     }
-    for artifact in finish.tables.artifacts(task, node) {
+    let of = record.kept_from.as_ref().unwrap_or(task);
+    for artifact in finish.tables.artifacts(of, node) {
         for (name, value) in &artifact.metrics {
             if let Ok(number) = value.decode::<f64>() {
                 let numbers = parent.metrics.entry(name.to_string()).or_default();
@@ -294,6 +295,12 @@ impl Seen<'_> {
         wrong: &mut Vec<String>,
     ) {
         let id = &node.id;
+        if new.kept_from.is_some() {
+            if new.when_vars.is_some() {
+                wrong.push(format!("{id}: kept, and its `when` was judged again"));
+            }
+            return;
+        }
         let was = old.and_then(|old| old.when_vars);
         if was.is_some() {
             if was != new.when_vars {

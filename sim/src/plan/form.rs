@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use flowkit_core::graph::check_vars;
-use flowkit_core::id::{ID_BYTES_MAX, Role, TaskId, WorkerId};
+use flowkit_core::id::{ID_BYTES_MAX, Role, ShardId, TaskId, WorkerId};
 
 use flowkit_core::json::Json;
 
-use super::{Action, ActionKind, Fault, Plan, When, limits, processes};
+use super::{Action, ActionKind, Fault, Plan, RerunPlan, When, limits, processes};
 
 /// Most sentences; a plan of nonsense is told in the first ones.
 const WRONG_MAX: usize = 100;
@@ -79,6 +79,9 @@ impl Plan {
             for fault in task.options.faults() {
                 wrong.push(format!("tasks[{at}].{fault}"));
             }
+            if let Some(rerun) = &task.rerun {
+                self.wrong_rerun(at, rerun, wrong);
+            }
             // What comes to nothing else needs no second look at its parts.
             if wrong.is_empty() {
                 let place = format!("tasks[{at}].graph");
@@ -89,6 +92,39 @@ impl Plan {
                 let faults = task.graph.faults_of_form();
                 wrong.extend(faults.iter().map(|fault| format!("{place}: {fault}")));
             }
+        }
+    }
+
+    fn wrong_rerun(&self, at: usize, rerun: &RerunPlan, wrong: &mut Vec<String>) {
+        let (here, place) = (&self.tasks[at], format!("tasks[{at}].rerun"));
+        let source = self.tasks[..at].get(rerun.of as usize);
+        let Some(source) = source else {
+            wrong.push(format!("{place}.of: must be a task before it"));
+            return;
+        };
+        let shards = self.world.shards;
+        let shard = |id: &str| TaskId::new(id).map(|id| ShardId::of(&id, shards));
+        if shard(&here.id) != shard(&source.id) {
+            wrong.push(format!("{place}.of: belongs to another shard"));
+        }
+        if source.graph.to_json() != here.graph.to_json() {
+            wrong.push(format!("{place}.of: has another graph"));
+        }
+        if source.vars != here.vars {
+            wrong.push(format!("{place}.of: has other vars"));
+        }
+        if super::reruns::options(source) != here.options {
+            wrong.push(format!(
+                "{place}.of: has other options; those of a rerun are the same without the delay"
+            ));
+        }
+        for node in &rerun.from {
+            if source.graph.node(node).is_none() {
+                wrong.push(format!("{place}.from: there is no node {node:?}"));
+            }
+        }
+        if rerun.all && !rerun.from.is_empty() {
+            wrong.push(format!("{place}: `from` and `all` exclude each other"));
         }
     }
 

@@ -14,6 +14,7 @@ mod limits;
 mod operated;
 mod processes;
 mod rare;
+mod reruns;
 mod swarm;
 mod workload;
 
@@ -21,6 +22,8 @@ pub use fault::{Fault, Leaving};
 pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
+pub use reruns::RerunPlan;
+pub(crate) use reruns::fit as fit_reruns;
 
 use flowkit_core::control::TaskOptions;
 use flowkit_core::coordinator::Limits;
@@ -141,6 +144,9 @@ pub struct TaskPlan {
     /// Its vars at its submission.
     #[serde(default)]
     pub vars: serde_json::Value,
+    /// It runs another task again.
+    #[serde(default)]
+    pub rerun: Option<RerunPlan>,
 }
 
 /// Something a client does.
@@ -157,7 +163,7 @@ pub struct Action {
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActionKind {
-    /// Submits a task and waits until it is settled.
+    /// Submits a task (a rerun once the other task is settled) and waits until it is settled.
     Submit {
         /// Index into the plan's tasks.
         task: u32,
@@ -358,6 +364,7 @@ impl Plan {
                 options: TaskOptions::default(),
                 graph: GraphPlan::three_streaming_nodes(),
                 vars: serde_json::Value::Null,
+                rerun: None,
             }],
             actions: vec![Action {
                 when: When::At { ms: 100 },

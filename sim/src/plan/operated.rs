@@ -110,6 +110,7 @@ pub(super) fn crowd(draw: &mut Draw, plan: &mut Plan) {
             key: None,
             options: Default::default(),
             graph: GraphPlan { nodes },
+            rerun: None,
         };
         task.options.priority = *draw.pick(&[0, 0, 1, 2]);
         task.options.limit_key = Some(Arc::from(*draw.pick(&["a", "b"])));

@@ -50,6 +50,12 @@ impl Draw {
 
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
+    let mut plan = first_runs(seed);
+    super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
+    plan
+}
+
+fn first_runs(seed: u64) -> Plan {
     let mut draw = Draw::stream(seed, 1);
     let world = world(&mut draw);
     let mut draw = Draw::stream(seed, 2);
@@ -87,7 +93,7 @@ pub(super) fn plan(seed: u64) -> Plan {
 
 /// The plan of a seed for hosts on a network: the same, with servers that also restart.
 pub(super) fn for_hosts(seed: u64) -> Plan {
-    let mut plan = plan(seed);
+    let mut plan = first_runs(seed);
     let mut draw = Draw::stream(seed, 20);
     for fault in &mut plan.faults {
         if let Fault::Away { how, .. } = fault {
@@ -96,6 +102,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     }
     super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
     super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
+    super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
     plan
 }
 

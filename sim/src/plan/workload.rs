@@ -28,6 +28,7 @@ pub(super) fn task(draw: &mut Draw, number: u32, _world: &World) -> TaskPlan {
         options: TaskOptions::default(),
         graph,
         vars: serde_json::Value::Null,
+        rerun: None,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Tier, check};
-use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates};
+use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates, RerunPlan, fit_reruns};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
@@ -264,6 +264,10 @@ fn sensible(plan: &mut Plan) {
             _ => None,
         })
         .collect();
+    for task in &mut plan.tasks {
+        task.rerun.take_if(|rerun| !submitted.contains(&rerun.of));
+    }
+    fit_reruns(plan);
     plan.actions
         .retain(|action| submitted.contains(&action.kind.task()));
 }
@@ -289,6 +293,13 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
     };
     let mut smaller = plan.clone();
     smaller.tasks.remove(gone);
+    for task in &mut smaller.tasks {
+        // What ran it again is a task like others.
+        task.rerun = task.rerun.take().and_then(|rerun| {
+            let of = renumbered(rerun.of)?;
+            Some(RerunPlan { of, ..rerun })
+        });
+    }
     let actions = plan.actions.iter().filter_map(|action| {
         let kind = action.kind.about(renumbered(action.kind.task())?);
         Some(Action { kind, ..*action })

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use flowkit_core::id::{Incarnation, ShardId, TaskId, inbox_of};
+use flowkit_core::id::{Incarnation, NodeId, ShardId, TaskId, inbox_of};
 use flowkit_core::json::Json;
 use flowkit_core::message::{
-    Body, CancelTask, ControlTask, Envelope, Reply, Sender, SenderRole, Submit, WaitTask,
+    Body, CancelTask, ControlTask, Envelope, Reply, RerunTask, Sender, SenderRole, Submit, WaitTask,
 };
 use flowkit_core::port::Stream;
 use flowkit_core::record::TaskState;
@@ -28,9 +28,12 @@ pub(super) struct Client {
     open: Vec<Open>,
     /// Tasks whose submission was acknowledged to this client.
     acknowledged: Vec<TaskId>,
+    /// Tasks that it knows to be settled.
+    settled: Vec<u32>,
     /// Tasks that the engine would not take.
     refused: Vec<u32>,
-    /// Cancels and pauses that wait for the submission's acknowledgement.
+    /// Cancels and pauses that wait for the submission's acknowledgement; reruns that wait for the
+    /// end of what they run again.
     held: Vec<(u32, Ask, u64)>,
     /// Actions of the plan that are still to come.
     to_come: usize,
@@ -55,6 +58,7 @@ impl Client {
             id: Arc::from(format!("client-{number}")),
             open: Vec::new(),
             acknowledged: Vec::new(),
+            settled: Vec::new(),
             refused: Vec::new(),
             held: Vec::new(),
             to_come: 0,
@@ -84,7 +88,16 @@ impl World<'_> {
         let client = action.client;
         self.clients[client as usize].to_come -= 1;
         match action.kind {
-            ActionKind::Submit { task } => self.ask(client, task, Ask::Submit, 0),
+            ActionKind::Submit { task } => match self.source_of(task) {
+                Some(source) if self.clients.iter().any(|c| c.refused.contains(&source)) => {
+                    self.refused(client, task);
+                }
+                Some(source) if !self.may_run_again(source, self.is_early(task)) => {
+                    let held = &mut self.clients[client as usize].held;
+                    held.push((task, Ask::Submit, 0));
+                }
+                _ => self.ask(client, task, Ask::Submit, 0),
+            },
             ActionKind::SubmitOther { task } => {
                 self.hold_or_ask(client, task, Ask::SubmitOther, 0);
             }
@@ -93,6 +106,60 @@ impl World<'_> {
             }
             ActionKind::Pause { task, for_ms } => {
                 self.hold_or_ask(client, task, Ask::Pause, for_ms);
+            }
+        }
+    }
+
+    /// The task that a task runs again.
+    fn source_of(&self, task: u32) -> Option<u32> {
+        let rerun = self.plan.tasks[task as usize].rerun.as_ref()?;
+        Some(rerun.of)
+    }
+
+    /// It is asked for before the task that it runs again has ended.
+    fn is_early(&self, task: u32) -> bool {
+        let rerun = self.plan.tasks[task as usize].rerun.as_ref();
+        rerun.is_some_and(|rerun| rerun.early)
+    }
+
+    fn may_run_again(&self, source: u32, early: bool) -> bool {
+        let id = self.task_id(source);
+        self.clients.iter().any(|client| {
+            client.settled.contains(&source) || early && client.acknowledged.contains(&id)
+        })
+    }
+
+    /// A task will never be: there is nothing to cancel or to run again.
+    fn refused(&mut self, client: u32, task: u32) {
+        self.clients[client as usize].refused.push(task);
+        let mut reruns = Vec::new();
+        for (number, client) in (0..).zip(&mut self.clients) {
+            for (index, ask, for_ms) in std::mem::take(&mut client.held) {
+                let rerun = self.plan.tasks[index as usize].rerun.as_ref();
+                if ask == Ask::Submit && rerun.is_some_and(|rerun| rerun.of == task) {
+                    reruns.push((number, index));
+                } else if index != task || ask == Ask::Submit {
+                    client.held.push((index, ask, for_ms));
+                }
+            }
+        }
+        for (client, task) in reruns {
+            self.refused(client, task);
+        }
+    }
+
+    /// A task is settled: it may be run again.
+    fn settled(&mut self, client: u32, task: u32) {
+        self.clients[client as usize].settled.push(task);
+        for client in 0..super::host_number(self.clients.len()) {
+            let held = std::mem::take(&mut self.clients[client as usize].held);
+            for (index, ask, for_ms) in held {
+                if ask == Ask::Submit && self.source_of(index) == Some(task) {
+                    self.ask(client, index, ask, for_ms);
+                } else {
+                    let held = &mut self.clients[client as usize].held;
+                    held.push((index, ask, for_ms));
+                }
             }
         }
     }
@@ -161,20 +228,27 @@ impl World<'_> {
         let id = mine.id.clone();
         let world = &self.plan.world;
         let inbox = inbox_of(&id, world.inboxes);
-        let body = match ask {
-            Ask::Submit | Ask::SubmitOther => Body::Submit(Submit {
+        let rerun = self.plan.tasks[task as usize].rerun.as_ref();
+        let body = match (ask, rerun) {
+            (Ask::Submit, Some(rerun)) => Body::RerunTask(RerunTask {
+                of: self.task_id(rerun.of),
+                from: node_ids(&rerun.from),
+                all: rerun.all,
+                inbox,
+            }),
+            (Ask::Submit | Ask::SubmitOther, _) => Body::Submit(Submit {
                 graph: self.graph(task, ask == Ask::SubmitOther),
                 vars: Json::from(self.plan.tasks[task as usize].vars.clone()),
                 idempotency_key: None,
                 options: self.plan.tasks[task as usize].options.clone(),
                 inbox,
             }),
-            Ask::Cancel { grace_ms } => Body::CancelTask(CancelTask {
+            (Ask::Cancel { grace_ms }, _) => Body::CancelTask(CancelTask {
                 reason: Arc::from("the plan says so"),
                 grace_ms,
                 inbox,
             }),
-            Ask::Pause | Ask::Resume => {
+            (Ask::Pause | Ask::Resume, _) => {
                 let control = ControlTask {
                     control_no,
                     reason: Arc::from("the plan says so"),
@@ -185,7 +259,7 @@ impl World<'_> {
                     _ => Body::ResumeTask(control),
                 }
             }
-            Ask::Wait => Body::WaitTask(WaitTask { inbox }),
+            (Ask::Wait, _) => Body::WaitTask(WaitTask { inbox }),
         };
         let sender = Sender {
             role: SenderRole::Client,
@@ -304,11 +378,10 @@ impl World<'_> {
         });
         self.controlled(&open, client, reply);
         if open.ask == Ask::Submit && !reply.ok {
-            // There will be nothing to cancel.
-            self.clients[client as usize].refused.push(open.task);
-            for client in &mut self.clients {
-                client.held.retain(|(index, ..)| *index != open.task);
-            }
+            self.refused(client, open.task);
+        }
+        if open.ask == Ask::Wait && reply.ok {
+            self.settled(client, open.task);
         }
         if open.ask == Ask::Submit && reply.ok {
             self.clients[client as usize]
@@ -318,7 +391,9 @@ impl World<'_> {
             for client in 0..super::host_number(self.clients.len()) {
                 let held = std::mem::take(&mut self.clients[client as usize].held);
                 for (index, ask, for_ms) in held {
-                    if index == open.task {
+                    let rerun = ask == Ask::Submit;
+                    let early = self.source_of(index) == Some(open.task) && self.is_early(index);
+                    if rerun && early || index == open.task && !rerun {
                         self.ask(client, index, ask, for_ms);
                     } else {
                         self.clients[client as usize]
@@ -329,4 +404,10 @@ impl World<'_> {
             }
         }
     }
+}
+
+fn node_ids(names: &[String]) -> Vec<NodeId> {
+    let ids = names.iter().map(NodeId::new);
+    ids.map(|id| id.expect("a plan's node ids are valid"))
+        .collect()
 }

@@ -121,6 +121,7 @@ fn slots_two_shards_share_a_worker_with_one_slot() {
             key: None,
             options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
+            rerun: None,
         })
         .collect();
     plan.actions = (0..4)
@@ -359,6 +360,7 @@ fn a_batch_that_no_store_takes_fails_its_node_and_not_the_shard() {
         key: None,
         options: Default::default(),
         graph: GraphPlan::three_streaming_nodes(),
+        rerun: None,
     });
     plan.actions.push(Action {
         when: at(110),
@@ -380,6 +382,7 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
             key: None,
             options: Default::default(),
             graph: GraphPlan::three_streaming_nodes(),
+            rerun: None,
         });
         plan.actions.push(Action {
             when: at(110),

@@ -17,4 +17,4 @@ pub(crate) use value::{
 ///
 /// Raise it when an older program could not read, or would damage, what a newer one writes. Values
 /// of records carry a version of their own, which costs a task and not the whole file.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 3;

@@ -38,6 +38,8 @@ pub(crate) fn task(name: &str) -> TaskRecord {
             },
         },
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn node(task: &str, name: &str) -> NodeRecord {
         history: History::default(),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }
 }
 

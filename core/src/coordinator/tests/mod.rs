@@ -9,5 +9,7 @@ mod leases;
 mod limits;
 mod pause;
 mod random;
+mod rerun;
+mod rerun_begins;
 mod rules;
 mod takeover;

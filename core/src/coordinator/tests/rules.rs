@@ -39,7 +39,8 @@ fn a_reader_starts_on_the_first_batch_and_hears_of_the_next_ones() {
         [SourceState {
             node_id: node_id("src"),
             last: 1,
-            ended: false
+            ended: false,
+            kept_from: None,
         }]
     );
     bench.arrive(vec![
@@ -55,7 +56,8 @@ fn a_reader_starts_on_the_first_batch_and_hears_of_the_next_ones() {
         [SourceState {
             node_id: node_id("src"),
             last: 2,
-            ended: true
+            ended: true,
+            kept_from: None,
         }]
     );
 }

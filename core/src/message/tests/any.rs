@@ -99,11 +99,15 @@ fn total() -> impl Strategy<Value = MetricTotal> {
 }
 
 fn source() -> impl Strategy<Value = SourceState> {
-    (node(), any::<u64>(), any::<bool>()).prop_map(|(node_id, last, ended)| SourceState {
-        node_id,
-        last,
-        ended,
-    })
+    let kept_from = option::of(task());
+    (node(), any::<u64>(), any::<bool>(), kept_from).prop_map(
+        |(node_id, last, ended, kept_from)| SourceState {
+            node_id,
+            last,
+            ended,
+            kept_from,
+        },
+    )
 }
 
 fn reason() -> impl Strategy<Value = CancelReason> {
@@ -137,6 +141,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         ReplyError::InvalidGraph,
         ReplyError::IdempotencyConflict,
         ReplyError::NotFound,
+        ReplyError::NotSettled,
         ReplyError::Unsupported,
         ReplyError::Overloaded,
         ReplyError::Invalid,
@@ -352,6 +357,16 @@ pub(super) fn bodies() -> Vec<BoxedStrategy<Body>> {
             .boxed(),
         control().prop_map(Body::PauseTask).boxed(),
         control().prop_map(Body::ResumeTask).boxed(),
+        (task(), vec(node(), 0..3), any::<bool>(), any::<u32>())
+            .prop_map(|(of, from, all, inbox)| {
+                Body::RerunTask(RerunTask {
+                    of,
+                    from,
+                    all,
+                    inbox,
+                })
+            })
+            .boxed(),
         reply().prop_map(Body::Reply).boxed(),
         start().prop_map(|s| Body::TaskStart(Box::new(s))).boxed(),
         (reason(), any::<u64>())

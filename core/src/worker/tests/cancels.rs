@@ -219,6 +219,8 @@ fn task_record(state: TaskState) -> TaskRecord {
         history: Default::default(),
         control: Default::default(),
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }
 }
 
@@ -255,5 +257,6 @@ fn node_record(cancel: Option<GrantCancel>) -> NodeRecord {
         history: Default::default(),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }
 }

@@ -296,6 +296,7 @@ impl Chaos {
                 node_id: node("s"),
                 last: 2,
                 ended: pick.is_multiple_of(8),
+                kept_from: None,
             }];
         }
         let envelope = self.about(pick, Body::TaskStart(Box::new(start)));
@@ -322,6 +323,7 @@ impl Chaos {
             node_id: node("s"),
             last: u64::from(pick % 9),
             ended: pick.is_multiple_of(3),
+            kept_from: None,
         }];
         let envelope = self.about(pick, Body::InputReady(InputReady { sources }));
         self.deliver(envelope);

@@ -23,6 +23,7 @@ fn source(name: &str, last: u64, ended: bool) -> SourceState {
         node_id: node(name),
         last,
         ended,
+        kept_from: None,
     }
 }
 
@@ -373,4 +374,24 @@ fn without_trust_in_the_end_of_sources_one_more_look_is_taken() {
     assert_eq!(bench.pass(100), vec![read(9, "s", 0)]);
     let out = bench.store(9, StoreReply::Artifacts(Vec::new()));
     assert_eq!(out, vec![finalize()]);
+}
+
+#[test]
+fn the_batches_of_a_kept_node_are_read_where_they_are() {
+    let mut bench = Bench::new();
+    let kept = SourceState {
+        kept_from: Some("first".parse().expect("an id")),
+        ..source("s", 1, true)
+    };
+    bench.begin(reading(pull("s"), vec![kept]), 1);
+    let Effect::Store { request: asked, .. } = &loaded(&mut bench)[0] else {
+        panic!("a read")
+    };
+    let expected = StoreRequest::ReadArtifacts {
+        task_id: "first".parse().expect("an id"),
+        node_id: node("s"),
+        after: 0,
+        limit: 64,
+    };
+    assert_eq!(*asked, expected);
 }

@@ -72,6 +72,8 @@ pub(super) fn task(name: &str) -> Record {
         history: History::default(),
         control: TaskControl::default(),
         vars_version: 0,
+        submitted_vars: None,
+        rerun: None,
     }))
 }
 
@@ -108,6 +110,7 @@ pub(super) fn granted(task: &str, name: &str, token: u64) -> Record {
         history: History::default(),
         when_vars: None,
         made_vars: None,
+        kept_from: None,
     }))
 }
 
