@@ -126,6 +126,12 @@ bugs! {
         LossIsFailure = "loss-is-failure", "single_owner",
             "A lost lease counts as a failure of the handler.";
     }
+    Machines "losses" {
+        LossOnceMore = "loss-once-more", "retry_bounded",
+            "A node may lose one grant more in a row than its policy says.";
+        LossOnceLess = "loss-once-less", "retry_bounded",
+            "A node fails at the last loss in a row that its policy lets it have.";
+    }
     Machines "cancel" {
         GrantAfterCancel = "grant-after-cancel", "cancel_final",
             "A run of a cancelled task that ends is granted anew.";

@@ -56,6 +56,8 @@ pub(crate) enum What {
         epoch: u64,
         seq: u64,
     },
+    /// An owner gave the lease of a shard back.
+    Released { host: u32, shard: ShardId },
     /// The process died and took applied commits with it (embedded); newest first.
     Undone { changes: Vec<Change> },
     /// A shard epoch was raised.

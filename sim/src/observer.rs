@@ -181,6 +181,9 @@ impl Observer {
             What::Undone { changes } => {
                 trace.event(at, 4, changes.len() as u64);
             }
+            What::Released { host, shard } => {
+                trace.event(at, 17, u64::from(*host)).number(shard.0.into());
+            }
             What::EpochRaised { host, epoch, .. } => {
                 trace.event(at, 5, u64::from(*host)).number(*epoch);
             }

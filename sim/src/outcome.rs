@@ -1,5 +1,6 @@
 //! What came of a run.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 
 use crate::checkers::Broken;
@@ -21,4 +22,11 @@ pub(crate) struct Outcome {
     /// Effects of each host until every client had its last answer: the tasks' life.
     pub(crate) effects: Vec<u64>,
     pub(crate) history: Vec<Event>,
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+    text.unwrap_or_else(|| "a panic without words".to_owned())
 }

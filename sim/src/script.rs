@@ -104,6 +104,29 @@ pub fn resumes_at(checkpoint: Option<&Value>) -> u32 {
     index.map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX))
 }
 
+/// The family of faults that a trouble is counted under when it strikes.
+#[must_use]
+pub const fn family(trouble: TroubleKind) -> &'static str {
+    match trouble {
+        TroubleKind::Transient | TroubleKind::RetryAfter { .. } => "handler_transient",
+        TroubleKind::Permanent => "handler_permanent",
+        TroubleKind::Panics => "handler_panics",
+        TroubleKind::Hangs => "handler_hangs",
+        TroubleKind::Slow { .. } => "handler_slow",
+    }
+}
+
+/// The family of a trouble that shows from the start of a step: it takes long.
+pub(crate) const fn lasting(trouble: TroubleKind) -> Option<&'static str> {
+    match trouble {
+        TroubleKind::Hangs | TroubleKind::Slow { .. } => Some(family(trouble)),
+        _ => None,
+    }
+}
+
+/// The family under which a handler counts that does not end when it is told to.
+pub const IGNORES_CANCEL: &str = "handler_ignores_cancel";
+
 /// Messages of nobody that no coordinator should trip over: under a token that was never given, and
 /// of a kind that is not known.
 #[must_use]

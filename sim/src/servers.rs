@@ -190,6 +190,10 @@ impl Servers {
                 seen.note(now, what);
                 seen.ledger.synced(self.synced_seq());
             }
+            (StoreRequest::ReleaseShard { shard, .. }, Ok(_)) => {
+                let (host, shard) = (from.host, *shard);
+                seen.note(now, What::Released { host, shard });
+            }
             (StoreRequest::Sync { .. }, Ok(_)) => seen.ledger.synced(self.synced_seq()),
             (StoreRequest::RegisterWorker { worker_id, .. }, Ok(StoreReply::Registered(n))) => {
                 let what = What::Registered {

@@ -1,7 +1,8 @@
 //! The checkers can fail: a sample of the planted bugs is found. `cargo xtask mutants` hunts all.
 
-use flowkit_sim::mutants::{Baseline, Bug, SAMPLE, hunt, tiers_of};
-use flowkit_sim::runner::Tier;
+use flowkit_sim::mutants::{Baseline, Bug, SAMPLE, hunt, plant, tiers_of};
+use flowkit_sim::plan::Plan;
+use flowkit_sim::runner::{Tier, check, page_of, replay, shrink};
 
 #[test]
 fn a_sample_of_planted_bugs_is_found() {
@@ -29,4 +30,31 @@ fn every_bug_has_an_id_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Bug::ALL.len());
+}
+
+#[test]
+fn a_machine_that_panics_leaves_a_run_to_replay_and_to_shrink() {
+    std::panic::set_hook(Box::new(|_| {}));
+    plant(Some(Bug::SettledEarly));
+    let panics = |seed: &u64| {
+        let verdict = check(Tier::Zero, &Plan::from_seed(*seed), true);
+        verdict.failures.first().map(|f| f.promise.clone()) == Some("no_panic".to_owned())
+    };
+    let seed = (0..500).find(panics).expect("an assertion of a machine");
+    let report = replay(Tier::Zero, seed, false);
+    let failure = &report.verdict.failures[0];
+    let said = "the coordinator panicked: ";
+    assert!(failure.explanation.starts_with(said), "{failure:?}");
+    assert!(failure.at_ms > 0, "{failure:?}");
+    assert_ne!(report.verdict.trace_hash, 0);
+    assert_eq!(report.verdict.failures.len(), 1, "{:?}", report.verdict);
+    let granted = |row: &String| row.contains("COMMIT");
+    assert!(report.rows.iter().any(granted), "{:#?}", report.rows);
+    let page = page_of(Tier::Zero, &report.plan);
+    assert!(page.contains(&format!("no_panic BROKEN {said}")));
+    let shrunk = shrink(Tier::Zero, &report.plan, &mut |_, _| {}).expect("it still panics");
+    assert_eq!(shrunk.promise, "no_panic");
+    assert!(shrunk.explanation.starts_with(said));
+    assert!(shrunk.plan.faults.len() <= report.plan.faults.len());
+    plant(None);
 }

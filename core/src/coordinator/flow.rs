@@ -141,7 +141,14 @@ impl Shard {
             Some(record.lease_no),
         );
         ctx.report(report);
-        if losses >= losses_max && !closing {
+        let too_many = if is_planted(Bug::LossOnceMore) {
+            losses > losses_max
+        } else if is_planted(Bug::LossOnceLess) {
+            losses + 1 >= losses_max
+        } else {
+            losses >= losses_max
+        };
+        if too_many && !closing {
             let error = format!("lost {losses} grants in a row; the last time: {why}");
             return self.end_failed(ctx, key, "worker_lost", &error);
         }

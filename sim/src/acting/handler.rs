@@ -140,6 +140,7 @@ impl<J: Journal> Scripted<J> {
         troubles: &[TroubleKind],
     ) -> Result<(), HandlerError> {
         for trouble in troubles {
+            self.journal.struck(script::family(*trouble));
             let error = match trouble {
                 TroubleKind::Transient => HandlerError::transient("flaky", "as the script says"),
                 TroubleKind::RetryAfter { ms: wait } => {
@@ -225,8 +226,12 @@ impl<J: Journal> Handler for Scripted<J> {
         let node = self.node(cx)?;
         self.journal.began(cx.info(), cx.checkpoint()?);
         let (told, journal) = (cx.clone(), self.journal.clone());
+        let ignores = node.script.ignores_cancel;
         let watch = tokio::spawn(async move {
             let cancel = told.cancelled().await;
+            if ignores {
+                journal.struck(script::IGNORES_CANCEL);
+            }
             let left = cancel.deadline.saturating_duration_since(Instant::now());
             let step = Step::Cancel {
                 reason: cancel.reason,

@@ -21,6 +21,9 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
 
     /// A later step of a run.
     fn step(&self, run: &RunInfo, step: Step);
+
+    /// A trouble of its script strikes, by its family.
+    fn struck(&self, _family: &'static str) {}
 }
 
 /// Who is told what clients ask and are answered, at that moment.

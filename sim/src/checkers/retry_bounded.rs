@@ -97,6 +97,7 @@ impl RetryBounded {
             return;
         };
         let (retry_max, backoff_ms) = (plan.retry_max, plan.backoff_ms);
+        let losses_max = plan.losses_max.unwrap_or(LOSSES_MAX);
         let ppm = view.plan.world.clock_rate_error_ppm;
         let reading = view.plan.world.reading_us();
         let key = (task.clone(), node.clone());
@@ -138,7 +139,7 @@ impl RetryBounded {
             self.not_before
                 .insert(key, sent.at + exact.saturating_sub(drift));
         }
-        if new.losses > LOSSES_MAX {
+        if new.losses > losses_max || (new.losses == losses_max && !new.state.is_terminal()) {
             let what = format!(
                 "{task}/{node}: goes on after {} losses in a row",
                 new.losses
@@ -147,7 +148,7 @@ impl RetryBounded {
         }
         if new.failure_code.as_deref() == Some("worker_lost")
             && old.is_none_or(|old| old.failure_code.is_none())
-            && new.losses < LOSSES_MAX
+            && new.losses < losses_max
         {
             let what = format!("{task}/{node}: worker_lost after {} losses", new.losses);
             view.broken(NAME, what);

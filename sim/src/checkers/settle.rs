@@ -137,7 +137,8 @@ impl Judge for Settle {
             });
             let fits = match (&expected, record.state) {
                 (_, TaskState::Cancelled) => cancelled,
-                (_, TaskState::Failed) if lost => true,
+                // Its script did not get to say what becomes of it, nor of who follows it.
+                _ if lost => true,
                 (Expected::Open, _) => true,
                 (Expected::Hangs, _) => cancelled,
                 (Expected::Failed, state) => state == TaskState::Failed,
@@ -150,7 +151,9 @@ impl Judge for Settle {
                 );
                 broken.push(Broken::new(NAME, finish.now, what));
             }
-            if let (Expected::Finished(states), TaskState::Finished) = (&expected, record.state) {
+            if let (Expected::Finished(states), TaskState::Finished) = (&expected, record.state)
+                && !lost
+            {
                 for node in finish.tables.nodes(&id) {
                     let wanted = states.get(node.node_id.as_str());
                     if wanted != Some(&node.state) {

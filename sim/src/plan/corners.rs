@@ -236,6 +236,18 @@ pub(super) fn cables(draw: &mut Draw, plan: &mut Plan, span: u64) {
     }
 }
 
+/// Now and then few lost grants are too many.
+pub(super) fn losses(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(15) {
+        return;
+    }
+    for node in plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes) {
+        if draw.percent(70) && node.function.is_none() {
+            node.losses_max = Some(draw.small(1, 3));
+        }
+    }
+}
+
 /// Now and then an inbox loses its log.
 pub(super) fn inboxes(draw: &mut Draw, plan: &mut Plan, span: u64) {
     if plan.world.embedded || plan.faults.is_empty() || !draw.percent(15) {

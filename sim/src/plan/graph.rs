@@ -38,6 +38,9 @@ pub struct NodePlan {
     pub retry_max: u32,
     /// Wait after a failed attempt.
     pub backoff_ms: u64,
+    /// Grants that may be lost in a row; the engine's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub losses_max: Option<u32>,
     /// What the handler does.
     #[serde(default)]
     pub script: Script,
@@ -199,6 +202,7 @@ impl NodePlan {
             reader: None,
             retry_max: 2,
             backoff_ms: 200,
+            losses_max: None,
             script,
             when: None,
             function: None,
@@ -248,6 +252,9 @@ impl NodePlan {
             "fan_in": fan_in,
             "retry_policy": { "max": self.retry_max, "backoff_sec": backoff_sec },
         });
+        if let Some(losses_max) = self.losses_max {
+            node["retry_policy"]["losses_max"] = json!(losses_max);
+        }
         let mut io = serde_json::Map::new();
         if self.first_batch {
             io.insert("start_when".to_owned(), json!("first_batch"));

@@ -1,13 +1,20 @@
 //! Whole plans for what needs several things to come together; drawn from streams of their own.
 
+use flowkit_core::control::TaskOptions;
+use flowkit_core::coordinator::Limits;
+
 use super::graph::{GraphPlan, NodePlan, Script};
 use super::swarm::Draw;
-use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Server, When};
+use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Rates, Server, When};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
-/// Every worker has every role and so many slots.
+/// Every worker has every role and so many slots, and nothing but them holds work back.
 fn workers_alike(plan: &mut Plan, capacity: u32) {
+    plan.world.limits = Limits::default();
+    for task in &mut plan.tasks {
+        task.options = TaskOptions::default();
+    }
     for worker in &mut plan.world.workers {
         worker.roles = ROLES.map(str::to_owned).to_vec();
         worker.capacity = capacity;
@@ -90,7 +97,7 @@ pub(super) fn blocked(draw: &mut Draw, plan: &mut Plan) {
 /// Coordinators that come and go under several shards, and work that goes on long after.
 pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
     let world = &plan.world;
-    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(60) {
+    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(75) {
         return;
     }
     let lease = world.shard_lease_ttl_ms;
@@ -104,9 +111,13 @@ pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
         .retain(|action| action.kind == ActionKind::Submit { task: 0 });
     plan.tasks[0].graph = one_node(script);
     workers_alike(plan, 2);
-    // Calls under way meet each other.
+    // Many that change hands; calls under way meet each other.
+    plan.world.shards = draw.small(8, 12);
     plan.world.latency_us_min = 1_000;
-    plan.world.latency_us_max = 40_000;
+    plan.world.latency_us_max = 50_000;
+    plan.rates = Rates::default();
+    // The last one is back just before faults are over: shards change hands in quiet times.
+    plan.heal_ms = 7 * lease;
     plan.faults = (0..plan.world.coordinators)
         .map(|host| Fault::Crash {
             host,

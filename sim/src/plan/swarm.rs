@@ -80,14 +80,16 @@ fn first_runs(seed: u64) -> Plan {
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
     super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
+    super::corners::losses(&mut Draw::stream(seed, 24), &mut plan);
     super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
-    super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
-    super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
-    super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
     super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
     super::operated::options(&mut Draw::stream(seed, 17), &mut plan);
     super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
     super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
+    // Last: what needs several things to come together is not to be disturbed by others.
+    super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
+    super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
+    super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
     plan
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use crate::checkers::Broken;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, panic_text};
 use crate::plan::Plan;
 use crate::tier1;
 use crate::world;
@@ -237,7 +237,8 @@ pub fn run_some(plan: &Plan, events_max: u64, strays: &[(u64, Stream, Envelope)]
     world::run_some(plan, events_max, strays)
 }
 
-/// Runs a plan; a panic of a machine is caught, and is a broken promise too.
+/// Runs a plan. A panic of a machine is a broken promise of the outcome, at its moment; one of the
+/// world itself leaves nothing but its words.
 fn outcome(tier: Tier, plan: &Plan, keep_history: bool) -> Result<Outcome, String> {
     let run = || match tier {
         Tier::Zero => world::run(plan, keep_history),
@@ -245,9 +246,5 @@ fn outcome(tier: Tier, plan: &Plan, keep_history: bool) -> Result<Outcome, Strin
         // Thousands of simulated processes have nothing to say in this one's log.
         Tier::One => with_default(NoSubscriber::new(), || tier1::run(plan, false)),
     };
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        text.unwrap_or_else(|| "a panic without words".to_owned())
-    })
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_text(&*panic))
 }

@@ -95,6 +95,7 @@ fn cells(what: &What) -> (String, String) {
             let text: Vec<String> = changes.iter().map(change_text).collect();
             ("store".to_owned(), format!("LOST {}", text.join(" | ")))
         }
+        What::Released { host, shard } => (format!("h{host}"), format!("gives S{shard} back")),
         What::EpochRaised { host, shard, epoch } => (
             format!("h{host}"),
             format!("TAKEOVER S{shard} epoch {epoch}"),

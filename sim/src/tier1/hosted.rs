@@ -116,4 +116,12 @@ impl Journal for OnStage {
         // A handler may be dropped with its whole world.
         stage::if_standing(|stage| stage.step(self.0, run, step));
     }
+
+    fn struck(&self, family: &'static str) {
+        stage::if_standing(|stage| {
+            if stage.alive(self.0) {
+                stage.seen.fire(family);
+            }
+        });
+    }
 }

@@ -35,6 +35,8 @@ pub(super) struct HandlerRun<'p> {
     /// As the worker says when every batch is done.
     totals: Totals,
     dice: Dice,
+    /// The family of the trouble that has just ended it.
+    struck: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -149,9 +151,12 @@ impl<'p> World<'p> {
                 for trouble in script.trouble.iter().filter(|t| t.batch.is_none()) {
                     if trouble.epoch == 0 || trouble.epoch == epoch {
                         match trouble.kind {
-                            TroubleKind::Slow { ms } => after += ms * 1_000,
+                            TroubleKind::Slow { ms } => after = after.saturating_add(ms * 1_000),
                             TroubleKind::Hangs => after = u64::MAX,
                             _ => {}
+                        }
+                        if let Some(family) = script::lasting(trouble.kind) {
+                            self.seen.fire(family);
                         }
                     }
                 }
@@ -180,6 +185,9 @@ impl<'p> World<'p> {
                 let after = handler.dice.between(200, 20_000);
                 let mono = self.hosts[place.host as usize].clock.now(now).mono;
                 let grace_ms = deadline.since(mono);
+                if waiting && handler.node.script.ignores_cancel {
+                    self.seen.fire(script::IGNORES_CANCEL);
+                }
                 self.step(place, run, Step::Cancel { reason, grace_ms });
                 if ends && let Some(handler) = self.runs.get_mut(&(place, run)) {
                     handler.phase = Phase::Ending;
@@ -243,6 +251,7 @@ impl<'p> World<'p> {
             cancelled: false,
             totals: Totals::default(),
             dice: self.dice(Luck::Handler, number, u64::from(place.host)),
+            struck: None,
         };
         let after = node.script.init_ms * 1_000;
         if self.runs.insert((place, run), handler).is_some() {
@@ -279,6 +288,9 @@ impl<'p> World<'p> {
                 TroubleKind::Slow { ms } => after += ms * 1_000,
                 TroubleKind::Hangs => hangs = true,
                 _ => {}
+            }
+            if let Some(family) = script::lasting(trouble) {
+                self.seen.fire(family);
             }
         }
         handler.phase = Phase::Working(Work {
@@ -336,6 +348,9 @@ impl<'p> World<'p> {
         }
         let phase = std::mem::replace(&mut handler.phase, Phase::Idle);
         let (step, event) = handler.advance(phase);
+        if let Some(family) = handler.struck.take() {
+            self.seen.fire(family);
+        }
         let Some(event) = event else {
             return;
         };
@@ -391,8 +406,9 @@ impl HandlerRun<'_> {
             Phase::Finalizing => {
                 let epoch = self.info.epoch.0;
                 let kinds = script::final_troubles(self.node, epoch);
-                if let Some(failed) = failed(&kinds) {
-                    return failed;
+                if let Some((kind, step, event)) = failed(&kinds) {
+                    self.struck = Some(script::family(kind));
+                    return (Some(step), Some(event));
                 }
                 let metrics = Metrics::from([(Arc::from("finals"), Json::from(json!(1)))]);
                 let totals = std::mem::take(&mut self.totals);
@@ -442,8 +458,9 @@ impl HandlerRun<'_> {
             };
             return (Some(step), Some(RunEvent::Checkpoint(value)));
         }
-        if let Some(failed) = failed(&self.troubles(work.index)) {
-            return failed;
+        if let Some((kind, step, event)) = failed(&self.troubles(work.index)) {
+            self.struck = Some(script::family(kind));
+            return (Some(step), Some(event));
         }
         let payload: Value = work.payload.decode().unwrap_or_default();
         let (artifact, count) = script::artifact(self.node, work.index, &payload);
@@ -460,7 +477,8 @@ impl HandlerRun<'_> {
     }
 }
 
-fn failed(kinds: &[TroubleKind]) -> Option<(Option<Step>, Option<RunEvent>)> {
+/// The trouble that ends a handler, if one does.
+fn failed(kinds: &[TroubleKind]) -> Option<(TroubleKind, Step, RunEvent)> {
     kinds.iter().find_map(|kind| {
         let (mut failure, permanent) = match kind {
             TroubleKind::Transient => (failure("flaky", false, false), false),
@@ -477,6 +495,6 @@ fn failed(kinds: &[TroubleKind]) -> Option<(Option<Step>, Option<RunEvent>)> {
             cancelled: false,
             retry_after_ms: failure.retry_after_ms,
         };
-        Some((Some(step), Some(RunEvent::Failed(failure))))
+        Some((*kind, step, RunEvent::Failed(failure)))
     })
 }

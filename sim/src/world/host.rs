@@ -88,6 +88,15 @@ pub(crate) enum Inner {
     Worker(Box<Worker>),
 }
 
+impl Inner {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Coordinator(_) => "coordinator",
+            Self::Worker(_) => "worker",
+        }
+    }
+}
+
 impl Machine {
     pub(crate) fn new(inner: Inner, worker_id: Option<WorkerId>) -> Self {
         Self {

@@ -11,6 +11,7 @@ mod processes;
 mod servers;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use flowkit_core::coordinator;
@@ -198,8 +199,13 @@ impl<'p> World<'p> {
             }
             self.events += 1;
             self.now = at.max(self.now);
-            self.dispatch(due);
-            self.trigger();
+            let step = || {
+                self.dispatch(due);
+                self.trigger();
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
+                self.panicked("world", panic);
+            }
             if self.forgives {
                 self.seen.broken.clear();
             }

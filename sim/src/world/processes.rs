@@ -1,5 +1,8 @@
 //! Processes: start, inputs, effects, timers, crash, stall, stop.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use flowkit_core::coordinator::{self, Coordinator};
 use flowkit_core::id::{ClientId, Incarnation, NodeId, Role, ShardId, TaskId, Token, WorkerId};
 use flowkit_core::message::{Body, CancelReason};
@@ -12,6 +15,7 @@ use super::host::{Inner, Kind, Machine, Process};
 use super::{Luck, World, host_number};
 use crate::checkers::Broken;
 use crate::history::{Life, Place, Step, What};
+use crate::outcome::panic_text;
 
 /// Wakes in a row at one moment that no sane machine asks for.
 const WAKES_MAX: u32 = 1_000;
@@ -152,12 +156,14 @@ impl World<'_> {
         let fenced = self.fenced_by(to, &given);
         let mut coordinator_effects = std::mem::take(&mut self.coordinator_effects);
         let mut worker_effects = std::mem::take(&mut self.worker_effects);
+        let mut panicked = None;
         if let Some(machine) = self.machine(to) {
             if machine.stopped {
                 return;
             }
             machine.idle_due &= !matches!(given, Given::Idle);
-            match &mut machine.inner {
+            let name = machine.inner.name();
+            let handle = || match &mut machine.inner {
                 Inner::Coordinator(inner) => {
                     if let Some(input) = given.for_coordinator() {
                         inner.handle(now, input, &mut coordinator_effects);
@@ -170,7 +176,14 @@ impl World<'_> {
                         inner.check_invariants();
                     }
                 }
+            };
+            // Without the drivers nobody makes a machine anew: the run ends here, with its history.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) {
+                panicked = Some((name, panic));
             }
+        }
+        if let Some((machine, panic)) = panicked {
+            return self.panicked(machine, panic);
         }
         for effect in coordinator_effects.drain(..) {
             if !self.alive(to) {
@@ -200,6 +213,17 @@ impl World<'_> {
             });
         }
         self.rearm(to);
+    }
+
+    /// A panic is a broken promise, at the moment at which it happens.
+    pub(super) fn panicked(&mut self, who: &str, panic: Box<dyn Any + Send>) {
+        if self.forgives {
+            resume_unwind(panic);
+        }
+        let what = format!("the {who} panicked: {}", panic_text(&*panic));
+        self.seen
+            .broken
+            .push(Broken::new("no_panic", self.now, what));
     }
 
     /// Tokens that this input tells a worker's process to be over.

@@ -63,6 +63,8 @@ fn fresh(tier: Tier, seeds: u64) {
         "crash_new_id",
         "gone",
         "handler_blocks",
+        "handler_hangs",
+        "handler_ignores_cancel",
         "inbox_lost",
         "machine_panic",
         "power_loss",
