@@ -11,7 +11,7 @@ use crate::record::{NodeRecord, NodeState, TaskState};
 pub fn faults_of(found: &TaskWithNodes) -> Vec<String> {
     let task = &found.task;
     let mut faults = Vec::new();
-    let plan = match Graph::parse(&task.graph) {
+    let plan = match Graph::parse_stored(&task.graph) {
         Ok(graph) => graph.plan(),
         Err(all) => {
             let first = all.first().map(ToString::to_string).unwrap_or_default();

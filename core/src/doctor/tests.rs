@@ -225,6 +225,16 @@ fn stored() -> TaskWithNodes {
     }
 }
 
+#[test]
+fn a_function_that_only_its_coordinator_knows_is_no_fault() {
+    let graph = json!({"nodes": [
+        {"node_id": "a", "type": "coordinator_fn", "io": {"fn": "our.own", "fn_args": {"x": 1}}},
+        {"node_id": "b", "type": "ocr", "depends_on": ["a"]}]});
+    let mut task = stored();
+    task.task.graph = Json::encode(&graph).expect("JSON");
+    assert_eq!(faults_of(&task), Vec::<String>::new());
+}
+
 type Damage = (&'static str, fn(&mut TaskWithNodes));
 
 #[test]

@@ -21,6 +21,7 @@ mod settle;
 mod single_owner;
 mod start_rule;
 mod stops;
+mod stored;
 mod tokens;
 mod vars;
 
@@ -119,6 +120,7 @@ pub(crate) struct Judges {
     rerun: rerun::Reruns,
     results: results::Results,
     stops: stops::Stops,
+    stored: stored::Stored,
     vars: vars::Vars,
     settle: settle::Settle,
 }
@@ -146,6 +148,7 @@ impl Judges {
             rerun: rerun::Reruns,
             results: results::Results,
             stops: stops::Stops::default(),
+            stored: stored::Stored,
             vars: vars::Vars::default(),
             settle: settle::Settle::default(),
         }
@@ -172,6 +175,7 @@ impl Judges {
         f(&mut self.rerun);
         f(&mut self.results);
         f(&mut self.stops);
+        f(&mut self.stored);
         f(&mut self.vars);
         // What did not settle is told before that it did not reach its end.
         f(&mut self.settle);
