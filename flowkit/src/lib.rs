@@ -3,6 +3,8 @@
 /// Health and metrics of a process over HTTP.
 #[cfg(feature = "health")]
 pub use flowkit_observe as health;
+#[cfg(feature = "otel")]
+pub use flowkit_observe::traces;
 pub use flowkit_runtime::*;
 #[cfg(feature = "sim")]
 pub use flowkit_sim::user as sim;

@@ -5,7 +5,6 @@ mod roles;
 
 use clap::Parser;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Messages are made on one thread and dropped on another.
 #[global_allocator]
@@ -13,14 +12,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = command::args::Cli::parse();
-    // `RUST_LOG=flowkit=debug` shows the engine at work; results go to standard output alone.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(command::colours_on_stderr())
-        .init();
-    match command::run(cli) {
+    let ended = command::telemetry::start(&cli.command).and_then(|telemetry| {
+        let outcome = command::run(cli);
+        telemetry.end();
+        outcome
+    });
+    match ended {
         Ok(ending) => ending.into(),
         Err(failure) => {
             eprintln!("error: {failure}");

@@ -36,6 +36,8 @@ pub struct FleetSettings {
     pub capacity: u32,
     /// Where health and metrics are served over HTTP, as `IP:PORT`; nowhere if empty.
     pub health_listen: String,
+    /// OpenTelemetry collector that traces are sent to, `http://HOST:PORT`; none if empty.
+    pub otlp_endpoint: String,
 }
 
 impl Default for FleetSettings {
@@ -52,6 +54,7 @@ impl Default for FleetSettings {
             worker_id: String::new(),
             capacity: 1,
             health_listen: String::new(),
+            otlp_endpoint: String::new(),
         }
     }
 }
@@ -213,6 +216,15 @@ impl Given {
                 "health_listen ({from}): must be IP:PORT, such as 127.0.0.1:9600"
             ));
         }
+        let traces = &settings.fleet.otlp_endpoint;
+        if !traces.is_empty() && !is_collector(traces) {
+            let from = self.0.get("otlp_endpoint").map_or("", |(_, from)| from);
+            // The value stays unsaid: somebody may have put a password into it.
+            faults.push(format!(
+                "otlp_endpoint ({from}): must be http://HOST:PORT without a user, such as \
+                 http://127.0.0.1:4318"
+            ));
+        }
         if settings.fleet.capacity == 0 {
             faults.push("capacity: must not be 0".to_owned());
         }
@@ -266,6 +278,15 @@ fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let column = before.rsplit('\n').next().unwrap_or_default();
     (before.matches('\n').count() + 1, column.chars().count() + 1)
+}
+
+/// Looks like `http://HOST:PORT`, maybe with a path; what is more, the exporter judges.
+fn is_collector(url: &str) -> bool {
+    url.strip_prefix("http://").is_some_and(|rest| {
+        let host = rest.split('/').next().unwrap_or_default();
+        let odd = |c: char| c == '@' || c.is_whitespace() || c.is_control();
+        !host.is_empty() && !host.starts_with(':') && !rest.contains(odd)
+    })
 }
 
 fn is_secret(key: &str) -> bool {

@@ -10,5 +10,7 @@ mod metrics;
 mod probe;
 mod ready;
 mod server;
+#[cfg(feature = "otel")]
+pub mod traces;
 
 pub use server::{HealthOptions, HealthServer, ServeError, serve, serve_with};

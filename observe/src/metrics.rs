@@ -160,6 +160,8 @@ pub(crate) fn text(process: &Process) -> String {
         reports,
     } = ports;
     metrics.extend([store, store_failed, transport, transport_failed, reports]);
+    #[cfg(feature = "otel")]
+    metrics.extend(traces());
     let mut out = String::new();
     for metric in &metrics {
         metric.text(&mut out);
@@ -189,6 +191,19 @@ fn engine(process: &Process) -> Vec<Metric> {
         memory.count(&[], bytes);
     }
     vec![info, alive, ready, uptime, memory]
+}
+
+#[cfg(feature = "otel")]
+fn traces() -> Option<Metric> {
+    let figures = crate::traces::current_figures()?;
+    let mut spans = Metric::new(
+        "flowkit_trace_spans_total",
+        "counter",
+        "Spans of traces by what became of them.",
+    );
+    spans.count(&[("outcome", "delivered")], figures.delivered);
+    spans.count(&[("outcome", "dropped")], figures.dropped);
+    Some(spans)
 }
 
 fn workers(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) {

@@ -20,6 +20,8 @@ use crate::batch::no_json;
 use crate::mailbox::Mailbox;
 use crate::{Batch, BatchStream, Handler, HandlerError, RunContext, TaskInput};
 
+mod span;
+
 /// What a run's task is given by the worker's driver.
 pub(crate) struct RunSeat {
     pub(crate) run: RunId,
@@ -35,21 +37,23 @@ pub(crate) trait ErasedHandler: Send + Sync {
 
 impl<H: Handler> ErasedHandler for H {
     fn run(self: Arc<Self>, seat: RunSeat) -> BoxFuture<'static, ()> {
-        Box::pin(run(self, seat))
+        Box::pin(within_span(self, seat))
     }
 }
 
 /// What a run holds goes, too, when nobody closes it: its worker is gone.
-struct Ends(RunContext);
-
-impl Drop for Ends {
+impl Drop for RunSeat {
     fn drop(&mut self) {
-        self.0.resources().abandon();
+        self.cx.resources().abandon();
     }
 }
 
+fn within_span<H: Handler>(handler: Arc<H>, seat: RunSeat) -> impl Future<Output = ()> {
+    let span = span::of_run(&seat.cx);
+    run(handler, seat).instrument(span)
+}
+
 async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
-    let _ends = Ends(seat.cx.clone());
     let mut body = Body {
         handler,
         cx: seat.cx.clone(),
@@ -62,6 +66,7 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
         let event = match command {
             RunCommand::Abort => continue, // what it was meant for has answered already
             RunCommand::Close => {
+                span::closing(&seat.cx);
                 close(body, &mut seat.commands).await;
                 if is_planted(Bug::ClosedUnsaid) {
                     return;
@@ -72,37 +77,26 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
             command => {
                 // Pinned here and passed on by reference: passed by value, a future is stored
                 // once per function that it goes through.
-                let outcome = {
-                    let span = span_of(&seat.cx, &command);
-                    let step = pin!(body.step(command).instrument(span));
-                    unless_aborted(caught(step), &mut seat.commands).await
+                let (outcome, batch) = {
+                    let (batch, command) = span::of_batch(command);
+                    let mut step = pin!(body.step(command).instrument(batch));
+                    (
+                        unless_aborted(caught(step.as_mut()), &mut seat.commands).await,
+                        step.span().clone(),
+                    )
                 };
                 if matches!(outcome, Some(Err(_))) && is_planted(Bug::PanicUnanswered) {
                     continue;
                 }
                 // The future is dropped by now, whatever the outcome.
-                body.answer(outcome)
+                let event = body.answer(outcome);
+                span::answered(&batch, &event);
+                event
             }
         };
         // Fails only when the worker is gone; then `recv` ends the loop.
         let _ = seat.events.send((seat.run, event));
     }
-}
-
-/// What a handler logs while a batch is in work stands inside this span, for logs and traces.
-fn span_of(cx: &RunContext, command: &RunCommand) -> tracing::Span {
-    let RunCommand::Process { batch_uid, .. } = command else {
-        return tracing::Span::none();
-    };
-    let info = cx.info();
-    tracing::info_span!(
-        "batch",
-        task = %info.task_id,
-        node = %info.node_id,
-        epoch = info.epoch.0,
-        worker = %info.worker_id,
-        batch = %batch_uid,
-    )
 }
 
 /// `None`: the run was aborted, or its worker is gone; the future is dropped.

@@ -51,6 +51,23 @@ fn clippy() -> Outcome {
             "-D",
             "warnings",
         ]),
+    )?;
+    // What no default feature builds.
+    step(
+        "clippy of optional features",
+        cargo().args([
+            "clippy",
+            "-p",
+            "flowkit",
+            "-p",
+            "flowkit-observe",
+            "--features",
+            "flowkit/fleet,flowkit/otel,flowkit/sim",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     )
 }
 

@@ -46,17 +46,28 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     // The crash proof (`flowkit/tests/it/crash.rs`: SIGKILL at random moments) is one of these.
     let mut sum = Sum::default();
     let tests = run_tests(&["--workspace"], addresses, &mut sum);
-    // The command with the servers' adapters is another build of it.
+    // The command with the servers' adapters and with traces is another build of it.
     let features = [
         "--features",
-        "fleet,sim",
+        "fleet,otel,sim",
         "--test",
         "fleet",
+        "--test",
+        "otel",
         "--test",
         "simulated",
     ];
     let fleet = [&["-p", "flowkit"][..], &features].concat();
     let fleet = run_tests(&fleet, addresses, &mut sum);
+    let traces = [
+        "-p",
+        "flowkit-observe",
+        "--features",
+        "otel",
+        "--lib",
+        "traces",
+    ];
+    let fleet = fleet.and(run_tests(&traces, addresses, &mut sum));
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
     let mutants = [&sample[..], &["--test", "mutants"]].concat();

@@ -164,12 +164,16 @@ pub(crate) struct DoctorArgs {
     pub(crate) tasks_max: u32,
 }
 
-/// Whether health is served.
+/// Whether the process can be watched.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct HealthArgs {
     /// Serve /healthz, /readyz and /metrics over HTTP there; default: nowhere.
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) health_listen: Option<String>,
+    /// Send traces to this OpenTelemetry collector, by OTLP over HTTP; default: OTEL_EXPORTER_OTLP_ENDPOINT,
+    /// else nowhere. Needs a build with the feature `otel`.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 /// Where state lives.

@@ -21,12 +21,12 @@ mod sim;
 mod submit;
 mod table;
 mod task;
+pub(crate) mod telemetry;
 mod vars;
 mod why;
 mod workers;
 
 use args::{Cli, Command};
-pub(crate) use colours::on_stderr as colours_on_stderr;
 use failure::{Failure, Outcome};
 
 /// Runs what was typed.

@@ -136,6 +136,9 @@ fn all(settings: &Settings) -> Map<String, Value> {
 fn samples(key: &str, default: &Value) -> [Value; 2] {
     match default {
         Value::String(_) if key == "health_listen" => [json!("127.0.0.1:1"), json!("[::1]:2")],
+        Value::String(_) if key == "otlp_endpoint" => {
+            [json!("http://a:1"), json!("http://[::1]:2")]
+        }
         Value::Bool(value) => [json!(!value), json!(value)],
         Value::String(_) => [json!("one"), json!("two")],
         Value::Array(_) => [json!(["one"]), json!(["two", "three"])],

@@ -523,6 +523,6 @@ fn the_future_of_a_run_stays_small() {
         events,
     };
     let handler = handler_fn(|_, _: Batch<u32>| async move { Ok(BatchResult::of(1)) });
-    let size = size_of_val(&run(Arc::new(handler), seat));
+    let size = size_of_val(&within_span(Arc::new(handler), seat));
     assert!(size <= 1_024, "{size} bytes");
 }

@@ -180,10 +180,17 @@ impl CoordinatorWatch {
                 Record::Artifact(_) => self.batches_accepted += 1,
                 // The last record of a task in memory: it is dropped once it is settled.
                 Record::Task(task) if task.settled => {
-                    *self
-                        .tasks_settled
-                        .entry(state_name(task.state))
-                        .or_default() += 1;
+                    let outcome = state_name(task.state);
+                    *self.tasks_settled.entry(outcome).or_default() += 1;
+                    // For logs; and a trace's root, which is told at its end (observe/src/traces/).
+                    tracing::debug!(
+                        target: "flowkit_runtime::task",
+                        task = %task.task_id,
+                        outcome,
+                        reason = task.failure.as_ref().map(|failure| &*failure.reason_code),
+                        created_at_ms = u64::try_from(task.created_at_ms).unwrap_or_default(),
+                        "the task is settled"
+                    );
                 }
                 Record::Task(_) | Record::Node(_) => {}
             }

@@ -4,13 +4,11 @@ use crate::command::args::CoordinatorArgs;
 use crate::command::failure::{Ending, Failure, Outcome};
 use crate::command::health;
 use crate::command::interrupt::Interrupt;
-use serde_json::json;
 
 pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
     let mut given = args.fleet.given()?;
-    let listen = args.health.health_listen.map(|at| json!(at));
-    given.flag("health_listen", "--health-listen", listen);
+    args.health.give(&mut given);
     let settings = given.settings().map_err(Failure::input)?;
     let engine = super::connect(&settings).await?;
     engine

@@ -6,7 +6,7 @@ pub(crate) mod worker;
 use flowkit::prelude::*;
 use serde_json::json;
 
-use super::args::FleetArgs;
+use super::args::{FleetArgs, HealthArgs};
 use super::failure::Failure;
 use flowkit::settings::{Given, Settings};
 
@@ -49,6 +49,16 @@ impl FleetArgs {
             || self.topic_prefix.is_some()
             || self.shards.is_some()
             || self.config.is_some()
+    }
+}
+
+impl HealthArgs {
+    /// The flags, over what was given before.
+    pub(crate) fn give(&self, given: &mut Given) {
+        let listen = self.health_listen.as_ref().map(|at| json!(at));
+        given.flag("health_listen", "--health-listen", listen);
+        let traces = self.otlp_endpoint.as_ref().map(|at| json!(at));
+        given.flag("otlp_endpoint", "--otlp-endpoint", traces);
     }
 }
 

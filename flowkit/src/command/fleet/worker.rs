@@ -29,8 +29,7 @@ async fn work(args: WorkerArgs) -> Outcome {
         "--worker-id",
         args.worker_id.map(|id| json!(id)),
     );
-    let listen = args.health.health_listen.map(|at| json!(at));
-    given.flag("health_listen", "--health-listen", listen);
+    args.health.give(&mut given);
     given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
     let mut settings = given.settings().map_err(Failure::input)?;
     let programs = Programs::for_worker(&args.exec, &mut settings.fleet.roles)?;
