@@ -235,6 +235,15 @@ fn a_function_that_only_its_coordinator_knows_is_no_fault() {
     assert_eq!(faults_of(&task), Vec::<String>::new());
 }
 
+#[test]
+fn the_nodes_of_a_task_that_was_set_aside_stay_as_they_were() {
+    let mut task = stored();
+    task.task.state = TaskState::Quarantined;
+    task.task.settled = true;
+    task.task.history.push(TaskState::Quarantined, 0, "test");
+    assert_eq!(faults_of(&task), Vec::<String>::new());
+}
+
 type Damage = (&'static str, fn(&mut TaskWithNodes));
 
 #[test]
