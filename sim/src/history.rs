@@ -56,6 +56,8 @@ pub(crate) enum What {
         epoch: u64,
         seq: u64,
     },
+    /// A client on a host of its own began again, died, froze or went on.
+    Client { client: u32, what: Life },
     /// An owner gave the lease of a shard back.
     Released { host: u32, shard: ShardId },
     /// The process died and took applied commits with it (embedded); newest first.

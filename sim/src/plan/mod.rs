@@ -17,7 +17,7 @@ mod rare;
 mod swarm;
 mod workload;
 
-pub use fault::{Fault, Leaving};
+pub use fault::{ClientFault, Fault, Leaving};
 pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
