@@ -347,6 +347,8 @@ bugs! {
             "A client whose place in its inbox is gone stays there.";
         KeyUnused = "key-unused", "dedup_bounded",
             "A submission with an idempotency key gets a new id.";
+        UnreadIsAbsent = "unread-is-absent", "answered",
+            "A task that the store cannot read just now counts as one that does not exist.";
     }
     Processes "engine" {
         CoordinatorFirst = "coordinator-first", "stops",

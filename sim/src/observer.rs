@@ -240,6 +240,11 @@ impl Observer {
                     trace.text(uid.as_str());
                 }
             }
+            What::Failed { client, ask, .. } => {
+                trace
+                    .event(at, 19, u64::from(*client))
+                    .number(ask_tag(*ask));
+            }
             What::Asked { client, ask, .. } => {
                 trace.event(at, 9, u64::from(*client)).number(ask_tag(*ask));
             }
