@@ -181,6 +181,8 @@ bugs! {
             "A worker that was told to stop takes new runs.";
         DrainUntold = "drain-untold", "stops",
             "A worker that was told to stop does not tell its runs.";
+        DrainUnbounded = "drain-unbounded", "stops",
+            "A worker that stops waits until its last words are confirmed, however long.";
     }
     Machines "readers" {
         NeverRecalled = "never-recalled", "settle",
