@@ -59,6 +59,7 @@ pub(crate) fn due_ms(fault: &Fault) -> Result<u64, String> {
             | Fault::StoreClock { .. }
             | Fault::InboxLost { .. }
             | Fault::MachinePanic { .. }
+            | Fault::Client { .. }
     );
     match fault.when() {
         Some(When::At { ms }) if !inside => Ok(ms),
@@ -222,6 +223,7 @@ impl<'a> Faults<'a> {
             | Fault::StoreClock { .. }
             | Fault::InboxLost { .. }
             | Fault::MachinePanic { .. }
+            | Fault::Client { .. }
             | Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. } => return due_ms(fault).map(|_| ()),

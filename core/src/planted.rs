@@ -181,6 +181,8 @@ bugs! {
             "A worker that was told to stop takes new runs.";
         DrainUntold = "drain-untold", "stops",
             "A worker that was told to stop does not tell its runs.";
+        DrainUnbounded = "drain-unbounded", "stops",
+            "A worker that stops waits until its last words are confirmed, however long.";
     }
     Machines "readers" {
         NeverRecalled = "never-recalled", "settle",
@@ -359,6 +361,8 @@ bugs! {
             "A client whose place in its inbox is gone stays there.";
         KeyUnused = "key-unused", "dedup_bounded",
             "A submission with an idempotency key gets a new id.";
+        UnreadIsAbsent = "unread-is-absent", "answered",
+            "A task that the store cannot read just now counts as one that does not exist.";
     }
     Processes "engine" {
         CoordinatorFirst = "coordinator-first", "stops",

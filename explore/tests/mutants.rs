@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flowkit_explore::Limits;
-use flowkit_explore::mutants::{Bug, hunt};
+use flowkit_explore::mutants::{Bug, Reach, SURVIVORS, hunt};
 
 const LIMITS: Limits = Limits {
     states_max: 100_000,
@@ -40,5 +40,15 @@ fn planted_bugs_are_found_with_the_way_to_them() {
         }
         assert_eq!(found.broken.promise, *promise, "{}", bug.name());
         assert!(!found.steps.is_empty());
+    }
+}
+
+#[test]
+fn every_survivor_is_a_bug_of_the_machines_and_none_that_is_found_here() {
+    for name in SURVIVORS {
+        let bug = Bug::ALL.iter().find(|bug| bug.name() == *name);
+        let bug = bug.unwrap_or_else(|| panic!("no bug is called {name}"));
+        assert_eq!(bug.reach(), Reach::Machines, "{name}");
+        assert!(!BUGS.iter().any(|(found, ..)| found == bug), "{name}");
     }
 }

@@ -56,6 +56,15 @@ pub(crate) enum What {
         epoch: u64,
         seq: u64,
     },
+    /// A client's call ended in an error that says more than that nobody could be reached.
+    Failed {
+        client: u32,
+        task: TaskId,
+        ask: Ask,
+        error: CallError,
+    },
+    /// A client on a host of its own began again, died, froze or went on.
+    Client { client: u32, what: Life },
     /// An owner gave the lease of a shard back.
     Released { host: u32, shard: ShardId },
     /// The process died and took applied commits with it (embedded); newest first.
@@ -167,6 +176,15 @@ impl Ask {
             _ => false,
         }
     }
+}
+
+/// An error in which a client's call ended, and no refusal by a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallError {
+    /// What it says.
+    pub text: String,
+    /// The call was made again and again for so long, and nobody answered; absent for other errors.
+    pub unanswered_ms: Option<u64>,
 }
 
 /// One run of a node in a worker process.

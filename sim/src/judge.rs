@@ -14,7 +14,7 @@ use flowkit_memory::Tables;
 
 use crate::checkers::{Broken, Finish};
 use crate::history::What;
-pub use crate::history::{Ask, Life, Place, Run, Step};
+pub use crate::history::{Ask, CallError, Life, Place, Run, Step};
 use crate::ledger::Fact;
 use crate::observer::{CommitSeen, Observer};
 use crate::plan::{Logical, Plan};
@@ -104,6 +104,17 @@ pub enum Seen {
         ask: Ask,
         /// The answer.
         reply: Reply,
+    },
+    /// A client's call ended in an error that is no refusal.
+    Failed {
+        /// The client.
+        client: u32,
+        /// The task.
+        task: TaskId,
+        /// For what.
+        ask: Ask,
+        /// The error.
+        error: CallError,
     },
     /// A process began, died, froze or went on.
     Process {
@@ -250,6 +261,17 @@ impl Judge {
                 task,
                 ask,
                 reply,
+            },
+            Seen::Failed {
+                client,
+                task,
+                ask,
+                error,
+            } => What::Failed {
+                client,
+                task,
+                ask,
+                error,
             },
             Seen::Process { place, what } => {
                 self.observer.note(at_us, What::Process { place, what });

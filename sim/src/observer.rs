@@ -240,6 +240,11 @@ impl Observer {
                     trace.text(uid.as_str());
                 }
             }
+            What::Failed { client, ask, .. } => {
+                trace
+                    .event(at, 19, u64::from(*client))
+                    .number(ask_tag(*ask));
+            }
             What::Asked { client, ask, .. } => {
                 trace.event(at, 9, u64::from(*client)).number(ask_tag(*ask));
             }
@@ -252,15 +257,14 @@ impl Observer {
                     .number(u64::from(reply.ok));
             }
             What::Process { place, what } => {
-                let tag = match what {
-                    Life::Started => 0,
-                    Life::Crashed => 1,
-                    Life::Stopped => 2,
-                    Life::Stalled => 3,
-                    Life::Resumed => 4,
-                    Life::Asked { .. } => 5,
-                };
-                trace.event(at, 11, u64::from(place.host)).number(tag);
+                trace
+                    .event(at, 11, u64::from(place.host))
+                    .number(life_tag(*what));
+            }
+            What::Client { client, what } => {
+                trace
+                    .event(at, 18, u64::from(*client))
+                    .number(life_tag(*what));
             }
             What::Fault { text } => {
                 trace.event(at, 12, 0).text(text);
@@ -272,6 +276,17 @@ impl Observer {
                 trace.event(at, 15, by_ms.unsigned_abs());
             }
         }
+    }
+}
+
+fn life_tag(life: Life) -> u64 {
+    match life {
+        Life::Started => 0,
+        Life::Crashed => 1,
+        Life::Stopped => 2,
+        Life::Stalled => 3,
+        Life::Resumed => 4,
+        Life::Asked { .. } => 5,
     }
 }
 

@@ -211,7 +211,7 @@ impl Worker {
         }
         let offline = self.drain.is_some_and(|drain| drain.offline);
         self.drain = Some(Drain { deadline, offline });
-        if !offline {
+        if !offline && !is_planted(Bug::DrainUnbounded) {
             let end = deadline.after(ABANDON_AFTER_MS + FAREWELL_MS);
             self.timers.set(Timer::DrainEnd, end);
         }

@@ -4,6 +4,7 @@ use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
 use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
 use std::collections::VecDeque;
@@ -167,7 +168,11 @@ impl TaskHandle {
     /// [`ClientError::NoSuchTask`], or the store cannot be read.
     pub async fn status(&self) -> Result<TaskStatus, ClientError> {
         let task_id = self.task_id.clone();
-        match self.client.read(StoreRequest::ReadTask { task_id }).await? {
+        let found = match self.client.read(StoreRequest::ReadTask { task_id }).await {
+            Err(_) if is_planted(Bug::UnreadIsAbsent) => StoreReply::Task(None),
+            found => found?,
+        };
+        match found {
             StoreReply::Task(Some(found)) => Ok(TaskStatus::from(*found)),
             StoreReply::Task(None) => Err(ClientError::NoSuchTask(self.task_id.clone())),
             other => Err(unexpected("read task", &other).into()),

@@ -3,6 +3,7 @@
 use flowkit_core::id::TaskId;
 use flowkit_core::json::Json;
 use flowkit_core::message::{ErrorReply, Reply};
+use flowkit_core::port::ErrorKind;
 use flowkit_runtime::{Client, ClientError, RerunOptions, SubmitOptions, TaskOutcome, TaskState};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::Watcher;
-use crate::judge::{Ask, Seen};
+use crate::judge::{Ask, CallError, Seen};
 use crate::plan::{Action, ActionKind, Plan};
 
 /// A request that failed is made again after this long.
@@ -223,7 +224,16 @@ impl Asking<'_> {
                         faults,
                     }),
                 },
-                Err(_) => {
+                Err(error) => {
+                    if let Some(error) = told(&error) {
+                        let task = id.clone();
+                        watcher.saw(Seen::Failed {
+                            client,
+                            task,
+                            ask,
+                            error,
+                        });
+                    }
                     tokio::time::sleep(AGAIN).await;
                     continue;
                 }
@@ -237,6 +247,24 @@ impl Asking<'_> {
             return Ok(reply);
         }
     }
+}
+
+/// An error that says more than that a server could not be reached just now.
+fn told(error: &ClientError) -> Option<CallError> {
+    let unanswered_ms = match error {
+        // A coordinator had a reason, and the same call is answered later.
+        ClientError::Refused { .. } => return None,
+        ClientError::Port(error) if matches!(error.kind, ErrorKind::Retry | ErrorKind::Unknown) => {
+            return None;
+        }
+        ClientError::NoAnswer(patience) => u64::try_from(patience.as_millis()).ok(),
+        _ => None,
+    };
+    let text = error.to_string();
+    Some(CallError {
+        text,
+        unanswered_ms,
+    })
 }
 
 fn answer(state: Option<TaskState>) -> Reply {

@@ -207,15 +207,7 @@ impl Capacity {
         if plan.reader.is_some() || limited {
             return;
         }
-        let world = &view.plan.world;
-        // Owners come back, workers announce themselves, answers to STARTs are waited for.
-        let round_ms = world.lease_ttl_ms
-            + 2 * world.announce_interval_ms
-            + 2 * world.shard_lease_ttl_ms
-            + 2 * world.accept_timeout_ms
-            + 4 * world.call_timeout_ms
-            + 2_000
-            + world.slack_ms;
+        let round_ms = view.plan.round_ms();
         let role = plan.role.clone();
         let since = since.max(self.resumed.get(task).copied().unwrap_or(0));
         for slots in self.running.values() {

@@ -1,6 +1,7 @@
 //! The promises, one judge each. They read the history and the committed records, never the
 //! machines' opinion of themselves, and share no code with the machines.
 
+mod answered;
 mod as_reported;
 mod at_rest;
 mod cancel_final;
@@ -114,6 +115,7 @@ pub(crate) struct Judges {
     order: order::Order,
     limits: limits::Limited,
     as_reported: as_reported::AsReported,
+    answered: answered::Answered,
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
@@ -142,6 +144,7 @@ impl Judges {
             order: order::Order::default(),
             limits: limits::Limited::default(),
             as_reported: as_reported::AsReported::default(),
+            answered: answered::Answered::default(),
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
@@ -169,6 +172,7 @@ impl Judges {
         f(&mut self.order);
         f(&mut self.limits);
         f(&mut self.as_reported);
+        f(&mut self.answered);
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);

@@ -13,8 +13,11 @@ const NAME: &str = "stops";
 const MOMENT_US: u64 = 20_000;
 /// Time for runs to be told.
 const SOON_US: u64 = 200_000;
-/// Time on top of the runs' own: handlers that do not end are given up, goodbyes are said.
-const FAREWELL_US: u64 = 6_000_000;
+/// Time of a worker on top of its grace: handlers that do not end are given up after a second, what
+/// they leave is sent within one more, and so is the goodbye.
+const FAREWELL_US: u64 = 3_000_000;
+/// Time of a coordinator, which has no grace: it finds out what became of its last commit.
+const LAST_COMMIT_US: u64 = 6_000_000;
 
 /// A token of a node.
 type Held = (TaskId, NodeId, Token);
@@ -137,8 +140,17 @@ impl Stops {
         let world = &view.plan.world;
         match what {
             Life::Asked { grace_ms } => {
-                let calls = 12 * world.call_timeout_ms * 1_000;
-                let ends_by = at + 1_001 * grace_ms + FAREWELL_US + calls + world.slack_us();
+                let worker = 1_001 * grace_ms + FAREWELL_US;
+                let coordinator = LAST_COMMIT_US + 12 * world.call_timeout_ms * 1_000;
+                let longest = if world.embedded {
+                    // On hosts the workers stop first.
+                    worker + coordinator
+                } else if place.host < world.coordinators {
+                    coordinator
+                } else {
+                    worker
+                };
+                let ends_by = at + longest + MOMENT_US + 3 * world.slack_us();
                 let frozen = self.frozen.contains(&place.host).then_some(at);
                 self.asked.entry(process(place)).or_insert(Asked {
                     at,

@@ -149,6 +149,15 @@ pub enum Fault {
         /// When.
         when: When,
     },
+    /// Something befalls a client on a host of its own (tier 1).
+    Client {
+        /// Which client.
+        client: u32,
+        /// When; its effects are counted like those of a host.
+        when: When,
+        /// What.
+        what: ClientFault,
+    },
     /// The host of a worker is gone for good.
     Gone {
         /// The host.
@@ -162,6 +171,37 @@ pub enum Fault {
         host: u32,
         /// When.
         when: When,
+    },
+}
+
+/// What befalls a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientFault {
+    /// It dies without a word. Who takes its place does everything again that had no last answer.
+    Crash {
+        /// How long nobody takes its place.
+        down_ms: u64,
+    },
+    /// Nothing reaches it and nothing leaves it; its clock runs on.
+    Stall {
+        /// For how long.
+        for_ms: u64,
+    },
+    /// It cannot reach a server.
+    Partition {
+        /// For how long.
+        for_ms: u64,
+        /// From what.
+        from: Server,
+        /// What gets lost.
+        lost: Lost,
+    },
+    /// What it and a server say to each other is held back, and comes late.
+    Hold {
+        /// For how long.
+        for_ms: u64,
+        /// Which server.
+        from: Server,
     },
 }
 
@@ -195,6 +235,7 @@ impl Fault {
             | Self::StoreClock { when, .. }
             | Self::InboxLost { when, .. }
             | Self::MachinePanic { when, .. }
+            | Self::Client { when, .. }
             | Self::Gone { when, .. }
             | Self::Twin { when, .. } => *when,
             Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {

@@ -168,6 +168,13 @@ impl Plan {
             {
                 wrong.push(format!("faults[{at}].host: there is no host {host}"));
             }
+            if let Fault::Client { client, .. } = fault
+                && (*client >= self.world.clients || self.world.embedded)
+            {
+                wrong.push(format!(
+                    "faults[{at}].client: no client {client} has a host of its own"
+                ));
+            }
             if let Fault::Poison { shard, .. } = fault
                 && *shard >= self.world.shards
             {

@@ -3,7 +3,7 @@
 use flowkit_runtime::task_id_of_key;
 
 use super::swarm::{Draw, moment};
-use super::{Fault, Plan, When};
+use super::{ClientFault, Fault, Lost, Plan, Server, When};
 
 /// Uses of the library that no machine knows of, and drivers that lose their machine.
 pub(super) fn library(draw: &mut Draw, plan: &mut Plan) {
@@ -52,5 +52,45 @@ pub(super) fn silence(draw: &mut Draw, plan: &mut Plan) {
             down_ms: 90_000,
             new_id: false,
         });
+    }
+}
+
+/// Clients die, freeze and lose their ways like everybody else.
+pub(super) fn clients(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(35) {
+        return;
+    }
+    let (span, longest) = (plan.heal_ms, 3 * plan.world.lease_ttl_ms);
+    let one = |draw: &mut Draw, family: u32| {
+        let (ms, from) = (
+            draw.wide(10, longest),
+            *draw.pick(&[Server::Store, Server::Broker]),
+        );
+        match family {
+            0 => ClientFault::Crash { down_ms: ms },
+            1 => ClientFault::Stall { for_ms: ms },
+            2 => ClientFault::Partition {
+                for_ms: ms,
+                from,
+                lost: *draw.pick(&[Lost::Requests, Lost::Replies, Lost::Both]),
+            },
+            _ => ClientFault::Hold { for_ms: ms, from },
+        }
+    };
+    for family in 0..4 {
+        if !draw.percent(45) {
+            continue;
+        }
+        for _ in 0..draw.small(1, 3) {
+            let what = one(draw, family);
+            let client = draw.small(0, plan.world.clients - 1);
+            let when = if draw.percent(50) {
+                let nth = draw.wide(1, 40);
+                When::Effect { nth }
+            } else {
+                moment(draw, span)
+            };
+            plan.faults.push(Fault::Client { client, when, what });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! How large the numbers of a plan may be, so that no run overflows or fills the memory.
 
-use super::{Fault, GraphPlan, Plan, TroubleKind, When};
+use super::{ClientFault, Fault, GraphPlan, Plan, TroubleKind, When};
 
 /// Longest time of anything: a day, in milliseconds.
 const TIME_MS_MAX: u64 = 86_400_000;
@@ -204,6 +204,14 @@ impl Numbers<'_> {
             Fault::WallStep { by_ms, .. } | Fault::StoreClock { by_ms, .. } => {
                 self.time(&format!("{at}.by_ms"), by_ms.unsigned_abs());
             }
+            Fault::Client { what, .. } => match what {
+                ClientFault::Crash { down_ms } => self.time(&format!("{at}.down_ms"), *down_ms),
+                ClientFault::Stall { for_ms }
+                | ClientFault::Partition { for_ms, .. }
+                | ClientFault::Hold { for_ms, .. } => {
+                    self.time(&format!("{at}.for_ms"), *for_ms);
+                }
+            },
             Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }

@@ -18,7 +18,7 @@ mod reruns;
 mod swarm;
 mod workload;
 
-pub use fault::{Fault, Leaving};
+pub use fault::{ClientFault, Fault, Leaving};
 pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
@@ -408,20 +408,63 @@ impl Plan {
 
     /// How long after the faults healed every task must be settled: the stated bound of `settle`.
     ///
-    /// Twelve leases of a worker (with their margins), eight of a shard, twice the work of all
-    /// tasks one after the other, their back-offs, and the longest wait after losses in a row.
+    /// One round of dispatch, two leases of a worker with their margins (of a run that was lost, and
+    /// from the beginning once its shard has changed hands), the grace of runs that were told to
+    /// end, the longest wait after losses in a row, that of a client before it asks again, what
+    /// clients and limits hold back, and twice the work of all tasks one after the other with their
+    /// back-offs: beside each batch stand the calls that its checkpoints and its turn take.
     #[must_use]
     pub fn settle_bound_ms(&self) -> u64 {
         let world = &self.world;
-        let work: u64 = self.tasks.iter().map(|task| task.graph.work_ms()).sum();
-        12 * (world.lease_ttl_ms + 1_000)
-            + 8 * world.shard_lease_ttl_ms
-            + 4 * world.accept_timeout_ms
-            + 4 * world.announce_interval_ms
-            + 2 * self.grace_ms_max()
-            + 2 * work
-            + 64_000
-            + self.held_ms_max()
+        let work = self.tasks.iter().map(|task| task.graph.work_ms());
+        let work = work.fold(0, u64::saturating_add);
+        // Each wait is as long as all before it together, and those are over by then.
+        let after_losses_ms = (self.heal_ms + 1_000).min(64_000);
+        // The library doubles its patience, up to 15 s.
+        let client_ms = if world.slack_ms > 0 { 16_000 } else { 3_000 };
+        // Processes act late, at each of so many steps at most.
+        let late_ms = 60 * world.slack_ms;
+        // A handler that does not listen is dropped, and given up a second later.
+        let ending_ms = self.grace_ms_max() + 2_000;
+        (self.round_ms() + 2 * (world.lease_ttl_ms + 1_000) + ending_ms + after_losses_ms)
+            .saturating_add(client_ms + late_ms + self.paused_ms_max())
+            .saturating_add(work.saturating_mul(2))
+            .saturating_add(self.held_ms_max())
+    }
+
+    /// One round of dispatch after the faults healed: the longest time that a node is ready beside a
+    /// slot that fits it.
+    ///
+    /// It needs an owner: a call that was lost as faults ended is given up a time-out later and made
+    /// again after 2.5 s at most, and the lease of an owner that died lapses. And it needs a worker
+    /// that the owner knows: one whose announcement or START was lost announces itself, and a START
+    /// that it does not answer is given up.
+    #[must_use]
+    pub(crate) fn round_ms(&self) -> u64 {
+        let world = &self.world;
+        let lease_ms = world.shard_lease_ttl_ms;
+        let mut owner_ms = world.call_timeout_ms + 2_500 + lease_ms;
+        if self.rates.store_late > 0 {
+            // A dead owner's last renewal may still come.
+            owner_ms += LATE_TIMEOUTS_MAX * world.call_timeout_ms + lease_ms;
+        }
+        // Leases last longer by what the store's clock was set back.
+        let back = self.faults.iter().filter_map(|fault| match fault {
+            Fault::StoreClock { by_ms, .. } if *by_ms < 0 => Some(by_ms.unsigned_abs()),
+            _ => None,
+        });
+        let back_ms = back.fold(0, u64::saturating_add);
+        let worker_ms = world.announce_interval_ms + world.accept_timeout_ms;
+        (owner_ms + worker_ms + 15 * world.slack_ms).saturating_add(back_ms)
+    }
+
+    /// The longest pause: a client may ask for one just before faults heal.
+    fn paused_ms_max(&self) -> u64 {
+        let pauses = self.actions.iter().filter_map(|action| match action.kind {
+            ActionKind::Pause { for_ms, .. } => Some(for_ms.min(self.heal_ms)),
+            _ => None,
+        });
+        pauses.max().unwrap_or(0)
     }
 
     /// How long nodes may wait although everything is well: for their task's delayed start, and for

@@ -105,6 +105,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
     super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
     super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
+    super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
     plan
 }
 

@@ -214,11 +214,13 @@ impl Drawing {
 
     /// When processes were dead or frozen.
     fn processes(&mut self, history: &[Event]) {
-        let mut since: BTreeMap<(u32, &str), u64> = BTreeMap::new();
-        let mut spans: Vec<(u32, &str, u64, u64)> = Vec::new();
+        let mut since: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        let mut spans: Vec<(String, &str, u64, u64)> = Vec::new();
         for event in history {
-            let What::Process { place, what } = &event.what else {
-                continue;
+            let (lane, what) = match &event.what {
+                What::Process { place, what } => (format!("h{}", place.host), what),
+                What::Client { client, what } => (format!("c{client}"), what),
+                _ => continue,
             };
             let (begins, ends): (&[&str], &[&str]) = match what {
                 Life::Asked { .. } => continue,
@@ -228,18 +230,18 @@ impl Drawing {
                 Life::Resumed => (&[], &["stall"]),
             };
             for class in ends {
-                if let Some(from) = since.remove(&(place.host, *class)) {
-                    spans.push((place.host, class, from, event.at));
+                if let Some(from) = since.remove(&(lane.clone(), *class)) {
+                    spans.push((lane.clone(), class, from, event.at));
                 }
             }
             for class in begins {
-                since.insert((place.host, class), event.at);
+                since.insert((lane.clone(), class), event.at);
             }
         }
         let open = since.into_iter();
-        spans.extend(open.map(|((host, class), from)| (host, class, from, self.end)));
-        for (host, class, from, to) in spans {
-            let top = self.top(&format!("h{host}"));
+        spans.extend(open.map(|((lane, class), from)| (lane, class, from, self.end)));
+        for (lane, class, from, to) in spans {
+            let top = self.top(&lane);
             let bar = format!("class={class}");
             self.bar(&bar, (from, to), (top, ROW), class);
         }

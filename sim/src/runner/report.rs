@@ -26,6 +26,10 @@ const ZERO: &[&str] = &["broker_away", "handler_blocks", "store_away"];
 const ONE: &[&str] = &[
     "broker_frozen",
     "broker_restarted",
+    "client_crash",
+    "client_hold",
+    "client_partition",
+    "client_stall",
     "machine_panic",
     "store_frozen",
     "store_restarted",

@@ -166,6 +166,16 @@ fn cells(what: &What) -> (String, String) {
             format!("h{}", place.host),
             format!("*** {what:?} (process {})", place.generation),
         ),
+        What::Failed {
+            client,
+            task,
+            ask,
+            error,
+        } => (
+            format!("c{client}"),
+            format!("fails {ask:?} of {task}: {}", error.text),
+        ),
+        What::Client { client, what } => (format!("c{client}"), format!("*** {what:?}")),
         What::Fault { text } => ("fault".to_owned(), format!("*** {text}")),
         What::StoreClock { by_ms } => (
             "store".to_owned(),

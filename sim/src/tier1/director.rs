@@ -92,8 +92,11 @@ impl<'p> Director<'p> {
             self.add_host(kind, HostClock::new(clock));
         }
         for number in 0..self.clients {
-            let host = move || process::client(number);
-            self.sim.host(format!("client-{number}"), host);
+            let name = format!("client-{number}");
+            let clock = HostClock::new(crate::plan::Clock::default());
+            let state = HostState::new(name.clone(), Kind::Client, clock);
+            stage::with(|stage| stage.clients.push(state));
+            self.sim.host(name, move || process::client(number));
         }
     }
 
@@ -201,8 +204,8 @@ impl<'p> Director<'p> {
     pub(super) fn end(&mut self, host: u32, what: Life) {
         let name = stage::with(|stage| {
             stage.ends(host, what);
-            stage.hosts[host as usize].ended = None;
-            stage.hosts[host as usize].name.clone()
+            stage.known(host).ended = None;
+            stage.known(host).name.clone()
         });
         // tokio drops the tasks of a runtime in an order that depends on how many tasks there were
         // before in the whole program. While ways are held, the farewells of their connections draw
@@ -216,7 +219,7 @@ impl<'p> Director<'p> {
 
     pub(super) fn hold_unless_cut(&mut self, host: u32, server: Server) {
         let (name, cut) = stage::with(|stage| {
-            let state = &stage.hosts[host as usize];
+            let state = stage.known(host);
             let cut = state.cuts.iter().any(|cut| cut.from == server);
             (state.name.clone(), cut)
         });
@@ -226,10 +229,9 @@ impl<'p> Director<'p> {
     }
 
     fn start(&mut self, now: u64) {
-        let hosts = stage::with(|stage| stage.hosts.len());
-        for host in (0..hosts).map(number) {
+        for host in stage::with(|stage| stage.numbers()) {
             let starts = stage::with(|stage| {
-                let state = &mut stage.hosts[host as usize];
+                let state = stage.known(host);
                 let due = state.starts_at.is_some_and(|at| at <= now);
                 if due && !state.alive {
                     state.starts_at = None;
@@ -260,19 +262,16 @@ impl<'p> Director<'p> {
                 self.sim.bounce(servers::name(server));
             }
         }
-        let hosts = stage::with(|stage| stage.hosts.len());
-        for host in (0..hosts).map(number) {
+        for host in stage::with(|stage| stage.numbers()) {
             let cuts_over = stage::with(|stage| {
-                let state = &mut stage.hosts[host as usize];
+                let state = stage.known(host);
                 if state.gate.is_shut() && state.stalled_until <= now {
                     state.gate.open();
                     if state.alive && state.stalled_until > 0 {
-                        let place = state.place(host);
-                        let what = Life::Resumed;
-                        stage.note(What::Process { place, what });
+                        stage.note_life(host, Life::Resumed);
                     }
                 }
-                let cuts = &mut stage.hosts[host as usize].cuts;
+                let cuts = &mut stage.known(host).cuts;
                 let before = cuts.len();
                 cuts.retain(|cut| cut.until > now);
                 cuts.len() < before
@@ -286,7 +285,7 @@ impl<'p> Director<'p> {
     /// Makes the ways between a host and the servers what its cuts say.
     pub(super) fn ways(&mut self, host: u32) {
         let (name, cuts) = stage::with(|stage| {
-            let state = &stage.hosts[host as usize];
+            let state = stage.known(host);
             (state.name.clone(), state.cuts.clone())
         });
         for server in SERVERS {
@@ -325,7 +324,7 @@ impl<'p> Director<'p> {
                 state.frozen_until = 0;
                 state.down_until = state.down_until.map(|_| now);
             }
-            for state in &mut stage.hosts {
+            for state in stage.hosts.iter_mut().chain(&mut stage.clients) {
                 state.cuts.iter_mut().for_each(|cut| cut.until = 0);
                 state.stalled_until = state.stalled_until.min(now);
                 if !state.alive || state.ended.is_some() {

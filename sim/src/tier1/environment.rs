@@ -6,7 +6,7 @@ use std::time::Duration;
 use flowkit_core::time::Mono;
 use flowkit_runtime::Environment;
 
-use super::host::client_place;
+use super::host::client_of;
 use super::stage::{self, Luck};
 use crate::acting::PlannedPanic;
 use crate::clock::HostClock;
@@ -40,12 +40,15 @@ impl Surroundings {
 }
 
 impl Surroundings {
-    /// Of a client, which begins with the run and has perfect clocks.
-    pub(super) fn of_client(number: u32) -> Self {
-        let mut dice = stage::with(|stage| stage.dice(Luck::Process, 1_000, u64::from(number)));
+    /// Of a client, which has perfect clocks. The first one begins with the run.
+    pub(super) fn of_client(place: Place) -> Self {
+        let number = u64::from(client_of(place.host).unwrap_or_default());
+        let generation = u64::from(place.generation);
+        let mut dice = stage::with(|stage| stage.dice(Luck::Process, 1_000 * generation, number));
+        let now = turmoil::sim_elapsed().map_or(0, micros);
         Self {
-            place: client_place(number),
-            began: 0,
+            place,
+            began: if generation > 1 { now } else { 0 },
             clock: HostClock::new(Clock::default()),
             seed: [dice.draw(), dice.draw()],
         }

@@ -1,12 +1,12 @@
 //! Faults carried out on hosts, ways and servers.
 
-use super::director::{Director, SERVERS, number, worker_id};
-use super::host::{Cut, CutKind, Kind};
+use super::director::{Director, SERVERS, worker_id};
+use super::host::{Cut, CutKind, Kind, client_host, is_client};
 use super::servers;
 use super::stage::{self, Luck, Stage};
 use crate::clock::HostClock;
 use crate::history::{Life, Place, What};
-use crate::plan::{Fault, Leaving, Lost, Server};
+use crate::plan::{ClientFault, Fault, Leaving, Lost, Server};
 
 impl Director<'_> {
     pub(super) fn fault(&mut self, index: usize) {
@@ -109,6 +109,7 @@ impl Director<'_> {
                 // Where several machines share a process it could strike between two inputs.
                 state.panics = state.alive && !matches!(state.kind, Kind::Embedded);
             }),
+            Fault::Client { client, what, .. } => self.befall(client, what, now),
             Fault::WallStep { host, by_ms, .. } => stage::with(|stage| {
                 stage.seen.fire("wall_step");
                 stage.hosts[host as usize].clock.stepped_ms += by_ms;
@@ -134,10 +135,32 @@ impl Director<'_> {
         }
     }
 
+    fn befall(&mut self, client: u32, what: ClientFault, now: u64) {
+        if client >= self.clients {
+            return;
+        }
+        let host = client_host(client);
+        let until = |for_ms: u64| now + for_ms * 1_000;
+        match what {
+            ClientFault::Crash { down_ms } => {
+                self.crash(host, down_ms, "client_crash");
+            }
+            ClientFault::Stall { for_ms } => {
+                stage::with(|stage| stage.stall(host, until(for_ms)));
+            }
+            ClientFault::Partition { for_ms, from, lost } => {
+                self.cut(host, from, CutKind::Lost(lost), until(for_ms));
+            }
+            ClientFault::Hold { for_ms, from } => {
+                self.cut(host, from, CutKind::Held, until(for_ms));
+            }
+        }
+    }
+
     /// A process dies at once, if there is one.
     fn crash(&mut self, host: u32, down_ms: u64, family: &'static str) -> bool {
         let (alive, embedded) = stage::with(|stage| {
-            let state = &mut stage.hosts[host as usize];
+            let state = stage.known(host);
             state.gate.open();
             (state.alive, matches!(state.kind, Kind::Embedded))
         });
@@ -156,7 +179,7 @@ impl Director<'_> {
                     .servers
                     .lose_unsynced(stage.now, keep, &mut stage.seen);
             }
-            stage.hosts[host as usize].starts_at = Some(stage.now + down_ms * 1_000);
+            stage.known(host).starts_at = Some(stage.now + down_ms * 1_000);
         });
         true
     }
@@ -164,7 +187,7 @@ impl Director<'_> {
     fn cut(&mut self, host: u32, from: Server, lost: CutKind, until: u64) {
         stage::with(|stage| {
             let cut = Cut { until, from, lost };
-            stage.hosts[host as usize].cuts.push(cut);
+            stage.known(host).cuts.push(cut);
         });
         self.ways(host);
     }
@@ -183,19 +206,12 @@ impl Director<'_> {
         });
         if goes_down {
             // What it had begun and not acknowledged is gone. For the held ways see `end`.
-            let hosts = stage::with(|stage| stage.hosts.len());
-            for host in (0..hosts).map(number) {
+            let hosts = stage::with(|stage| stage.numbers());
+            for &host in &hosts {
                 self.hold_unless_cut(host, server);
             }
-            let clients: Vec<String> = (0..self.clients).map(|n| format!("client-{n}")).collect();
-            for client in &clients {
-                self.sim.hold(&**client, servers::name(server));
-            }
             self.sim.crash(servers::name(server));
-            for client in &clients {
-                self.sim.release(&**client, servers::name(server));
-            }
-            for host in (0..hosts).map(number) {
+            for host in hosts {
                 self.ways(host);
             }
         }
@@ -211,6 +227,8 @@ impl Stage {
         let active = cuts.into_iter().flatten();
         for cut in active.filter(|cut| cut.until > now && cut.from == server) {
             struck.push(match (cut.lost, server) {
+                (CutKind::Held, _) if is_client(place.host) => "client_hold",
+                (CutKind::Lost(_), _) if is_client(place.host) => "client_partition",
                 (CutKind::Held, _) => "hold",
                 (CutKind::Lost(Lost::Replies), _) => "partition_replies",
                 (_, Server::Store) => "partition_store",
@@ -237,15 +255,17 @@ impl Stage {
 
     /// Freezes a process.
     fn stall(&mut self, host: u32, until: u64) {
-        let state = &mut self.hosts[host as usize];
+        let state = self.known(host);
         if !state.alive || until <= state.stalled_until {
             return;
         }
         state.stalled_until = until;
         state.gate.shut();
-        let place = state.place(host);
-        self.seen.fire("stall");
-        let what = Life::Stalled;
-        self.note(What::Process { place, what });
+        self.seen.fire(if is_client(host) {
+            "client_stall"
+        } else {
+            "stall"
+        });
+        self.note_life(host, Life::Stalled);
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     },
     /// A coordinator and every worker of the plan in one process, over a store of its own.
     Embedded,
+    /// It submits tasks and waits for them.
+    Client,
 }
 
 /// How a process ended by itself.
@@ -42,13 +44,14 @@ pub(super) const fn is_client(host: u32) -> bool {
     host >= CLIENTS
 }
 
-/// The one process of a client.
-pub(super) const fn client_place(number: u32) -> Place {
-    Place {
-        host: CLIENTS + number,
-        generation: 1,
-        machine: 0,
-    }
+/// The number of the client whose host it is, if it is one's.
+pub(super) const fn client_of(host: u32) -> Option<u32> {
+    host.checked_sub(CLIENTS)
+}
+
+/// The host of a client.
+pub(super) const fn client_host(number: u32) -> u32 {
+    CLIENTS.saturating_add(number)
 }
 
 /// One host.

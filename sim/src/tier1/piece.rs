@@ -126,6 +126,17 @@ impl Watcher for Audience {
                 ask,
                 reply,
             },
+            Seen::Failed {
+                client,
+                task,
+                ask,
+                error,
+            } => What::Failed {
+                client,
+                task,
+                ask,
+                error,
+            },
             _ => return,
         };
         stage::with(|stage| stage.note(what));

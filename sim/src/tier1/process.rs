@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::embedded;
 use super::environment::Surroundings;
-use super::host::{Ended, Kind, client_place};
+use super::host::{Ended, Kind};
 use super::port::Port;
 use super::stage::{self, Luck};
 use crate::acting::Clients;
@@ -43,6 +43,7 @@ pub(super) async fn run(host: u32) -> turmoil::Result {
         Kind::Coordinator => coordinator(place, &plan, stopped).await,
         Kind::Worker { plan: index, id } => worker(place, &plan, (index, &id), stopped).await,
         Kind::Embedded => embedded::run(place, &plan, stopped).await,
+        Kind::Client => pending().await,
     };
     stage::with(|stage| stage.hosts[host as usize].ended = Some(ended));
     // The director clears up behind it.
@@ -148,9 +149,12 @@ async fn worker(
 
 /// A client on a host of its own.
 pub(super) async fn client(number: u32) -> turmoil::Result {
-    let (plan, piece) = stage::with(|stage| (stage.plan.clone(), stage.piece.clone()));
-    let surroundings = Arc::new(Surroundings::of_client(number));
-    let engine = engine(client_place(number), &plan).within(surroundings);
+    let (place, plan, piece) = stage::with(|stage| {
+        let place = stage.client_begins(number);
+        (place, stage.plan.clone(), stage.piece.clone())
+    });
+    let surroundings = Arc::new(Surroundings::of_client(place));
+    let engine = engine(place, &plan).within(surroundings);
     piece.client(number, engine.client()).await
 }
 

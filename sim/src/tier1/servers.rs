@@ -249,7 +249,7 @@ fn append_fate(stage: &mut Stage, dice: &mut Dice, fate: &mut Fate) {
 impl Stage {
     /// Counts the calls of a host.
     fn calls(&mut self, place: Place, kind: usize) -> u64 {
-        match self.hosts.get_mut(place.host as usize) {
+        match self.state(place.host) {
             Some(host) => {
                 host.calls[kind] += 1;
                 host.calls[kind]

@@ -15,14 +15,14 @@ use flowkit_core::port::Stream;
 use flowkit_runtime::RunInfo;
 use tokio::sync::Notify;
 
-use super::host::{HostState, is_client};
+use super::host::{HostState, client_host, client_of, is_client};
 use super::piece::Piece;
 use super::servers::ServerState;
 use super::wire::Parcel;
 use crate::dice::Dice;
 use crate::history::{Life, Place, Run, Step, What};
 use crate::observer::Observer;
-use crate::plan::{Fault, Logical, Plan, Rates, Server, When};
+use crate::plan::{ClientFault, Fault, Logical, Plan, Rates, Server, When};
 use crate::servers::Servers;
 
 thread_local! {
@@ -49,6 +49,8 @@ pub(super) struct Stage {
     pub(super) at: [ServerState; 2],
     pub(super) seen: Observer,
     pub(super) hosts: Vec<HostState>,
+    /// Clients that have hosts of their own.
+    pub(super) clients: Vec<HostState>,
     /// What frames on the network stand for.
     parcels: BTreeMap<u64, Parcel>,
     /// Readers at the end of a stream are told when it grows.
@@ -128,6 +130,7 @@ impl Stage {
             at: Default::default(),
             seen: Observer::new(plan, keep_history),
             hosts: Vec::new(),
+            clients: Vec::new(),
             parcels: BTreeMap::new(),
             grown: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -187,9 +190,29 @@ impl Stage {
         &mut self.at[server as usize]
     }
 
+    /// A host by its number, be it a client's.
+    pub(super) fn state(&mut self, host: u32) -> Option<&mut HostState> {
+        match client_of(host) {
+            Some(client) => self.clients.get_mut(client as usize),
+            None => self.hosts.get_mut(host as usize),
+        }
+    }
+
+    /// The same for one that there is.
+    pub(super) fn known(&mut self, host: u32) -> &mut HostState {
+        self.state(host).expect("a host of this run")
+    }
+
+    /// The numbers of all hosts, clients' last.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        let hosts = (0..).zip(&self.hosts).map(|(host, _)| host);
+        let clients = (0..).zip(&self.clients);
+        let clients = clients.map(|(client, _)| client_host(client));
+        hosts.chain(clients).collect()
+    }
+
     pub(super) fn host(&mut self, place: Place) -> Option<&mut HostState> {
-        self.hosts
-            .get_mut(place.host as usize)
+        self.state(place.host)
             .filter(|host| host.generation == place.generation && host.alive)
     }
 
@@ -225,7 +248,11 @@ impl Stage {
         let mut struck = Vec::new();
         self.waiting_faults.retain(|(when, index)| {
             let fault = &faults.faults[*index];
-            let due = *when == event && by.is_none_or(|by| fault.host() == Some(by));
+            let at = match fault {
+                Fault::Client { client, .. } => Some(client_host(*client)),
+                other => other.host(),
+            };
+            let due = *when == event && by.is_none_or(|by| at == Some(by));
             if due {
                 struck.push(*index);
             }
@@ -233,11 +260,20 @@ impl Stage {
         });
         for index in &struck {
             // It is carried out between two ticks; until then it holds whom it strikes.
-            if let Fault::Crash { host, .. }
-            | Fault::PowerLoss { host, .. }
-            | Fault::Stall { host, .. } = &faults.faults[*index]
+            let held = match &faults.faults[*index] {
+                Fault::Crash { host, .. }
+                | Fault::PowerLoss { host, .. }
+                | Fault::Stall { host, .. } => Some(*host),
+                Fault::Client {
+                    client,
+                    what: ClientFault::Crash { .. } | ClientFault::Stall { .. },
+                    ..
+                } => Some(client_host(*client)),
+                _ => None,
+            };
+            if let Some(host) = held
                 && !self.healed
-                && let Some(host) = self.hosts.get_mut(*host as usize)
+                && let Some(host) = self.state(host)
             {
                 host.gate.shut();
             }
@@ -348,20 +384,37 @@ impl Stage {
         place
     }
 
+    /// A client begins, or who takes its place.
+    pub(super) fn client_begins(&mut self, client: u32) -> Place {
+        let host = client_host(client);
+        let state = self.known(host);
+        state.generation += 1;
+        state.alive = true;
+        let place = state.place(host);
+        if place.generation > 1 {
+            self.note_life(host, Life::Started);
+        }
+        place
+    }
+
+    /// Something happens to the process of a host.
+    pub(super) fn note_life(&mut self, host: u32, what: Life) {
+        let place = self.known(host).place(host);
+        self.note(match client_of(host) {
+            Some(client) => What::Client { client, what },
+            None => What::Process { place, what },
+        });
+    }
+
     /// The process of a host is no more, and what ran in it.
     pub(super) fn ends(&mut self, host: u32, what: Life) {
-        let state = &mut self.hosts[host as usize];
+        let state = self.known(host);
         state.alive = false;
         state.stalled_until = 0;
         state.stop = None;
         state.panics = false;
         state.gate.open();
-        let place = Place {
-            host,
-            generation: state.generation,
-            machine: 0,
-        };
-        self.note(What::Process { place, what });
+        self.note_life(host, what);
         let lost: Vec<_> = self
             .runs
             .keys()
@@ -378,15 +431,15 @@ impl Stage {
 
     /// Whether a driver or handler of a host may go on; now and then it lets others go first.
     pub(super) fn poll_pace(&mut self, place: Place, luck: Luck, cx: &Context<'_>) -> Poll<()> {
-        if is_client(place.host) {
-            return Poll::Ready(());
-        }
         let Some(host) = self.host(place) else {
             // Its process is dead: it never goes on.
             return Poll::Pending;
         };
         if host.gate.is_shut() {
             return host.gate.poll_pass(cx);
+        }
+        if is_client(place.host) {
+            return Poll::Ready(());
         }
         host.paces += 1;
         let paces = host.paces;

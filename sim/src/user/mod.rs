@@ -278,6 +278,7 @@ impl Simulation {
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }
             | Fault::Poison { .. }
+            | Fault::Client { .. }
             | Fault::Gone { .. } => false,
             other => {
                 other.rehost(|host| host % hosts);

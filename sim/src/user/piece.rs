@@ -179,7 +179,8 @@ impl Piece for Theirs {
         self.simulation.tasks.len()
     }
 
-    /// Every node may use up its retries, one after the other, a day at most; and what the user says.
+    /// Every node may use up its retries, one after the other, a day at most; the work; and what the
+    /// user says.
     fn patience_ms(&self) -> u64 {
         let graphs = self.simulation.tasks.iter();
         let functions = &self.simulation.functions;
@@ -190,10 +191,14 @@ impl Piece for Theirs {
             .map(|node| u64::from(node.retry.max).saturating_mul(node.retry.backoff_ms))
             .fold(0, u64::saturating_add)
             .min(86_400_000)
+            .saturating_add(WORK_MS)
             .saturating_add(u64::try_from(self.simulation.patience.as_millis()).unwrap_or(u64::MAX))
             .min(366 * 86_400_000)
     }
 }
+
+/// The work of all tasks takes no longer than this, unless the user says so.
+const WORK_MS: u64 = 100_000;
 
 /// The life of one task, as its client sees it.
 struct Life {

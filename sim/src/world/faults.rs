@@ -136,8 +136,8 @@ impl World<'_> {
                 let stream = self.servers.lose_inbox(inbox, &mut self.seen);
                 self.wake_readers(stream);
             }
-            // Drivers make a machine anew; there are none here.
-            Fault::MachinePanic { .. } => {}
+            // Drivers make a machine anew, and clients are processes; there are none here.
+            Fault::MachinePanic { .. } | Fault::Client { .. } => {}
             Fault::Shutdown {
                 host,
                 grace_ms,

@@ -1,6 +1,7 @@
 //! The simulator at work: named scenarios on both tiers, the crash sweep, recovery from random cuts, plans that once
 //! failed, fresh seeds.
 
+mod clients;
 mod processes;
 mod recovery;
 mod scenarios;
