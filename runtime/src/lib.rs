@@ -32,9 +32,8 @@ mod worker;
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
-    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence,
-    SILENT_AFTER_MS, ShardLag, SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
-    WorkerView,
+    ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence, ShardLag,
+    SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch, WorkerView,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};

@@ -11,7 +11,6 @@ pub use presence::{Heard, Presence, ShardLag};
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
-pub use why::SILENT_AFTER_MS;
 pub use worker::{ActiveRun, WorkerView};
 
 use flowkit_core::control::TaskOptions;
