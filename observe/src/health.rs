@@ -163,6 +163,7 @@ impl WorkerHealth {
                 "token": run.info.token,
                 "progress": {"done": run.progress.done, "total": run.progress.total},
                 "cancelled": run.cancelled,
+                "abandoned": run.abandoned,
             })
         });
         let vitals = self.vitals.as_ref();

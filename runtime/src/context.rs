@@ -107,6 +107,8 @@ struct State {
     complete: Option<Json>,
     totals: Totals,
     progress: Progress,
+    /// The worker has given the handler up.
+    abandoned: bool,
     cleanups: Vec<BoxFuture<'static, ()>>,
 }
 
@@ -303,6 +305,14 @@ impl RunContext {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.state().progress
+    }
+
+    pub(crate) fn set_abandoned(&self) {
+        self.state().abandoned = true;
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.state().abandoned
     }
 
     /// A folder of the run's own, made at the first call (below the system's one for temporary

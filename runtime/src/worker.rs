@@ -296,6 +296,9 @@ pub struct RunStatus {
     pub progress: Progress,
     /// It was told to end.
     pub cancelled: bool,
+    /// It ignored that beyond its grace and was given up: the run is over, its slot stays taken for as
+    /// long as the handler does not return.
+    pub abandoned: bool,
 }
 
 impl WorkerHandle {
@@ -323,6 +326,7 @@ impl WorkerHandle {
                     info: cx.info().clone(),
                     progress: cx.progress(),
                     cancelled: cx.is_cancelled(),
+                    abandoned: cx.is_abandoned(),
                 })
                 .collect(),
             stopping: *self.shared.stop.borrow() || self.has_stopped(),

@@ -63,9 +63,15 @@ pub(crate) fn lookup(read: &ReadTransaction, ids: &[TaskId]) -> Result<StoreRepl
 pub(crate) fn workers(read: &ReadTransaction) -> Result<StoreReply, Stop> {
     let mut workers = Vec::new();
     for row in open(read, Table::Worker)?.range::<&[u8]>(..)? {
-        let (_, value) = row?;
-        let worker = decode_worker(value.value());
-        workers.push(worker.map_err(|why| corrupt("read_workers", &why))?);
+        let (key, value) = row?;
+        match decode_worker(value.value()) {
+            Ok(worker) => workers.push(worker),
+            // The others are not to suffer for it: a coordinator reads all of them when it takes over.
+            Err(why) => {
+                let id = String::from_utf8_lossy(key.value()).into_owned();
+                tracing::warn!(worker = id, "a worker's record is left out: {why}");
+            }
+        }
     }
     Ok(StoreReply::Workers(workers))
 }

@@ -1,6 +1,6 @@
 //! What tests of the store, and of whatever stands on it, can do to it.
 
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use redb::StorageBackend;
 use std::path::Path;
 use tokio::sync::oneshot;
@@ -39,6 +39,14 @@ impl EmbeddedStore {
                 (Table::Node, key)
             }
         };
+        let (reply, answer) = oneshot::channel();
+        self.writer.submit(Work::Damage { table, key }, reply);
+        matches!(answer.await, Ok(Ok(_)))
+    }
+
+    /// The same with the record of a worker.
+    pub async fn damage_worker(&self, worker: &WorkerId) -> bool {
+        let (table, key) = (Table::Worker, worker.as_str().as_bytes().to_vec());
         let (reply, answer) = oneshot::channel();
         self.writer.submit(Work::Damage { table, key }, reply);
         matches!(answer.await, Ok(Ok(_)))

@@ -1,7 +1,7 @@
 //! One opened backend and what can be done to it from outside.
 
 use async_trait::async_trait;
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::port::{
     ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport, TransportReply,
     TransportRequest,
@@ -41,6 +41,9 @@ pub trait StoreBackend: Send {
     /// Makes the stored record of a task (or of one of its nodes) undecodable, as damage or a
     /// newer version would. False: this backend has no way to do it.
     async fn make_unreadable(&mut self, task: &TaskId, node: Option<&NodeId>) -> bool;
+
+    /// The same with the stored record of a worker.
+    async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool;
 }
 
 /// An opened store in a namespace of its own.
@@ -132,6 +135,11 @@ impl StoreInstance {
     /// See [`StoreBackend::make_unreadable`].
     pub async fn make_unreadable(&mut self, task: &TaskId, node: Option<&NodeId>) -> bool {
         self.backend.make_unreadable(task, node).await
+    }
+
+    /// See [`StoreBackend::make_worker_unreadable`].
+    pub async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool {
+        self.backend.make_worker_unreadable(worker).await
     }
 }
 

@@ -14,6 +14,7 @@
 //!     async fn crash_and_reopen(&mut self) -> Arc<dyn Store> { /* lose unsynced writes, open */ }
 //!     async fn pass_time(&mut self, ms: u64) { self.clock.advance(ms) }
 //!     async fn make_unreadable(&mut self, task: &TaskId, node: Option<&NodeId>) -> bool { .. }
+//!     async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool { .. }
 //! }
 //!
 //! async fn open() -> StoreInstance {

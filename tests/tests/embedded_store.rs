@@ -2,7 +2,7 @@
 //! dies.
 
 use async_trait::async_trait;
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use flowkit_store_embedded::EmbeddedStore;
 use flowkit_store_embedded::testing::{FaultyDisk, TestClock};
@@ -82,6 +82,10 @@ impl StoreBackend for Disk {
 
     async fn make_unreadable(&mut self, task: &TaskId, node: Option<&NodeId>) -> bool {
         self.store.damage(task, node).await
+    }
+
+    async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool {
+        self.store.damage_worker(worker).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store model passes the suite in both modes.
 
 use async_trait::async_trait;
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::port::Store;
 use flowkit_memory::{Clock, MemoryStore, StoreFault, StoreModel};
 use flowkit_tests::{StoreBackend, StoreCaps, StoreInstance};
@@ -30,6 +30,15 @@ impl StoreBackend for Model {
             node_id: node.cloned(),
         });
         true
+    }
+
+    async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool {
+        let mut model = self.store.model();
+        let is_there = model.workers().any(|known| known.worker_id == *worker);
+        model.inject(StoreFault::PoisonWorker {
+            worker_id: worker.clone(),
+        });
+        is_there
     }
 }
 

@@ -1,7 +1,7 @@
 //! The comparison finds stores that are wrong in one thing each, and nothing in a right one.
 
 use async_trait::async_trait;
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use flowkit_memory::{MemoryStore, StoreFault, StoreModel, monotonic_clock};
 use flowkit_tests::fidelity::{Budget, store};
@@ -107,6 +107,17 @@ impl StoreBackend for Backend {
             model.inject(StoreFault::Poison {
                 task_id: task.clone(),
                 node_id: node.cloned(),
+            });
+        }
+        is_there
+    }
+
+    async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool {
+        let mut model = self.store.model();
+        let is_there = model.workers().any(|known| known.worker_id == *worker);
+        if is_there && self.wrong != Wrong::NeverRots {
+            model.inject(StoreFault::PoisonWorker {
+                worker_id: worker.clone(),
             });
         }
         is_there

@@ -43,21 +43,13 @@ pub struct Timing {
 
 /// Every type of node that waits, with how many wait, has a live worker.
 #[must_use]
-pub fn roles(
-    waiting: &BTreeMap<Role, usize>,
-    workers: &[Listed],
-    silent_after_ms: u64,
-) -> Vec<Finding> {
+pub fn roles(waiting: &BTreeMap<Role, usize>, workers: &[Listed]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (role, nodes) in waiting {
         let able = workers
             .iter()
             .filter(|worker| worker.facts.roles.contains(role));
-        let live = able.clone().any(|worker| {
-            let heard = worker.facts.heard_ms;
-            !worker.facts.leaving && heard.is_some_and(|ms| ms <= silent_after_ms)
-        });
-        if live {
+        if able.clone().any(|worker| worker.facts.is_live()) {
             continue;
         }
         let newest = able.filter_map(|worker| worker.facts.heard_ms).min();

@@ -23,6 +23,7 @@ fn listed(name: &str) -> Listed {
             held: 0,
             heard_ms: Some(5_000),
             leaving: false,
+            silent_after_ms: 90_000,
         },
         registered: Some(Incarnation(2)),
         heard: Some(Incarnation(2)),
@@ -47,7 +48,7 @@ fn subjects(findings: &[Finding]) -> Vec<&str> {
 fn a_sound_deployment_has_no_findings() {
     let workers = [listed("w")];
     let waiting = BTreeMap::from([(Role::new("ocr").expect("a role"), 3)]);
-    assert_eq!(roles(&waiting, &workers, 90_000), []);
+    assert_eq!(roles(&waiting, &workers), []);
     assert_eq!(conflicts(&workers), []);
     assert_eq!(timing(TIMING, &workers, 0), []);
     assert_eq!(
@@ -66,7 +67,7 @@ fn a_role_that_waits_without_a_live_worker_is_found() {
     ]);
     let mut silent = listed("w");
     silent.facts.heard_ms = Some(100_000);
-    let found = roles(&waiting, &[silent], 90_000);
+    let found = roles(&waiting, &[silent]);
     assert_eq!(subjects(&found), ["ocr", "ocrr"]);
     assert!(
         found[0].finding.contains("3 nodes wait"),

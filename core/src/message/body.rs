@@ -475,6 +475,18 @@ pub struct WorkerOnline {
     pub incarnation: Incarnation,
     /// Inbox partition for its commands.
     pub inbox: u32,
+    /// Handlers that ignore that they were told to end: each holds a slot for nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub abandoned: u32,
+    /// Time until its next announcement in milliseconds: a worker that is silent for much longer is gone. 0 =
+    /// it does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub announce_interval_ms: u64,
+}
+
+/// Not worth a field of a message.
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// What a worker can do.

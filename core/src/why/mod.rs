@@ -25,9 +25,6 @@ pub struct Facts<'a> {
     pub workers: &'a [WorkerFacts],
     /// Who folds the task's stream.
     pub owner: Owner,
-    /// A worker that is silent for longer counts as gone. Idle workers speak once per
-    /// `announce_interval_sec`.
-    pub silent_after_ms: u64,
 }
 
 /// What is known of a worker.
@@ -45,6 +42,33 @@ pub struct WorkerFacts {
     pub heard_ms: Option<u64>,
     /// It said that it stops, or has stopped.
     pub leaving: bool,
+    /// Silent for longer, it counts as gone: see [`silent_after_ms`].
+    pub silent_after_ms: u64,
+}
+
+impl WorkerFacts {
+    /// It was heard lately.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard_ms.is_some_and(|ms| ms <= self.silent_after_ms)
+    }
+
+    /// It was heard lately, and does not stop.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.leaving && self.is_heard()
+    }
+}
+
+/// How long a worker may be silent before it counts as gone, in milliseconds: half as long again as the time
+/// between its announcements, which it tells (0 = it did not: a minute is assumed), and at least 5 s.
+#[must_use]
+pub fn silent_after_ms(announce_interval_ms: u64) -> u64 {
+    let interval_ms = match announce_interval_ms {
+        0 => 60_000,
+        said => said,
+    };
+    interval_ms.saturating_add(interval_ms / 2).max(5_000)
 }
 
 /// Who folds the stream of the task's shard.

@@ -95,6 +95,7 @@ fn worker(name: &str, capacity: u32, held: u32, heard_ms: Option<u64>) -> Worker
         held,
         heard_ms,
         leaving: false,
+        silent_after_ms: 90_000,
     }
 }
 
@@ -103,7 +104,6 @@ fn ask(task: &TaskWithNodes, workers: &[WorkerFacts], owner: Owner) -> Why {
         task,
         workers,
         owner,
-        silent_after_ms: 90_000,
     })
 }
 
@@ -357,4 +357,30 @@ fn an_ended_paused_or_unreadable_task_says_so() {
     let newer = json!({"nodes": [{"node_id": "n", "type": "ocr", "from_the_future": 1}]});
     let said = ask(&task(TaskState::Running, &newer, vec![]), &[], KEEPS_UP);
     assert_eq!(said.why, "its graph cannot be read by this version");
+}
+
+#[test]
+fn a_worker_is_given_up_by_how_often_it_said_that_it_speaks() {
+    for (interval_ms, after_ms) in [
+        (0, 90_000),
+        (60_000, 90_000),
+        (600_000, 900_000),
+        (1_000, 5_000),
+        (u64::MAX, u64::MAX),
+    ] {
+        assert_eq!(silent_after_ms(interval_ms), after_ms, "{interval_ms}");
+    }
+    let mut slow = worker("w", 2, 0, Some(600_000));
+    let says = |worker: &WorkerFacts| {
+        one(
+            node("n", NodeState::Ready),
+            std::slice::from_ref(worker),
+            KEEPS_UP,
+        )
+        .why
+    };
+    assert_eq!(says(&slow), "no worker for role `ocr` seen for 10 min");
+    slow.silent_after_ms = silent_after_ms(600_000);
+    let lives = says(&slow);
+    assert!(!lives.contains("no worker"), "{lives}");
 }

@@ -36,12 +36,14 @@ pub(super) fn slots(facts: &Facts<'_>, role: &Role) -> Said {
             "{start}; or is the node's `type` misspelt? `flowkit worker list` shows the roles there are"
         ));
     }
-    let live: Vec<&&WorkerFacts> = able.iter().filter(|w| is_live(facts, w)).collect();
+    let live: Vec<&&WorkerFacts> = able.iter().filter(|w| w.is_live()).collect();
     if live.is_empty() {
         let newest = able.iter().filter_map(|worker| worker.heard_ms).min();
         let since = newest.map_or_else(|| "lately".to_owned(), |ms| format!("for {}", span(ms)));
-        let leaving = able.iter().any(|worker| worker.leaving);
-        let why = if leaving && newest.is_some_and(|ms| ms <= facts.silent_after_ms) {
+        let leaving = able
+            .iter()
+            .any(|worker| worker.leaving && worker.is_heard());
+        let why = if leaving {
             format!("the workers for role `{role}` are stopping or have stopped")
         } else {
             format!("no worker for role `{role}` seen {since}")
@@ -73,11 +75,4 @@ pub(super) fn slots(facts: &Facts<'_>, role: &Role) -> Said {
         format!("is about to start: {name} has a free slot"),
     )
     .cure("if it stays so, `flowkit doctor` looks for the cause")
-}
-
-fn is_live(facts: &Facts<'_>, worker: &WorkerFacts) -> bool {
-    !worker.leaving
-        && worker
-            .heard_ms
-            .is_some_and(|ms| ms <= facts.silent_after_ms)
 }

@@ -253,6 +253,10 @@ impl Worker {
         run.saves.clear();
         run.puller = None;
         self.send_end(id, now, out);
+        // One that stops says the little that is left to say anyway.
+        if self.drain.is_none() {
+            self.announce(now, out);
+        }
     }
 
     /// Queues the terminal event, with the last batch inside or before it.

@@ -146,6 +146,8 @@ impl Worker {
             status: status.into(),
             incarnation: self.incarnation,
             inbox: inbox_of(self.config.worker_id.as_str(), self.config.inboxes),
+            abandoned: u32::try_from(self.abandoned()).unwrap_or(u32::MAX),
+            announce_interval_ms: every_ms,
         });
         let nonce = self.nonce();
         let envelope = Envelope::new(self.sender.clone(), now.wall_ms, body).identified(nonce);

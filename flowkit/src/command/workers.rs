@@ -91,6 +91,12 @@ pub(crate) async fn show(id: &str, args: &TaskArgs) -> Outcome {
             "last heartbeat: {beat}; messages that wait to be folded: {}",
             heard.lag
         );
+        if heard.abandoned > 0 {
+            putln!(
+                "{} handlers ignore that they were told to end and hold slots: restart the worker to free them",
+                heard.abandoned
+            );
+        }
         if heard.conflicts > 0 {
             putln!("two live processes share this id: stop one, or give it another --worker-id");
         }
@@ -134,7 +140,12 @@ fn roles(view: &WorkerView) -> Vec<&str> {
 
 fn status(view: &WorkerView) -> String {
     let heard = view.heard.as_ref();
-    heard.map_or_else(|| "not heard".to_owned(), |h| one_line(&h.status, 20))
+    match heard {
+        None => "not heard".to_owned(),
+        // What it last said of itself holds no longer.
+        Some(h) if h.is_silent() && h.status != "offline" => "silent".to_owned(),
+        Some(h) => one_line(&h.status, 20),
+    }
 }
 
 fn heard(view: &WorkerView) -> String {
@@ -170,10 +181,12 @@ fn list_value(view: &WorkerView) -> Value {
         "lag": Value::Null,
     });
     if let Some(heard) = &view.heard {
-        value["status"] = json!(heard.status);
+        value["status"] = json!(status(view));
         value["heard_ms_ago"] = json!(heard.age_ms);
         value["heartbeat_ms_ago"] = json!(heard.heartbeat_age_ms);
         value["free_slots"] = json!(heard.free_slots);
+        value["abandoned"] = json!(heard.abandoned);
+        value["silent_after_ms"] = json!(heard.silent_after_ms);
         value["lag"] = json!(heard.lag);
         value["conflicts"] = json!(heard.conflicts);
     }

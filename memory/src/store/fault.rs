@@ -1,6 +1,6 @@
 //! Faults that only the inside of a store can have, as plain data.
 
-use flowkit_core::id::{BatchUid, NodeId, TaskId};
+use flowkit_core::id::{BatchUid, NodeId, TaskId, WorkerId};
 use flowkit_core::port::{Commit, ErrorKind, PortError, Record, StoreRequest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,12 @@ pub enum StoreFault {
         /// The node; `None` = the task record itself.
         node_id: Option<NodeId>,
     },
+    /// The worker's record can no longer be decoded, durably. A registration that writes it cures it. No
+    /// effect if there is no such record.
+    PoisonWorker {
+        /// The worker.
+        worker_id: WorkerId,
+    },
     /// Answer the next `times` requests of any kind with `Retry`; nothing happens.
     RetryNext {
         /// How many requests.
@@ -59,7 +65,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Takes a fault in; `Poison` is a change of state and no business of this one.
+    /// Takes a fault in; what makes records rot is a change of state and no business of this one.
     pub(super) fn add(&mut self, fault: StoreFault) {
         match fault {
             StoreFault::RefuseTask { task_id, times } => {
@@ -74,7 +80,7 @@ impl Faults {
             }
             StoreFault::RetryNext { times } => self.retry_next = times,
             StoreFault::DiskFull => self.disk_full = true,
-            StoreFault::Poison { .. } => {}
+            StoreFault::Poison { .. } | StoreFault::PoisonWorker { .. } => {}
         }
     }
 

@@ -150,6 +150,11 @@ impl StoreModel {
                 self.faults.note("poison");
             }
         }
+        if let StoreFault::PoisonWorker { worker_id } = &fault
+            && self.side.poison(worker_id)
+        {
+            self.faults.note("poison_worker");
+        }
         self.faults.add(fault);
     }
 

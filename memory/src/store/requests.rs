@@ -135,9 +135,7 @@ impl StoreModel {
             StoreRequest::LookupTasks { tasks } => {
                 StoreReply::Answers(tasks.iter().map(|id| self.applied.lookup(id)).collect())
             }
-            StoreRequest::ReadWorkers => {
-                StoreReply::Workers(self.side.workers.values().cloned().collect())
-            }
+            StoreRequest::ReadWorkers => StoreReply::Workers(self.side.readable_workers()),
             StoreRequest::RegisterWorker {
                 worker_id,
                 expected,

@@ -7,12 +7,15 @@ use flowkit_core::port::LeaseView;
 use flowkit_core::port::StoreReply;
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Side {
     pub(super) deployment: Option<DeploymentRecord>,
     pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// Workers whose record cannot be read.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    rotten_workers: BTreeSet<WorkerId>,
     leases: BTreeMap<ShardId, Lease>,
     scratch: BTreeMap<(TaskId, NodeId), ScratchRecord>,
     staged: BTreeMap<(TaskId, NodeId), BTreeMap<(BatchUid, Token), Json>>,
@@ -72,6 +75,17 @@ impl Side {
         self.leases.clear();
     }
 
+    /// False if there is no such record.
+    pub(super) fn poison(&mut self, worker: &WorkerId) -> bool {
+        self.workers.contains_key(worker) && self.rotten_workers.insert(worker.clone())
+    }
+
+    /// Those whose record can be read.
+    pub(super) fn readable_workers(&self) -> Vec<WorkerRecord> {
+        let readable = |worker: &&WorkerRecord| !self.rotten_workers.contains(&worker.worker_id);
+        self.workers.values().filter(readable).cloned().collect()
+    }
+
     pub(super) fn register(&mut self, worker: WorkerRecord) -> StoreReply {
         let raised = worker.incarnation;
         let before = self.workers.get(&worker.worker_id);
@@ -79,6 +93,7 @@ impl Side {
         let repeated =
             stored == raised && before.is_some_and(|known| known.start_nonce == worker.start_nonce);
         if stored.next() == raised {
+            self.rotten_workers.remove(&worker.worker_id);
             self.workers.insert(worker.worker_id.clone(), worker);
             self.durable_writes += 1;
         } else if !repeated {

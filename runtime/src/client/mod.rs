@@ -13,7 +13,6 @@ pub use rerun::RerunOptions;
 pub use task::{
     ArtifactView, Artifacts, NodeStatus, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
 };
-pub use why::SILENT_AFTER_MS;
 pub use worker::{ActiveRun, WorkerView};
 
 use flowkit_core::control::TaskOptions;

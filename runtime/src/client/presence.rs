@@ -7,6 +7,7 @@ use flowkit_core::message::{Body, Envelope, RunBeat, SenderRole};
 use flowkit_core::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
 };
+use flowkit_core::why::silent_after_ms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -43,6 +44,11 @@ pub struct Heard {
     pub age_ms: u64,
     /// `online`, `draining` or `offline`, as it last announced itself.
     pub status: String,
+    /// Silent for longer than this, in milliseconds, it counts as gone; from the time between its
+    /// announcements, as it tells it.
+    pub silent_after_ms: u64,
+    /// Handlers that ignore that they were told to end, as it last announced; each holds a slot.
+    pub abandoned: u32,
     /// Free slots as of its newest message.
     pub free_slots: Option<u32>,
     /// How long ago it sent its newest heartbeat, in milliseconds; idle workers send none.
@@ -75,6 +81,14 @@ pub struct ShardLag {
     pub next: Offset,
 }
 
+impl Heard {
+    /// It was silent for so long that it counts as gone.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.age_ms > self.silent_after_ms
+    }
+}
+
 impl Presence {
     fn hear(&mut self, envelope: &Envelope, now_ms: i64) {
         if envelope.sender.role != SenderRole::Worker {
@@ -88,6 +102,8 @@ impl Presence {
             incarnation: envelope.sender.incarnation,
             age_ms,
             status: "online".to_owned(),
+            silent_after_ms: silent_after_ms(0),
+            abandoned: 0,
             free_slots: None,
             heartbeat_age_ms: None,
             beats: BTreeMap::new(),
@@ -104,6 +120,7 @@ impl Presence {
             heard.incarnation = envelope.sender.incarnation;
             heard.age_ms = age_ms;
             "online".clone_into(&mut heard.status);
+            heard.abandoned = 0;
             heard.beats.clear();
         }
         if age_ms <= heard.age_ms {
@@ -113,6 +130,8 @@ impl Presence {
         match &envelope.body {
             Body::WorkerOnline(online) => {
                 heard.status = online.status.chars().take(32).collect();
+                heard.abandoned = online.abandoned;
+                heard.silent_after_ms = silent_after_ms(online.announce_interval_ms);
             }
             Body::WorkerOffline(_) => "offline".clone_into(&mut heard.status),
             Body::Heartbeat(heartbeat) => {
@@ -339,7 +358,9 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowkit_core::message::{Heartbeat, Sender, WorkerOffline};
+    use flowkit_core::message::{
+        Capabilities, Capacity, Heartbeat, Sender, WorkerOffline, WorkerOnline,
+    };
 
     fn said(incarnation: u64, ts_ms: i64, body: Body) -> Envelope {
         let sender = Sender {
@@ -419,6 +440,36 @@ mod tests {
             .collect();
         // Of an older token; of the current one; of a node that nobody holds.
         assert_eq!(waiting, [false, true, false]);
+    }
+
+    #[test]
+    fn an_announcement_says_what_is_abandoned_and_when_silence_means_gone() {
+        let online = |abandoned, announce_interval_ms| {
+            Body::WorkerOnline(WorkerOnline {
+                worker_id: WorkerId::new("w").unwrap(),
+                kind: "r".into(),
+                capabilities: Capabilities::default(),
+                version: "1".into(),
+                capacity: Capacity { tasks: 2 },
+                status: "online".into(),
+                incarnation: Incarnation(1),
+                inbox: 0,
+                abandoned,
+                announce_interval_ms,
+            })
+        };
+        let mut presence = Presence::default();
+        let worker_id = WorkerId::new("w").unwrap();
+        presence.hear(&said(1, 1_000, beat(1, 0)), 100_000);
+        let heard = &presence.workers[&worker_id];
+        assert_eq!((heard.silent_after_ms, heard.is_silent()), (90_000, true));
+        presence.hear(&said(1, 2_000, online(1, 600_000)), 100_000);
+        let heard = &presence.workers[&worker_id];
+        assert_eq!((heard.abandoned, heard.silent_after_ms), (1, 900_000));
+        assert!(!heard.is_silent());
+        // Another process of it has none of those handlers.
+        presence.hear(&said(2, 3_000, beat(2, 0)), 100_000);
+        assert_eq!(presence.workers[&worker_id].abandoned, 0);
     }
 
     #[test]

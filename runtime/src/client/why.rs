@@ -8,9 +8,6 @@ use super::presence::Presence;
 use super::{Client, ClientError, TaskHandle};
 use crate::engine::unexpected;
 
-/// A worker that is silent for longer counts as gone: idle ones speak once a minute.
-pub const SILENT_AFTER_MS: u64 = 90_000;
-
 impl TaskHandle {
     /// Why the task and its nodes are not running: one sentence each, and the cure.
     ///
@@ -35,7 +32,6 @@ impl TaskHandle {
             task: &task,
             workers: &workers,
             owner: client.owner_of(shard, &presence),
-            silent_after_ms: SILENT_AFTER_MS,
         }))
     }
 }
@@ -60,6 +56,7 @@ impl Client {
                 held: u32::try_from(held).unwrap_or(u32::MAX),
                 heard_ms: heard.map(|heard| heard.age_ms),
                 leaving: heard.is_some_and(|heard| heard.status != "online"),
+                silent_after_ms: heard.map_or(0, |heard| heard.silent_after_ms),
             });
         }
         Ok(facts)

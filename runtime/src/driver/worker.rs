@@ -2,6 +2,7 @@
 
 use flowkit_core::id::WorkerId;
 use flowkit_core::planted::{Bug, is_planted};
+use flowkit_core::report::{Report, ReportKind};
 use flowkit_core::worker::{
     Config, Effect, Input, RunCommand, RunEvent, RunFailure, RunId, Worker as Machine,
 };
@@ -133,7 +134,10 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
                 Effect::Store { op, request } => calls.store(op, request),
                 Effect::Transport { op, request } => calls.transport(op, request),
                 Effect::Run { run, command } => runs.command(run, command),
-                Effect::Report(report) => log::log(&report),
+                Effect::Report(report) => {
+                    runs.reported(&report);
+                    log::log(&report);
+                }
                 Effect::Stopped { superseded: true } => return Err(WorkerError::Superseded),
                 Effect::Stopped { superseded: false } => return Ok(()),
             }
@@ -270,6 +274,22 @@ impl Runs {
             }),
         };
         self.answers.push_back((run, event));
+    }
+
+    /// A handler that was given up stays in the worker's status, marked.
+    fn reported(&self, report: &Report) {
+        if report.kind != ReportKind::Abandoned {
+            return;
+        }
+        let about = |cx: &&RunContext| {
+            let info = cx.info();
+            report.task_id.as_ref() == Some(&info.task_id)
+                && report.node_id.as_ref() == Some(&info.node_id)
+                && report.token == Some(info.token)
+        };
+        if let Some(cx) = self.commands.values().map(|(cx, _)| cx).find(about) {
+            cx.set_abandoned();
+        }
     }
 
     fn closed(&mut self, run: RunId) {

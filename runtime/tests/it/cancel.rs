@@ -5,7 +5,7 @@ use flowkit_runtime::{
     handler_fn,
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -67,6 +67,50 @@ async fn a_handler_that_ignores_its_cancel_is_dropped_at_the_deadline() {
     assert_eq!(task.wait().await.unwrap().state, TaskState::Cancelled);
     engine.stop().await;
     assert!(worker.status().running.is_empty());
+}
+
+/// It blocks its thread, so that even dropping it is of no use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_cannot_be_dropped_is_shown_as_abandoned_until_it_returns() {
+    let engine = engine().await;
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let began = Arc::new(Semaphore::new(0));
+    let begin = began.clone();
+    let worker = worker(
+        &engine,
+        "r",
+        handler_fn(move |_, _: Batch<Json>| {
+            let (begin, blocked) = (begin.clone(), blocked.clone());
+            async move {
+                begin.add_permits(1);
+                let _ = blocked.lock().unwrap().recv();
+                Ok(BatchResult::of(1))
+            }
+        }),
+    );
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    began.acquire().await.unwrap().forget();
+    assert!(!worker.status().running[0].abandoned);
+    task.cancel("now", Some(Duration::from_millis(10)))
+        .await
+        .unwrap();
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Cancelled);
+    let running = worker.status().running;
+    assert_eq!(running.len(), 1);
+    assert!(running[0].abandoned && running[0].cancelled);
+    assert_eq!(worker.vitals().await.unwrap().abandoned, 1);
+    // It says so, to whoever looks from outside.
+    let client = engine.client();
+    let heard = async || client.presence().await.unwrap().workers[worker.id()].abandoned;
+    while heard().await != 1 {
+        tokio::task::yield_now().await;
+    }
+    release.send(()).unwrap();
+    while !worker.status().running.is_empty() || heard().await != 0 {
+        tokio::task::yield_now().await;
+    }
+    engine.stop().await;
 }
 
 #[tokio::test]

@@ -107,6 +107,27 @@ pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
     assert_eq!(workers[1], expected);
 }
 
+/// Who takes a shard over reads all of them: one record must not keep it from the others.
+pub async fn an_unreadable_worker_is_left_out_and_the_others_are_read(store: &mut StoreInstance) {
+    for worker in ["a", "b", "c"] {
+        register(store, worker).await;
+    }
+    assert!(!store.make_worker_unreadable(&worker_id("nobody")).await);
+    let damaged = store.make_worker_unreadable(&worker_id("b")).await;
+    assert_eq!(damaged, store.caps.unreadable);
+    let StoreReply::Workers(workers) = store.ok(StoreRequest::ReadWorkers).await else {
+        panic!("not workers");
+    };
+    let mut read: Vec<&str> = workers.iter().map(|w| w.worker_id.as_str()).collect();
+    read.sort_unstable();
+    let expected = if damaged {
+        vec!["a", "c"]
+    } else {
+        vec!["a", "b", "c"]
+    };
+    assert_eq!(read, expected);
+}
+
 /// A worker that never registered has incarnation 0.
 pub async fn grants_are_read_in_order_and_unknown_nodes_are_none(store: &mut StoreInstance) {
     let mut owner = Owner::take(store, "one").await;

@@ -1,7 +1,7 @@
 //! A store on the real MongoDB, in a database of its own.
 
 use async_trait::async_trait;
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::port::Store;
 use flowkit_store_mongo::{MongoSettings, MongoStore};
 use flowkit_tests::{StoreBackend, StoreCaps, StoreInstance, servers};
@@ -73,6 +73,16 @@ impl StoreBackend for Fresh {
         let database = self.raw().await;
         let collection = database.collection::<Document>(collection);
         let done = collection.update_one(doc! { "_id": id }, rot).await;
+        done.expect("MongoDB is up").matched_count == 1
+    }
+
+    async fn make_worker_unreadable(&mut self, worker: &WorkerId) -> bool {
+        let database = self.raw().await;
+        let workers = database.collection::<Document>("workers");
+        let rot = doc! { "$set": { "v": 999 } };
+        let done = workers
+            .update_one(doc! { "_id": worker.as_str() }, rot)
+            .await;
         done.expect("MongoDB is up").matched_count == 1
     }
 }

@@ -124,6 +124,8 @@ fn a_newer_process_of_the_worker_ends_the_grants_of_the_older_one() {
         status: "online".into(),
         incarnation: Incarnation(2),
         inbox: 0,
+        abandoned: 0,
+        announce_interval_ms: 0,
     };
     let sender = Sender {
         role: SenderRole::Worker,

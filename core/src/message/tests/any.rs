@@ -282,9 +282,10 @@ fn online() -> impl Strategy<Value = WorkerOnline> {
         text(),
         any::<u64>(),
         any::<u32>(),
+        (any::<u32>(), any::<u64>()),
     );
     parts.prop_map(
-        |(worker_id, kind, roles, version, tasks, status, incarnation, inbox)| WorkerOnline {
+        |(worker_id, kind, roles, version, tasks, status, incarnation, inbox, more)| WorkerOnline {
             worker_id,
             kind,
             capabilities: Capabilities { roles },
@@ -293,6 +294,8 @@ fn online() -> impl Strategy<Value = WorkerOnline> {
             status,
             incarnation: Incarnation(incarnation),
             inbox,
+            abandoned: more.0,
+            announce_interval_ms: more.1,
         },
     )
 }

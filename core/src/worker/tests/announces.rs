@@ -50,6 +50,8 @@ fn an_announcement_has_the_six_fields_of_the_guide_on_the_wire() {
             "status": "online",
             // Beside the guide's fields: which process start, and where commands reach it.
             "incarnation": 3,
+            // And when to miss it.
+            "announce_interval_ms": 60_000,
             "inbox": 0,
         })
     );

@@ -318,6 +318,10 @@ pub(super) fn plain(op: u64, stream: Stream, body: Body, nonce: u64, free: u32) 
 }
 
 pub(super) fn online(op: u64, nonce: u64, status: &str, free: u32) -> Effect {
+    announced(op, nonce, status, free, 0)
+}
+
+pub(super) fn announced(op: u64, nonce: u64, status: &str, free: u32, abandoned: u32) -> Effect {
     let body = Body::WorkerOnline(WorkerOnline {
         worker_id: id("w"),
         kind: "count,sum".into(),
@@ -329,6 +333,8 @@ pub(super) fn online(op: u64, nonce: u64, status: &str, free: u32) -> Effect {
         status: status.into(),
         incarnation: Incarnation(3),
         inbox: inbox_of("w", 1),
+        abandoned,
+        announce_interval_ms: 60_000,
     });
     plain(op, Stream::Announcements, body, nonce, free)
 }

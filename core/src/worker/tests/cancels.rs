@@ -56,6 +56,8 @@ fn a_handler_that_ignores_its_cancel_is_dropped_and_then_given_up() {
         ),
         ended(1, "CANCELLED"),
         event(12, 1, 1, cancelled(CancelReason::UserRequest), 1),
+        announced(13, 3, "online", 1, 1),
+        read_grants(14, 1),
     ];
     assert_eq!(out, expected);
     assert_eq!(
@@ -67,7 +69,7 @@ fn a_handler_that_ignores_its_cancel_is_dropped_and_then_given_up() {
     let out = bench.run(1, RunEvent::Failed(failure("late", false, true)));
     assert_eq!(out, vec![tell(1, RunCommand::Close)]);
     let out = bench.run(1, RunEvent::Closed);
-    assert_eq!(out[0], online(13, 3, "online", 2));
+    assert_eq!(out[0], online(15, 4, "online", 2));
     assert_eq!(
         (bench.worker.abandoned(), bench.worker.free_slots()),
         (0, 2)

@@ -39,6 +39,7 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
             held: 0,
             heard_ms: Some(heard.age_ms),
             leaving: heard.status != "online",
+            silent_after_ms: heard.silent_after_ms,
         };
         listed.push(of(stranger, None, &presence));
     }

@@ -221,7 +221,7 @@ fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report)
     report.checked(
         Check::Roles,
         format!("{} roles have nodes that are ready", tasks.waiting.len()),
-        doctor::roles(&tasks.waiting, &seen.listed, SILENT_AFTER_MS),
+        doctor::roles(&tasks.waiting, &seen.listed),
     );
     report.checked(
         Check::Conflicts,
