@@ -186,6 +186,7 @@ impl CoordinatorWatch {
                         .or_default() += 1;
                 }
                 Record::Task(_) | Record::Node(_) => {}
+                Record::Tombstone(_) | Record::Remove(_) => {}
             }
         }
     }

@@ -16,6 +16,7 @@ mod paused;
 mod rerun;
 mod results;
 mod resume_point;
+mod retention;
 mod retry_bounded;
 mod settle;
 mod single_owner;
@@ -117,6 +118,7 @@ pub(crate) struct Judges {
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
     rerun: rerun::Reruns,
+    retention: retention::Retention,
     results: results::Results,
     stops: stops::Stops,
     vars: vars::Vars,
@@ -144,6 +146,7 @@ impl Judges {
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
             rerun: rerun::Reruns,
+            retention: retention::Retention::default(),
             results: results::Results,
             stops: stops::Stops::default(),
             vars: vars::Vars::default(),
@@ -170,6 +173,7 @@ impl Judges {
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
         f(&mut self.rerun);
+        f(&mut self.retention);
         f(&mut self.results);
         f(&mut self.stops);
         f(&mut self.vars);
