@@ -216,6 +216,7 @@ impl Merged {
                         token: artifact.token,
                     });
                 }
+                Record::Tombstone(_) | Record::Remove(_) => {}
             }
         }
         for (task, node) in touched {

@@ -282,6 +282,16 @@ bugs! {
         KeptVarsLost = "kept-vars-lost", "vars",
             "A rerun forgets what kept functions did to the vars.";
     }
+    Machines "sweep" {
+        SweptEarly = "swept-early", "retention",
+            "Retention is taken for half as long as it is.";
+        PointedSwept = "pointed-swept", "retention",
+            "A task is swept although a rerun points to it.";
+        NoTombstone = "no-tombstone", "retention",
+            "A swept task leaves no tombstone.";
+        TaskBeforeNodes = "task-before-nodes", "retention",
+            "A sweep takes the task away before its nodes.";
+    }
     Processes "calls" {
         TimeoutUnanswered = "timeout-unanswered", "settle",
             "A call that takes too long is never answered to the machine.";

@@ -248,6 +248,19 @@ pub struct Rerun {
     pub holds: Vec<TaskId>,
 }
 
+/// What is left of a task that was swept: its id is taken for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneRecord {
+    /// Format version.
+    pub version: u16,
+    /// The task.
+    pub task_id: TaskId,
+    /// Hash of its submission.
+    pub submission_hash: u128,
+    /// How it ended.
+    pub state: TaskState,
+}
+
 /// The right to run a node now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {

@@ -141,6 +141,12 @@ pub struct CoordinatorSettings {
     /// What may run at once, and how often something may start; default: no limit. The deployment
     /// must have one shard, and all of its coordinators the same limits.
     pub limits: Limits,
+    /// How long a finished task is kept once nothing of it runs any more; 0, the default: for ever.
+    pub retention_finished_sec: f64,
+    /// How long a task that failed or was cancelled is kept; 0, the default: for ever.
+    pub retention_failed_sec: f64,
+    /// How often a coordinator looks for tasks whose retention has ended; default 60.
+    pub sweep_interval_sec: f64,
 }
 
 impl Default for CoordinatorSettings {
@@ -151,6 +157,9 @@ impl Default for CoordinatorSettings {
             shard_lease_ttl_sec: 5.0,
             tasks_in_flight_max: 1_000_000,
             limits: Limits::default(),
+            retention_finished_sec: 0.0,
+            retention_failed_sec: 0.0,
+            sweep_interval_sec: 60.0,
         }
     }
 }
@@ -167,6 +176,12 @@ impl CoordinatorSettings {
         tasks_in_flight_max: usize,
         /// Sets what may run at once, and how often something may start.
         limits: Limits,
+        /// Sets how long finished tasks are kept.
+        retention_finished_sec: f64,
+        /// Sets how long tasks that failed or were cancelled are kept.
+        retention_failed_sec: f64,
+        /// Sets how often a coordinator looks for tasks whose retention has ended.
+        sweep_interval_sec: f64,
     }
 
     /// Adds one sentence for each value that is impossible, with its key.
@@ -174,6 +189,13 @@ impl CoordinatorSettings {
         if !(0.0..=MAX_SEC).contains(&self.cancel_grace_sec) {
             faults.push("cancel_grace_sec: must be from 0 to 86,400".to_owned());
         }
+        retention(
+            "retention_finished_sec",
+            self.retention_finished_sec,
+            faults,
+        );
+        retention("retention_failed_sec", self.retention_failed_sec, faults);
+        seconds("sweep_interval_sec", self.sweep_interval_sec, faults);
         seconds("lease_ttl_sec", self.lease_ttl_sec, faults);
         seconds("shard_lease_ttl_sec", self.shard_lease_ttl_sec, faults);
         positive(
@@ -191,6 +213,9 @@ impl CoordinatorSettings {
         config.shard_lease_ttl_ms = millis(self.shard_lease_ttl_sec);
         config.tasks_in_flight_max = self.tasks_in_flight_max;
         config.limits = self.limits.clone();
+        config.retention_finished_ms = kept_ms(self.retention_finished_sec);
+        config.retention_failed_ms = kept_ms(self.retention_failed_sec);
+        config.sweep_interval_ms = millis(self.sweep_interval_sec);
     }
 }
 
@@ -203,6 +228,27 @@ fn seconds(key: &str, value: f64, faults: &mut Vec<String>) {
             "{key}: must be from 0.001 to 86,400 seconds, not {value}"
         ));
     }
+}
+
+/// A hundred years: longer is for ever.
+const RETENTION_MAX_SEC: f64 = 100.0 * 366.0 * MAX_SEC;
+
+fn retention(key: &str, value: f64, faults: &mut Vec<String>) {
+    if value != 0.0 && !(0.001..=RETENTION_MAX_SEC).contains(&value) {
+        faults.push(format!(
+            "{key}: must be 0 (for ever) or from 0.001 to 3,162,240,000 seconds, not {value}"
+        ));
+    }
+}
+
+/// A retention in milliseconds; none for ever.
+fn kept_ms(seconds: f64) -> Option<u64> {
+    // NaN is refused before; here it is for ever, which loses nothing.
+    let kept = seconds > 0.0;
+    kept.then(|| {
+        let kept = Duration::from_secs_f64(seconds.min(RETENTION_MAX_SEC));
+        crate::clock::millis(kept).max(1)
+    })
 }
 
 fn positive(key: &str, value: u64, faults: &mut Vec<String>) {
@@ -242,6 +288,29 @@ mod tests {
         WorkerSettings::default().faults(&mut faults);
         CoordinatorSettings::default().faults(&mut faults);
         assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn a_retention_that_makes_no_sense_is_refused_and_0_is_for_ever() {
+        for value in [-1.0, f64::NAN, f64::INFINITY, 1e12, 0.000_1] {
+            let mut faults = Vec::new();
+            let settings = CoordinatorSettings::default();
+            settings
+                .retention_finished_sec(value)
+                .retention_failed_sec(value)
+                .faults(&mut faults);
+            assert_eq!(faults.len(), 2, "{value}: {faults:?}");
+            assert!(
+                faults[0].starts_with("retention_finished_sec: "),
+                "{faults:?}"
+            );
+        }
+        let owner = flowkit_core::id::ClientId::new("c").unwrap();
+        let mut config = flowkit_core::coordinator::Config::new(owner, 1);
+        let settings = CoordinatorSettings::default().retention_failed_sec(0.5);
+        settings.apply(&mut config);
+        assert_eq!(config.retention_finished_ms, None);
+        assert_eq!(config.retention_failed_ms, Some(500));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use flowkit_core::id::{
 };
 use flowkit_core::json::Json;
 use flowkit_core::message::{CancelReason, Envelope, Reply, ReplyError};
-use flowkit_core::port::{ErrorKind, Stream};
+use flowkit_core::port::{ErrorKind, Removal, Stream};
 use flowkit_core::record::{NodeState, TaskState};
 use serde::{Deserialize, Serialize};
+
+use crate::ledger::Removed;
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -292,6 +294,16 @@ pub(crate) enum Change {
         task: TaskId,
         node: NodeId,
         fact: Rc<ArtifactFact>,
+    },
+    Tombstone {
+        task: TaskId,
+        state: TaskState,
+        /// There was none before.
+        first: bool,
+    },
+    Removed {
+        removal: Removal,
+        old: Rc<Removed>,
     },
 }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flowkit_core::id::{BatchUid, NodeId, TaskId, Token};
-use flowkit_core::port::Record;
-use flowkit_core::record::{ArtifactRecord, NodeRecord, TaskRecord};
+use flowkit_core::port::{Record, Removal};
+use flowkit_core::record::{ArtifactRecord, NodeRecord, TaskRecord, TaskState};
 
 use crate::history::{ArtifactFact, Change, NodeFact, TaskFact};
 
@@ -21,12 +21,14 @@ pub(crate) struct Ledger {
 /// One task.
 #[derive(Debug, Default)]
 pub(crate) struct TaskLedger {
+    /// How the task ended, if it was swept or is being swept.
+    pub(crate) tombstone: Option<TaskState>,
     pub(crate) fact: Option<Rc<TaskFact>>,
     pub(crate) nodes: BTreeMap<NodeId, NodeLedger>,
 }
 
 /// One node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NodeLedger {
     pub(crate) fact: Option<Rc<NodeFact>>,
     pub(crate) artifacts: BTreeMap<u64, Rc<ArtifactFact>>,
@@ -84,6 +86,10 @@ impl Ledger {
                     node.artifacts.remove(&fact.number);
                     node.uids.remove(&fact.uid);
                 }
+                Change::Tombstone { task, .. } => {
+                    self.tasks.entry(task.clone()).or_default().tombstone = None;
+                }
+                Change::Removed { removal, old } => self.restore(removal, old),
             }
         }
         undone
@@ -94,6 +100,9 @@ impl Ledger {
         let mut changes = self.unsynced.iter().flat_map(|(_, changes)| changes);
         let first = changes.find_map(|change| match change {
             Change::Task { task, old, .. } if task == id => Some(old.clone()),
+            Change::Removed { removal, old } if removal.task_id() == id => {
+                old.task.clone().map(Some)
+            }
             _ => None,
         });
         first.unwrap_or_else(|| self.tasks.get(id)?.fact.clone())
@@ -104,8 +113,65 @@ impl Ledger {
         task.nodes.entry(node.clone()).or_default()
     }
 
+    fn remove(&mut self, removal: &Removal) -> Removed {
+        let mut old = Removed::default();
+        let Some(task) = self.tasks.get_mut(removal.task_id()) else {
+            return old;
+        };
+        match removal {
+            Removal::Artifacts {
+                node_id, from, to, ..
+            } => {
+                let Some(node) = task.nodes.get_mut(node_id) else {
+                    return old;
+                };
+                let mut above = node.artifacts.split_off(from);
+                node.artifacts.append(&mut above.split_off(&(to + 1)));
+                for fact in above.into_values() {
+                    node.uids.remove(&fact.uid);
+                    old.artifacts.push(fact);
+                }
+            }
+            Removal::Node { node_id, .. } => old.node = task.nodes.remove(node_id),
+            Removal::Task { .. } => {
+                old.task = task.fact.take();
+                old.nodes_left = task.nodes.values().filter(|n| n.fact.is_some()).count();
+            }
+        }
+        old
+    }
+
+    fn restore(&mut self, removal: &Removal, old: &Removed) {
+        let task = self.tasks.entry(removal.task_id().clone()).or_default();
+        match removal {
+            Removal::Artifacts { node_id, .. } => {
+                let node = task.nodes.entry(node_id.clone()).or_default();
+                for fact in &old.artifacts {
+                    node.artifacts.insert(fact.number, fact.clone());
+                    node.uids
+                        .insert(fact.uid.clone(), (fact.number, fact.token));
+                }
+            }
+            Removal::Node { node_id, .. } => {
+                if let Some(node) = &old.node {
+                    task.nodes.insert(node_id.clone(), node.clone());
+                }
+            }
+            Removal::Task { .. } => task.fact.clone_from(&old.task),
+        }
+    }
+
     fn apply(&mut self, fact: Fact) -> Change {
         match fact {
+            Fact::Tombstone(task, state) => {
+                let entry = self.tasks.entry(task.clone()).or_default();
+                let first = entry.tombstone.replace(state).is_none();
+                Change::Tombstone { task, state, first }
+            }
+            Fact::Removed(removal) => {
+                let old = Rc::new(self.remove(&removal));
+                Change::Removed { removal, old }
+            }
             Fact::Task(task, new) => {
                 let entry = self.tasks.entry(task.clone()).or_default();
                 let new = Rc::new(new);
@@ -142,6 +208,18 @@ pub(crate) enum Fact {
     Task(TaskId, TaskFact),
     Node(TaskId, NodeId, NodeFact),
     Artifact(TaskId, NodeId, ArtifactFact),
+    Tombstone(TaskId, TaskState),
+    Removed(Removal),
+}
+
+/// What a removal took away.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    pub(crate) task: Option<Rc<TaskFact>>,
+    /// Node records that were there when the task's record went.
+    pub(crate) nodes_left: usize,
+    pub(crate) node: Option<NodeLedger>,
+    pub(crate) artifacts: Vec<Rc<ArtifactFact>>,
 }
 
 impl Fact {
@@ -156,6 +234,10 @@ impl Fact {
                 artifact.node_id.clone(),
                 artifact_fact(artifact),
             ),
+            Record::Tombstone(tombstone) => {
+                Self::Tombstone(tombstone.task_id.clone(), tombstone.state)
+            }
+            Record::Remove(removal) => Self::Removed(removal.clone()),
         }
     }
 }

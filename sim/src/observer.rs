@@ -82,6 +82,8 @@ impl Observer {
                     }
                 }
                 Change::Artifact { .. } => self.logical(Logical::Accepted),
+                Change::Tombstone { .. } => self.fire("swept"),
+                Change::Removed { .. } => {}
             }
         }
         self.note(
@@ -172,6 +174,8 @@ impl Observer {
                             .text(node.as_str())
                             .text(fact.uid.as_str())
                             .number(fact.number),
+                        Change::Tombstone { task, .. } => trace.text(task.as_str()),
+                        Change::Removed { removal, .. } => trace.text(removal.task_id().as_str()),
                     };
                 }
             }

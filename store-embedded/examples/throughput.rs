@@ -220,6 +220,7 @@ impl Load {
                     Record::Task(task) => (0, number_of(&task.task_id)),
                     Record::Node(node) => (1, number_of(&node.task_id)),
                     Record::Artifact(artifact) => (2, number_of(&artifact.task_id)),
+                    Record::Tombstone(_) | Record::Remove(_) => (3, 0),
                 };
                 batch.insert(key, record);
             };

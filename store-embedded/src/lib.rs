@@ -40,6 +40,7 @@ mod reader;
 mod scans;
 mod shared;
 mod store;
+mod sweep;
 mod writer;
 
 #[cfg(test)]

@@ -6,24 +6,24 @@ use flowkit_core::message::Artifact;
 use flowkit_core::port::{
     ErrorKind, GrantView, PortError, StoreReply, TaskAnswer, TaskPage, TaskWithNodes,
 };
-use flowkit_core::record::{ShardRecord, TaskState};
+use flowkit_core::record::{ShardRecord, TaskState, TombstoneRecord};
 use redb::{ReadOnlyTable, ReadTransaction};
 use std::ops::Bound;
 
 use crate::error::Stop;
 use crate::format::{
     Key, Table, Unreadable, batch_uid_of, decode_artifact, decode_node, decode_plain, decode_task,
-    decode_worker, grant_of, is_granted, task_answer_of,
+    decode_tombstone, decode_worker, grant_of, is_granted, task_answer_of,
 };
 use crate::writer::{decode_shard, zero_shard};
 
 /// Artifacts stop to be added to a reply beyond this many bytes.
 const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-type ReadTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+pub(crate) type ReadTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Bounds<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
 
-fn open(read: &ReadTransaction, table: Table) -> Result<ReadTable, Stop> {
+pub(crate) fn open(read: &ReadTransaction, table: Table) -> Result<ReadTable, Stop> {
     Ok(read.open_table(table.definition())?)
 }
 
@@ -31,7 +31,7 @@ fn corrupt(op: &str, why: &str) -> Stop {
     PortError::new(ErrorKind::Corrupt, op, why).into()
 }
 
-fn at_least_one(limit: u32) -> usize {
+pub(crate) fn at_least_one(limit: u32) -> usize {
     // A page of nothing would be asked for again for ever.
     usize::try_from(limit).unwrap_or(usize::MAX).max(1)
 }
@@ -44,8 +44,13 @@ pub(crate) fn shard(read: &ReadTransaction, op: &str, id: ShardId) -> Result<Sha
 
 pub(crate) fn lookup(read: &ReadTransaction, ids: &[TaskId]) -> Result<StoreReply, Stop> {
     let tasks = open(read, Table::Task)?;
+    let tombstones = open(read, Table::Tombstone)?;
     let mut answers = Vec::with_capacity(ids.len());
     for id in ids {
+        if let Some(bytes) = tombstones.get(id.as_str().as_bytes())? {
+            answers.push(Some(swept(decode_tombstone(bytes.value()))));
+            continue;
+        }
         let found = tasks.get(id.as_str().as_bytes())?;
         let answer = found.map(|bytes| task_answer_of(bytes.value()));
         // The id is taken for good, and no submission can be told to be the same one.
@@ -54,10 +59,26 @@ pub(crate) fn lookup(read: &ReadTransaction, ids: &[TaskId]) -> Result<StoreRepl
             state: TaskState::Quarantined,
             settled: true,
             failure: None,
+            swept: false,
         };
         answers.push(answer.map(|answer| answer.unwrap_or_else(quarantined)));
     }
     Ok(StoreReply::Answers(answers))
+}
+
+/// What a tombstone says; one that cannot be read still keeps its id.
+fn swept(tombstone: Result<TombstoneRecord, Unreadable>) -> TaskAnswer {
+    let (submission_hash, state) = match tombstone {
+        Ok(tombstone) => (tombstone.submission_hash, tombstone.state),
+        Err(_) => (0, TaskState::Quarantined),
+    };
+    TaskAnswer {
+        submission_hash,
+        state,
+        settled: true,
+        failure: None,
+        swept: true,
+    }
 }
 
 pub(crate) fn workers(read: &ReadTransaction) -> Result<StoreReply, Stop> {
@@ -228,6 +249,18 @@ fn with_nodes(
 }
 
 pub(crate) fn task(read: &ReadTransaction, now_ms: i64, id: &TaskId) -> Result<StoreReply, Stop> {
+    let tombstones = open(read, Table::Tombstone)?;
+    if tombstones.get(id.as_str().as_bytes())?.is_some() {
+        return Ok(StoreReply::Task(None));
+    }
+    remains(read, now_ms, id)
+}
+
+pub(crate) fn remains(
+    read: &ReadTransaction,
+    now_ms: i64,
+    id: &TaskId,
+) -> Result<StoreReply, Stop> {
     let key = id.as_str().as_bytes();
     let Some(task) = open(read, Table::Task)?.get(key)? else {
         return Ok(StoreReply::Task(None));
@@ -239,7 +272,7 @@ pub(crate) fn task(read: &ReadTransaction, now_ms: i64, id: &TaskId) -> Result<S
 }
 
 /// The task id in a key; keys are made of ids, so anything else is damage.
-fn id_in(op: &str, key: &[u8]) -> Result<TaskId, Stop> {
+pub(crate) fn id_in(op: &str, key: &[u8]) -> Result<TaskId, Stop> {
     let text = std::str::from_utf8(key).ok();
     let id = text.and_then(|text| TaskId::new(text).ok());
     id.ok_or_else(|| corrupt(op, "a key is not a task id"))
@@ -288,10 +321,19 @@ pub(crate) fn list_tasks(
         Bound::Excluded(id.as_str().as_bytes())
     });
     let tasks = open(read, Table::Task)?;
-    let mut rows = tasks.range::<&[u8]>((start, Bound::Unbounded))?;
+    let tombstones = open(read, Table::Tombstone)?;
+    let rows = tasks.range::<&[u8]>((start, Bound::Unbounded))?;
     let mut page = empty_page();
-    for row in rows.by_ref().take(at_least_one(limit)) {
+    let full = at_least_one(limit);
+    for row in rows {
         let (key, value) = row?;
+        if tombstones.get(key.value())?.is_some() {
+            continue;
+        }
+        if page.tasks.len() + page.unreadable.len() == full {
+            page.more = true;
+            break;
+        }
         match decode_task(value.value()) {
             Ok(task) => page.tasks.push(TaskWithNodes {
                 task,
@@ -303,7 +345,6 @@ pub(crate) fn list_tasks(
                 .push((id_in("list_tasks", key.value())?, why)),
         }
     }
-    page.more = rows.next().transpose()?.is_some();
     Ok(StoreReply::Tasks(page))
 }
 

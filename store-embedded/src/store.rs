@@ -17,6 +17,7 @@ use crate::open;
 use crate::reader;
 use crate::scans::Scans;
 use crate::shared::{Shared, cause_of_panic};
+use crate::sweep;
 use crate::writer::{Prepared, Work, WriterHandle};
 
 /// FlowKit's durable store for one machine: one file in one folder, no server.
@@ -177,6 +178,31 @@ impl EmbeddedStore {
             Ask::ActiveRuns { worker_id } => self.scan("active_runs", View::Synced, move |read| {
                 reader::active_runs(read, &worker_id)
             }),
+            Ask::ReadExpired {
+                shard,
+                failed,
+                age_ms,
+                after,
+                limit,
+            } => {
+                let now_ms = self.shared.clock.wall_ms();
+                self.scan("read_expired", View::Applied, move |read| {
+                    let age_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
+                    let until_ms = now_ms.saturating_sub(age_ms);
+                    sweep::expired(read, (shard, failed), until_ms, after.as_ref(), limit)
+                })
+            }
+            Ask::ReadRemains { task_id } => {
+                let now_ms = self.shared.clock.wall_ms();
+                self.scan("read_remains", View::Applied, move |read| {
+                    reader::remains(read, now_ms, &task_id)
+                })
+            }
+            Ask::ReadStaged { after, limit } => {
+                self.scan("read_staged", View::Applied, move |read| {
+                    sweep::staged_tasks(read, after.as_ref(), limit)
+                })
+            }
             write => self.write(write),
         }
     }
@@ -259,6 +285,11 @@ impl EmbeddedStore {
                 };
                 ("stage_artifact", work)
             }
+            Ask::SweepStaged {
+                task_id: task,
+                after,
+                limit,
+            } => ("sweep_staged", Work::SweepStaged { task, after, limit }),
             read => unreachable!("{read:?} does not write"),
         };
         if let Err(error) = self.shared.failure.check(op) {

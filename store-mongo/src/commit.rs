@@ -32,7 +32,7 @@ const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LOOK_TASKS_MIN: usize = 8;
 
 /// How a transaction ended without having been committed.
-enum Refused {
+pub(crate) enum Refused {
     /// The shard record is not as the commit expects.
     Moved,
     Driver(Error),
@@ -199,7 +199,7 @@ async fn write(
             in_transaction(mongo, session, command).await?;
         }
     }
-    Ok(())
+    crate::sweep::write(mongo, session, prepared).await
 }
 
 /// Moves the shard record on if it is as the commit expects; the server's time.
@@ -271,7 +271,7 @@ async fn new_tasks<'a>(
 }
 
 /// Runs one command.
-async fn in_transaction(
+pub(crate) async fn in_transaction(
     mongo: &Mongo,
     session: &mut ClientSession,
     mut command: RawDocumentBuf,

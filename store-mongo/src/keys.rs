@@ -3,6 +3,7 @@
 //! Ids hold no control characters, so parts joined by a newline are unique and sort by their parts.
 
 use flowkit_core::id::{BatchUid, NodeId, TaskId, Token};
+use flowkit_core::port::StagedKey;
 use mongodb::bson::{Bson, Document};
 
 /// Key of a node.
@@ -23,6 +24,28 @@ pub(crate) fn artifacts_end(task: &TaskId, node: &NodeId) -> String {
 /// Key of a staged body.
 pub(crate) fn staged(task: &TaskId, node: &NodeId, uid: &BatchUid, token: Token) -> String {
     format!("{task}\n{node}\n{uid}\n{:020}", token.0)
+}
+
+/// Everything whose key begins with a name and a newline lies from here...
+pub(crate) fn below(name: &str) -> String {
+    format!("{name}\n")
+}
+
+/// ...to here: a vertical tab comes after the newline.
+pub(crate) fn below_end(name: &str) -> String {
+    format!("{name}\u{b}")
+}
+
+/// Node, batch and token in the key of a staged body.
+pub(crate) fn parse_staged(key: &str) -> Option<(&str, StagedKey)> {
+    let mut parts = key.split('\n');
+    let task = parts.next()?;
+    let key = StagedKey {
+        node_id: NodeId::new(parts.next()?).ok()?,
+        batch_uid: BatchUid::new(parts.next()?).ok()?,
+        token: Token(parts.next()?.parse().ok()?),
+    };
+    Some((task, key))
 }
 
 /// A number as MongoDB has it: 64 bits, the sign being one of them. Numbers that are compared on the

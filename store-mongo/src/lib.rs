@@ -14,12 +14,13 @@
 //! | `leases` | the lease on a shard, by the server's clock | shard |
 //! | `shards` | a shard record, and the session of its owner's commits | shard |
 //! | `tasks`, `nodes` | a record as JSON text, beside the fields that are searched | task; task, node |
+//! | `tombstones` | what is left of a swept task: its id is taken | task |
 //! | `artifacts` | an accepted batch; unique by number and by batch uid | task, node, number |
 //! | `staged` | the body of a large artifact | task, node, uid, token |
 //! | `scratch` | the checkpoint of a batch in work | task, node |
 //! | `workers` | the newest process of a worker | worker |
 //!
-//! Nothing has a time to live. A record that cannot be decoded costs its task only.
+//! Nothing has a time to live: what goes is taken away by commits. A record that cannot be decoded costs its task only.
 //!
 //! **Cancel safety.** A call runs in a task of its own: one that is dropped goes on, and may or may
 //! not have happened.
@@ -35,6 +36,7 @@ mod settings;
 mod side;
 mod statements;
 mod store;
+mod sweep;
 
 pub use error::OpenError;
 pub use settings::MongoSettings;

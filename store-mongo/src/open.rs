@@ -18,11 +18,12 @@ const WIRE_VERSION_MIN: i32 = 17;
 /// The collection exists already.
 const NAMESPACE_EXISTS: i32 = 48;
 
-const COLLECTIONS: [&str; 9] = [
+const COLLECTIONS: [&str; 10] = [
     "meta",
     "leases",
     "shards",
     "tasks",
+    "tombstones",
     "nodes",
     "artifacts",
     "staged",
@@ -116,6 +117,15 @@ async fn set_up(database: &Database) -> Result<(), OpenError> {
             .build();
         IndexModel::builder().keys(keys).options(options).build()
     };
+    // Few tasks are reruns.
+    let holds = IndexOptions::builder()
+        .name("holds".to_owned())
+        .sparse(true)
+        .build();
+    let holds = IndexModel::builder()
+        .keys(doc! { "holds": 1 })
+        .options(holds)
+        .build();
     for (collection, model) in [
         (
             "tasks",
@@ -125,6 +135,15 @@ async fn set_up(database: &Database) -> Result<(), OpenError> {
                 false,
             ),
         ),
+        (
+            "tasks",
+            index(
+                "ended",
+                doc! { "shard": 1, "failed": 1, "ended": 1, "_id": 1 },
+                false,
+            ),
+        ),
+        ("tasks", holds),
         ("nodes", index("task", doc! { "task": 1, "_id": 1 }, false)),
         (
             "nodes",

@@ -27,12 +27,12 @@ const BATCH_DOCUMENTS: u32 = 100_000;
 /// Nodes of a task with their ages, or why one of them cannot be read.
 type Nodes = Result<(Vec<NodeRecord>, Vec<u64>), Arc<str>>;
 
-fn reads(op: &str) -> impl Fn(Error) -> PortError + '_ {
+pub(crate) fn reads(op: &str) -> impl Fn(Error) -> PortError + '_ {
     move |error| port_error(op, Effect::None, &error)
 }
 
 /// A page of nothing would be asked for again for ever.
-fn limit_of(limit: u32) -> i64 {
+pub(crate) fn limit_of(limit: u32) -> i64 {
     i64::from(limit.max(1))
 }
 
@@ -60,7 +60,7 @@ impl Mongo {
     }
 
     /// The same with some fields only.
-    async fn find_fields(
+    pub(crate) async fn find_fields(
         &self,
         op: &str,
         collection: &str,
@@ -178,13 +178,17 @@ impl Mongo {
     pub(crate) async fn lookup(&self, tasks: &[TaskId]) -> Result<StoreReply, PortError> {
         let ids: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
         let found = self
-            .find("lookup_tasks", "tasks", doc! { "_id": { "$in": ids } }, 0)
+            .find("lookup_tasks", "tasks", doc! { "_id": { "$in": &ids } }, 0)
             .await?;
         let found: BTreeMap<&str, &Document> = found
             .iter()
             .filter_map(|document| Some((keys::text(document, "_id")?, document)))
             .collect();
+        let swept = self.tombstones("lookup_tasks", &ids).await?;
         let answer = |id: &TaskId| {
+            if let Some(swept) = swept.get(id.as_str()) {
+                return Some(swept.clone());
+            }
             let document = found.get(id.as_str())?;
             Some(match records::decode::<TaskRecord>(document) {
                 Ok(record) => TaskAnswer {
@@ -192,6 +196,7 @@ impl Mongo {
                     state: record.state,
                     settled: record.settled,
                     failure: record.failure,
+                    swept: false,
                 },
                 // The id is taken for good, and no submission can be told to be the same one.
                 Err(_) => TaskAnswer {
@@ -199,6 +204,7 @@ impl Mongo {
                     state: TaskState::Quarantined,
                     settled: true,
                     failure: None,
+                    swept: false,
                 },
             })
         };
@@ -343,13 +349,19 @@ impl Mongo {
     }
 
     pub(crate) async fn read_task(&self, task: &TaskId) -> Result<StoreReply, PortError> {
-        const OP: &str = "read_task";
-        let found = self
-            .find(OP, "tasks", doc! { "_id": task.as_str() }, 1)
-            .await?;
-        let mut page = self.with_nodes(OP, &found).await?;
+        let filter = doc! { "_id": task.as_str(), "swept": { "$ne": true } };
+        self.task_by("read_task", filter).await
+    }
+
+    pub(crate) async fn task_by(
+        &self,
+        op: &str,
+        filter: Document,
+    ) -> Result<StoreReply, PortError> {
+        let found = self.find(op, "tasks", filter, 1).await?;
+        let mut page = self.with_nodes(op, &found).await?;
         if let Some((_, reason)) = page.unreadable.first() {
-            return Err(PortError::new(ErrorKind::Corrupt, OP, reason));
+            return Err(PortError::new(ErrorKind::Corrupt, op, reason));
         }
         Ok(StoreReply::Task(page.tasks.pop().map(Box::new)))
     }
@@ -359,10 +371,10 @@ impl Mongo {
         after: Option<TaskId>,
         limit: u32,
     ) -> Result<StoreReply, PortError> {
-        let filter = match &after {
-            Some(after) => doc! { "_id": { "$gt": after.as_str() } },
-            None => doc! {},
-        };
+        let mut filter = doc! { "swept": { "$ne": true } };
+        if let Some(after) = &after {
+            filter.insert("_id", doc! { "$gt": after.as_str() });
+        }
         let mut tasks = self
             .find("list_tasks", "tasks", filter, limit_of(limit) + 1)
             .await?;

@@ -4,7 +4,7 @@
 //! same code as everywhere.
 
 use flowkit_core::record::{ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, TaskState};
-use mongodb::bson::{DateTime, Document, RawBsonRef, RawDocumentBuf, cstr, rawdoc};
+use mongodb::bson::{DateTime, Document, RawArrayBuf, RawBsonRef, RawDocumentBuf, cstr, rawdoc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -34,12 +34,26 @@ fn is_ending(state: TaskState) -> bool {
 }
 
 /// The fields of a task, but for `_id`.
-pub(crate) fn task(shard: u32, record: &TaskRecord, body: &str, fields: &mut RawDocumentBuf) {
+pub(crate) fn task(
+    shard: u32,
+    record: &TaskRecord,
+    now: DateTime,
+    body: &str,
+    fields: &mut RawDocumentBuf,
+) {
     fields.append(cstr!("shard"), i64::from(shard));
     fields.append(cstr!("settled"), record.settled);
     fields.append(cstr!("ending"), is_ending(record.state));
     fields.append(cstr!("v"), i32::from(record.version));
     fields.append(cstr!("body"), body);
+    if record.settled {
+        fields.append(cstr!("failed"), record.state != TaskState::Finished);
+        fields.append(cstr!("ended"), now);
+    }
+    if let Some(rerun) = &record.rerun {
+        let holds: RawArrayBuf = rerun.holds.iter().map(|task| task.as_str()).collect();
+        fields.append(cstr!("holds"), holds);
+    }
 }
 
 /// The fields of a node, but for `_id`.

@@ -1,8 +1,8 @@
 //! What a commit writes, as the server is told it.
 
 use flowkit_core::id::ShardId;
-use flowkit_core::port::{Commit, Record};
-use flowkit_core::record::{NodeRecord, TaskRecord};
+use flowkit_core::port::{Commit, Record, Removal};
+use flowkit_core::record::{NodeRecord, TaskRecord, TombstoneRecord};
 use mongodb::bson::{DateTime, RawDocumentBuf, cstr, rawdoc};
 use std::collections::BTreeSet;
 
@@ -16,6 +16,8 @@ pub(crate) struct Prepared<'a> {
     tasks: Vec<(&'a TaskRecord, String)>,
     nodes: Vec<(String, &'a NodeRecord, String)>,
     pub(crate) artifacts: Vec<RawDocumentBuf>,
+    pub(crate) tombstones: Vec<(&'a TombstoneRecord, String)>,
+    pub(crate) removals: Vec<&'a Removal>,
 }
 
 /// Documents to insert, and upserts.
@@ -34,6 +36,8 @@ impl<'a> Prepared<'a> {
             tasks: Vec::new(),
             nodes: Vec::new(),
             artifacts: Vec::new(),
+            tombstones: Vec::new(),
+            removals: Vec::new(),
         };
         let mut keys_met = BTreeSet::new();
         let mut uids_met = BTreeSet::new();
@@ -56,6 +60,14 @@ impl<'a> Prepared<'a> {
                     }
                     prepared.artifacts.push(records::artifact(record)?);
                     keys::artifact(&record.task_id, &record.node_id, record.number)
+                }
+                Record::Tombstone(record) => {
+                    prepared.tombstones.push((record, records::body(record)?));
+                    format!("\n{}", record.task_id)
+                }
+                Record::Remove(removal) => {
+                    prepared.removals.push(removal);
+                    continue;
                 }
             };
             if !keys_met.insert(key) {
@@ -84,7 +96,7 @@ impl<'a> Prepared<'a> {
         let mut statements = Statements::default();
         for (task, body) in &self.tasks {
             let id = task.task_id.as_str();
-            let fields = |document: &mut _| records::task(shard.0, task, body, document);
+            let fields = |document: &mut _| records::task(shard.0, task, now, body, document);
             match new.contains(id) {
                 true => statements.new_tasks.push(whole(id, fields)),
                 false => statements.tasks.push(upsert(id, fields)),

@@ -150,6 +150,20 @@ impl Mongo {
             Ask::StageArtifact { .. } => self.stage(request).await,
             Ask::ReadTask { task_id } => self.read_task(&task_id).await,
             Ask::ListTasks { after, limit } => self.list_tasks(after, limit).await,
+            Ask::ReadExpired {
+                shard,
+                failed,
+                age_ms,
+                after,
+                limit,
+            } => self.expired((shard, failed), age_ms, after, limit).await,
+            Ask::ReadRemains { task_id } => self.remains(&task_id).await,
+            Ask::ReadStaged { after, limit } => self.staged_tasks(after, limit).await,
+            Ask::SweepStaged {
+                task_id,
+                after,
+                limit,
+            } => self.sweep_staged(&task_id, after.as_ref(), limit).await,
             Ask::ActiveRuns { worker_id } => self.active_runs(&worker_id).await,
         }
     }

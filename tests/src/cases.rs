@@ -76,6 +76,14 @@ macro_rules! store_conformance {
                 an_accepted_body_never_changes,
                 an_accepted_body_that_is_missing_is_corrupt,
             ],
+            sweep: [
+                a_tombstone_hides_its_task_and_keeps_its_id,
+                a_removal_takes_its_own_records_and_nothing_else,
+                settled_tasks_expire_by_store_time_longest_ago_first,
+                a_task_that_another_one_points_to_says_so,
+                staged_bodies_that_nothing_can_point_to_are_swept,
+                tasks_with_staged_bodies_are_paged,
+            ],
             scratch: [
                 scratch_that_was_never_written_is_none,
                 scratch_is_handed_to_the_next_token,

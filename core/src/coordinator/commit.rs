@@ -47,6 +47,8 @@ pub(super) struct OpenCommit {
     pub(super) nodes: BTreeSet<NodeKey>,
     pub(super) artifacts: Vec<ArtifactRecord>,
     pub(super) outbox: Vec<Outgoing>,
+    /// A step of a sweep.
+    pub(super) sweep: Vec<Record>,
     /// Readers to be told what their sources have, as of this commit.
     pub(super) readers: BTreeSet<NodeKey>,
     /// Tasks that leave memory once this commit is applied.
@@ -80,7 +82,7 @@ impl OpenCommit {
     }
 
     fn records(&self) -> usize {
-        self.tasks.len() + self.nodes.len() + self.artifacts.len()
+        self.tasks.len() + self.nodes.len() + self.artifacts.len() + self.sweep.len()
     }
 }
 
@@ -91,6 +93,8 @@ pub(super) struct InFlight {
     pub(super) outbox: Vec<Outgoing>,
     settled: Vec<u64>,
     starts: Vec<Scope>,
+    /// It holds a step of a sweep.
+    sweeps: bool,
     /// It was made with care: one event, or what followed from time, alone.
     pub(super) careful: bool,
     /// An entry made its first change, not time.
@@ -109,11 +113,7 @@ impl InFlight {
             .commit
             .records
             .iter()
-            .map(|record| match record {
-                Record::Task(record) => record.task_id.clone(),
-                Record::Node(record) => record.task_id.clone(),
-                Record::Artifact(record) => record.task_id.clone(),
-            })
+            .map(|record| record.task_id().clone())
             .collect();
         tasks.into_iter().collect()
     }
@@ -206,6 +206,8 @@ impl Shard {
                 records.push(Record::Node(Box::new(record)));
             }
         }
+        let sweeps = !open.sweep.is_empty();
+        records.extend(open.sweep);
         let artifacts = open.artifacts.into_iter();
         records.extend(artifacts.map(|artifact| Record::Artifact(Box::new(artifact))));
         let commit = Arc::new(Commit {
@@ -222,6 +224,7 @@ impl Shard {
             outbox: open.outbox,
             settled: open.settled,
             starts: open.starts,
+            sweeps,
             careful,
             by_entry: open.by_entry,
             created: open.created,
@@ -268,6 +271,9 @@ impl Shard {
         self.commit_seq = done.commit.seq;
         for scope in done.starts {
             self.meters.started(ctx.now.mono, scope);
+        }
+        if done.sweeps {
+            self.sweeps.committed();
         }
         for number in done.settled {
             self.drop_task(ctx, number);

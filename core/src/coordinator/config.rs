@@ -38,6 +38,12 @@ pub struct Config {
     pub commit_delay_ms: u64,
     /// Most tasks that are not settled; default 1,000,000.
     pub tasks_in_flight_max: usize,
+    /// How long a finished task is kept once it is settled; for ever if absent, the default.
+    pub retention_finished_ms: Option<u64>,
+    /// The same for a task that failed, was cancelled or was set aside.
+    pub retention_failed_ms: Option<u64>,
+    /// How often an owner looks for tasks whose retention has ended; default 60 s.
+    pub sweep_interval_ms: u64,
     /// The store applies before it syncs, and worker processes share this one's fate (embedded).
     pub applies_before_sync: bool,
     /// Every grant found at the first load belongs to a dead process (embedded: a file lock says
@@ -71,6 +77,9 @@ impl Config {
             commit_records_max: 512,
             commit_delay_ms: 1,
             tasks_in_flight_max: 1_000_000,
+            retention_finished_ms: None,
+            retention_failed_ms: None,
+            sweep_interval_ms: 60_000,
             applies_before_sync: false,
             predecessors_dead: false,
             functions: Functions::default(),

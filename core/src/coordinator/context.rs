@@ -53,6 +53,8 @@ pub(super) enum ShardOp {
     Lookup,
     /// The task that a rerun is to keep nodes of.
     Source,
+    /// What retention sweeps.
+    Sweep,
     EndOffset,
     Release,
 }

@@ -448,6 +448,7 @@ impl Shard {
         self.answer_watchers(ctx, number);
         if let Some(task) = self.tasks.remove(&number) {
             self.numbers.remove(task.id());
+            self.sweeps.left(&task);
         }
     }
 }

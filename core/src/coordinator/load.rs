@@ -82,6 +82,7 @@ impl Shard {
         self.task_newest += 1;
         let number = self.task_newest;
         self.numbers.insert(task.id().clone(), number);
+        self.sweeps.came(&task);
         self.tasks.insert(number, task);
         number
     }
@@ -161,6 +162,7 @@ impl Shard {
             }
             self.task_progress(ctx, number);
         }
+        self.sweeps.begin(ctx);
         if holders_dead {
             let held: Vec<NodeKey> = self.held.values().flatten().copied().collect();
             for key in held {

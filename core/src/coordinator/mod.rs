@@ -12,6 +12,7 @@
 //! * `dispatch`, `ready`, `limits`, `workers`: ready nodes meet free slots, within limits
 //! * `functions`: `when` is judged, and `coordinator_fn` nodes run
 //! * `lease`, `gate`: clocks of grants, and what must be read before one is expired
+//! * `sweep`: what goes when retention ends
 //! * `commit`: group commits and the messages that wait for them
 
 mod commit;
@@ -35,6 +36,7 @@ mod ready;
 mod request;
 mod rerun;
 mod shard;
+mod sweep;
 mod task;
 mod workers;
 
@@ -320,6 +322,7 @@ fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
         shard.dispatch(ctx);
         shard.look_up(ctx);
         shard.read_source(ctx);
+        shard.sweep(ctx);
     }
     shard.commit(ctx);
     if !stopping {
@@ -357,6 +360,11 @@ fn store_done(
         ShardOp::Lookup => {
             if let Some(shard) = slot.owned() {
                 shard.looked_up(ctx, result);
+            }
+        }
+        ShardOp::Sweep => {
+            if let Some(shard) = slot.owned() {
+                shard.sweep_answered(ctx, result);
             }
         }
         ShardOp::Source => {

@@ -453,6 +453,7 @@ pub(super) fn answer_of(record: &TaskRecord) -> TaskAnswer {
         state: record.state,
         settled: record.settled,
         failure: record.failure.clone(),
+        swept: false,
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) struct Reruns {
     asked: Option<TaskId>,
 }
 
+impl Reruns {
+    /// A rerun of this task is on its way.
+    pub(super) fn wait_for(&self, task: &TaskId) -> bool {
+        let mut waiting = self.waiting.values().flatten();
+        waiting.any(|message| source_of(message).as_ref() == Some(task))
+    }
+}
+
 /// The task that a request wants to run again.
 pub(super) fn source_of(message: &Envelope) -> Option<TaskId> {
     match &message.body {
@@ -98,6 +106,11 @@ impl Shard {
                 format!("task {of} has not ended: wait until it has, or cancel it")
             };
             return self.reply(ctx, &message, refusal(ReplyError::NotSettled, &text));
+        }
+        let gone = source.flatten().is_some_and(|known| known.swept);
+        if gone || self.sweeps.is_sweeping(of) {
+            let text = format!("task {of} was swept: its retention ended");
+            return self.reply(ctx, &message, refusal(ReplyError::Swept, &text));
         }
         let waits = match source {
             None => &mut self.parked,

@@ -69,6 +69,7 @@ pub(super) struct Shard {
     pub(super) lookup_at: Option<Mono>,
     /// Reruns whose source is to be read.
     pub(super) reruns: super::rerun::Reruns,
+    pub(super) sweeps: super::sweep::Sweeps,
 
     /// When a run was last told that it is fenced.
     pub(super) fenced_told: BTreeMap<(TaskId, NodeId, Token), Mono>,
@@ -122,6 +123,7 @@ impl Shard {
             lookup: None,
             lookup_at: None,
             reruns: super::rerun::Reruns::default(),
+            sweeps: super::sweep::Sweeps::default(),
             fenced_told: BTreeMap::new(),
             careful_until: Offset(0),
             careful_left: 0,
@@ -305,6 +307,7 @@ impl Shard {
             unless_stopping(self.fetch_at),
             self.sync_at,
             lookup.filter(|_| self.may_change()),
+            unless_stopping(self.sweeps.due()).filter(|_| self.may_change()),
             self.gate.ask_at(),
         ]
         .into_iter()

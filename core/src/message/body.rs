@@ -183,6 +183,8 @@ pub enum ReplyError {
     IdempotencyConflict,
     /// No such task.
     NotFound,
+    /// The task's retention ended: only its id is left.
+    Swept,
     /// The task has not ended yet, or runs of it are still ending.
     NotSettled,
     /// This version does not know the request.

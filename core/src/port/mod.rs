@@ -8,8 +8,8 @@ mod store;
 mod transport;
 
 pub use store::{
-    Commit, GrantView, LeaseView, Record, Store, StoreReply, StoreRequest, TaskAnswer, TaskPage,
-    TaskWithNodes,
+    Commit, ExpiredPage, ExpiredTask, GrantView, LeaseView, Record, Removal, StagedKey, Store,
+    StoreReply, StoreRequest, TaskAnswer, TaskPage, TaskWithNodes,
 };
 pub use transport::{Entry, Stream, Transport, TransportReply, TransportRequest};
 

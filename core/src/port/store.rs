@@ -13,7 +13,7 @@ use crate::id::{
 use crate::json::Json;
 use crate::record::{
     ArtifactRecord, DeploymentRecord, Failure, NodeRecord, ScratchRecord, ShardRecord, TaskRecord,
-    TaskState, WorkerRecord,
+    TaskState, TombstoneRecord, WorkerRecord,
 };
 
 /// A record that a commit writes, whole.
@@ -25,6 +25,65 @@ pub enum Record {
     Node(Box<NodeRecord>),
     /// Inserted; the same number or batch uid again makes the commit `Invalid`.
     Artifact(Box<ArtifactRecord>),
+    /// Written over whatever is there. From then on the task is hidden from `ReadTask` and the lists,
+    /// and lookups answer that it was swept.
+    Tombstone(Box<TombstoneRecord>),
+    /// Takes records away, after everything that the commit writes. What is not there is no fault.
+    Remove(Removal),
+}
+
+/// What a commit takes away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Removal {
+    /// Artifacts of a node by number, with the staged bodies that they point to.
+    Artifacts {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+        /// The first number.
+        from: u64,
+        /// The last number.
+        to: u64,
+    },
+    /// A node's record and scratch, and every staged body that is left of it.
+    Node {
+        /// The task.
+        task_id: TaskId,
+        /// The node.
+        node_id: NodeId,
+    },
+    /// A task's record. Its tombstone stays.
+    Task {
+        /// The task.
+        task_id: TaskId,
+    },
+}
+
+impl Removal {
+    /// The task that it is about.
+    #[must_use]
+    pub const fn task_id(&self) -> &TaskId {
+        match self {
+            Self::Artifacts { task_id, .. }
+            | Self::Node { task_id, .. }
+            | Self::Task { task_id } => task_id,
+        }
+    }
+}
+
+impl Record {
+    /// The task that it is about.
+    #[must_use]
+    pub fn task_id(&self) -> &TaskId {
+        match self {
+            Self::Task(record) => &record.task_id,
+            Self::Node(record) => &record.task_id,
+            Self::Artifact(record) => &record.task_id,
+            Self::Tombstone(record) => &record.task_id,
+            Self::Remove(removal) => removal.task_id(),
+        }
+    }
 }
 
 /// One group commit of a shard: applied whole, or not at all.
@@ -204,7 +263,45 @@ pub enum StoreRequest {
         /// The artifact.
         body: Json,
     },
-    /// A task with all its nodes. -> `Task`
+    /// A page of the shard's settled tasks whose record was last written so long ago by store time,
+    /// longest ago first. -> `Expired`
+    ReadExpired {
+        /// The shard.
+        shard: ShardId,
+        /// Those that did not finish; else those that did.
+        failed: bool,
+        /// How long ago at least.
+        age_ms: u64,
+        /// Only what comes after this one: its time and id.
+        after: Option<(i64, TaskId)>,
+        /// Most tasks per page.
+        limit: u32,
+    },
+    /// What is left of a task that is swept: as `ReadTask`, but a tombstone does not hide it, and as
+    /// of the newest applied commit. -> `Task`
+    ReadRemains {
+        /// The task.
+        task_id: TaskId,
+    },
+    /// Page through the tasks that have staged bodies, whether they exist or not, by id. -> `Staged`
+    ReadStaged {
+        /// Only ids greater than this.
+        after: Option<TaskId>,
+        /// Most tasks per page.
+        limit: u32,
+    },
+    /// Look at staged bodies of a task and take away those that no artifact points to and whose node
+    /// is terminal or does not exist. Such a body is never pointed to any more, so a late copy of
+    /// this request does no harm. -> `Swept`
+    SweepStaged {
+        /// The task.
+        task_id: TaskId,
+        /// Only what comes after this one.
+        after: Option<StagedKey>,
+        /// Most bodies to look at.
+        limit: u32,
+    },
+    /// A task with all its nodes; none if it was swept. -> `Task`
     ReadTask {
         /// The task.
         task_id: TaskId,
@@ -248,6 +345,10 @@ impl StoreRequest {
             Self::ReadTask { .. } => "read_task",
             Self::ListTasks { .. } => "list_tasks",
             Self::ActiveRuns { .. } => "active_runs",
+            Self::ReadExpired { .. } => "read_expired",
+            Self::ReadRemains { .. } => "read_remains",
+            Self::ReadStaged { .. } => "read_staged",
+            Self::SweepStaged { .. } => "sweep_staged",
         }
     }
 }
@@ -298,8 +399,55 @@ pub enum StoreReply {
     Scratch(Option<ScratchRecord>),
     /// A task with its nodes.
     Task(Option<Box<TaskWithNodes>>),
+    /// Settled tasks by time and id.
+    Expired(ExpiredPage),
+    /// Tasks with staged bodies.
+    Staged {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+        /// Ask again with `after` = the last one.
+        more: bool,
+    },
+    /// Staged bodies were looked at.
+    Swept {
+        /// How many were taken away.
+        removed: u32,
+        /// Ask again with this as `after`; none if that was all.
+        next: Option<StagedKey>,
+    },
     /// Nodes.
     Nodes(Vec<NodeRecord>),
+}
+
+/// A page of settled tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredPage {
+    /// The tasks.
+    pub tasks: Vec<ExpiredTask>,
+    /// Ask again with `after` = the last one.
+    pub more: bool,
+}
+
+/// A settled task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiredTask {
+    /// The task.
+    pub task_id: TaskId,
+    /// When its record was last written, by the store's clock. Only for the next page.
+    pub written_ms: i64,
+    /// The record of another task points to it: a rerun.
+    pub pointed: bool,
+}
+
+/// Names a staged body of a task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StagedKey {
+    /// The node.
+    pub node_id: NodeId,
+    /// The batch.
+    pub batch_uid: BatchUid,
+    /// The token of the run that wrote it.
+    pub token: Token,
 }
 
 /// Who holds a shard.
@@ -324,6 +472,8 @@ pub struct TaskAnswer {
     pub settled: bool,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
+    /// Its retention ended: this is what its tombstone says.
+    pub swept: bool,
 }
 
 /// The grant of a node as stored.

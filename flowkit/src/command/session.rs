@@ -282,6 +282,7 @@ impl Session {
                     }
                     return Ok(key);
                 }
+                Err(ClientError::Swept(_)) => {}
                 Ok(_) | Err(ClientError::NoSuchTask(_)) => return Ok(key),
                 Err(error) => return Err(Failure::engine(error)),
             }

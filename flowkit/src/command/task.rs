@@ -273,6 +273,7 @@ pub(crate) fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
             "there is no task {id}; `{}` shows them",
             lister(args)
         )),
+        error @ ClientError::Swept(_) => Failure::input(error),
         error => Failure::engine(error),
     }
 }

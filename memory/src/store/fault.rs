@@ -117,23 +117,18 @@ impl Faults {
             return None;
         }
         for record in &commit.records {
-            let task_id = match record {
-                Record::Task(task) => &task.task_id,
-                Record::Node(node) => &node.task_id,
-                Record::Artifact(artifact) => {
-                    let key = (
-                        artifact.task_id.clone(),
-                        artifact.node_id.clone(),
-                        artifact.batch_uid.clone(),
-                    );
-                    if self.refuse_artifact.contains(&key) {
-                        self.note("refuse_artifact");
-                        return Some("an artifact is refused");
-                    }
-                    &artifact.task_id
+            if let Record::Artifact(artifact) = record {
+                let key = (
+                    artifact.task_id.clone(),
+                    artifact.node_id.clone(),
+                    artifact.batch_uid.clone(),
+                );
+                if self.refuse_artifact.contains(&key) {
+                    self.note("refuse_artifact");
+                    return Some("an artifact is refused");
                 }
-            };
-            if let Some(times) = self.refuse_task.get_mut(task_id)
+            }
+            if let Some(times) = self.refuse_task.get_mut(record.task_id())
                 && *times > 0
             {
                 *times -= 1;
@@ -158,5 +153,6 @@ pub(super) fn writes(request: &StoreRequest) -> bool {
             | StoreRequest::TakeScratch { .. }
             | StoreRequest::PutScratch { .. }
             | StoreRequest::StageArtifact { .. }
+            | StoreRequest::SweepStaged { .. }
     )
 }

@@ -4,6 +4,7 @@ mod fault;
 mod read;
 mod requests;
 mod side;
+mod sweep;
 mod tables;
 
 #[cfg(test)]
@@ -33,6 +34,8 @@ use tables::Write;
 /// | `Commit` | applied | lost if not synced: always a suffix |
 /// | `ReadShard`, `LoadTasks`, `LookupTasks` (the owner), `ReadGrants`, `ReadAccepted` (they go with a grant) | applied | |
 /// | `ReadArtifacts`, `ReadTask`, `ListTasks`, `ActiveRuns` (readers and people, whose effects outlive the process) | synced | |
+/// | `ReadExpired`, `ReadRemains` (the owner) | applied | |
+/// | `ReadStaged`, `SweepStaged` | own records; `SweepStaged` syncs every commit before it | kept |
 /// | `RaiseEpoch` | applied; syncs every commit before it | kept |
 /// | `Deployment`, `RegisterWorker`, `TakeScratch`, `PutScratch`, `StageArtifact` | own records; sync every commit before them | kept |
 /// | `AcquireShard`, `ReleaseShard` | own records | gone: the process that held the lease is dead |
@@ -174,7 +177,9 @@ impl StoreModel {
         if let Some(unsynced) = &mut self.unsynced {
             let count = count.min(unsynced.commits.len());
             for write in unsynced.commits.drain(..count) {
-                unsynced.durable.write(&write);
+                for orphan in unsynced.durable.write(&write) {
+                    self.side.forget(&orphan);
+                }
             }
         }
     }

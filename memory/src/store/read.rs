@@ -20,7 +20,7 @@ fn above<T>(after: Option<&T>) -> (Bound<&T>, Bound<&T>) {
     (start, Bound::Unbounded)
 }
 
-fn limit_of(limit: u32) -> usize {
+pub(super) fn limit_of(limit: u32) -> usize {
     // A page of nothing would be asked for again for ever.
     usize::try_from(limit).unwrap_or(usize::MAX).max(1)
 }
@@ -76,7 +76,8 @@ impl Tables {
             more: false,
         };
         let rows = self.tasks.range::<TaskId, _>(above(after));
-        let mut rows = rows.filter(|(_, row)| row.record.is_some());
+        let hidden = |id: &TaskId| self.tombstones.contains_key(id);
+        let mut rows = rows.filter(|(id, row)| row.record.is_some() && !hidden(id));
         for (id, row) in rows.by_ref().take(limit_of(limit)) {
             match (&row.unreadable, &row.record) {
                 (Some(reason), _) => page.unreadable.push((id.clone(), reason.clone())),
@@ -93,6 +94,15 @@ impl Tables {
     }
 
     pub(super) fn lookup(&self, task: &TaskId) -> Option<TaskAnswer> {
+        if let Some(tombstone) = self.tombstones.get(task) {
+            return Some(TaskAnswer {
+                submission_hash: tombstone.submission_hash,
+                state: tombstone.state,
+                settled: true,
+                failure: None,
+                swept: true,
+            });
+        }
         let row = self.tasks.get(task)?;
         let record = row.record.as_deref()?;
         if row.unreadable.is_some() {
@@ -102,6 +112,7 @@ impl Tables {
                 state: TaskState::Quarantined,
                 settled: true,
                 failure: None,
+                swept: false,
             });
         }
         Some(TaskAnswer {
@@ -109,6 +120,7 @@ impl Tables {
             state: record.state,
             settled: record.settled,
             failure: record.failure.clone(),
+            swept: false,
         })
     }
 
@@ -135,6 +147,17 @@ impl Tables {
     }
 
     pub(super) fn read_task(
+        &self,
+        now_ms: u64,
+        task: &TaskId,
+    ) -> Result<Option<TaskWithNodes>, Arc<str>> {
+        if self.tombstones.contains_key(task) {
+            return Ok(None);
+        }
+        self.read_remains(now_ms, task)
+    }
+
+    pub(super) fn read_remains(
         &self,
         now_ms: u64,
         task: &TaskId,

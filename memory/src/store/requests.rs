@@ -60,9 +60,11 @@ impl StoreModel {
         }
         let write = Write::new(now_ms, commit);
         let seq = write.shard.commit_seq;
-        self.applied.write(&write);
-        if let Some(unsynced) = &mut self.unsynced {
-            unsynced.commits.push_back(write);
+        let orphans = self.applied.write(&write);
+        match &mut self.unsynced {
+            // What is beside the tables goes when the commit is durable.
+            Some(unsynced) => unsynced.commits.push_back(write),
+            None => orphans.iter().for_each(|orphan| self.side.forget(orphan)),
         }
         Ok(StoreReply::Committed { seq })
     }
@@ -234,6 +236,40 @@ impl StoreModel {
             },
             StoreRequest::ListTasks { after, limit } => {
                 StoreReply::Tasks(self.synced().list_tasks(after.as_ref(), *limit))
+            }
+            StoreRequest::ReadExpired {
+                shard,
+                failed,
+                age_ms,
+                after,
+                limit,
+            } => StoreReply::Expired(self.applied.expired(
+                now_ms,
+                (*shard, *failed),
+                *age_ms,
+                after.as_ref(),
+                *limit,
+            )),
+            StoreRequest::ReadRemains { task_id } => {
+                match self.applied.read_remains(now_ms, task_id) {
+                    Ok(task) => StoreReply::Task(task.map(Box::new)),
+                    Err(reason) => return error(ErrorKind::Corrupt, &reason),
+                }
+            }
+            StoreRequest::ReadStaged { after, limit } => {
+                let most = super::read::limit_of(*limit);
+                let (tasks, more) = self.side.staged_tasks(after.as_ref(), most);
+                StoreReply::Staged { tasks, more }
+            }
+            StoreRequest::SweepStaged {
+                task_id,
+                after,
+                limit,
+            } => {
+                let (removed, next) =
+                    self.applied
+                        .sweep_staged(&mut self.side, task_id, after.as_ref(), *limit);
+                StoreReply::Swept { removed, next }
             }
             StoreRequest::ActiveRuns { worker_id } => {
                 StoreReply::Nodes(self.synced().active_runs(worker_id))

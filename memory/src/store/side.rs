@@ -3,11 +3,12 @@
 
 use flowkit_core::id::{BatchUid, ClientId, Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
-use flowkit_core::port::LeaseView;
-use flowkit_core::port::StoreReply;
+use flowkit_core::port::{LeaseView, StagedKey, StoreReply};
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+
+use super::sweep::Orphan;
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Side {
@@ -175,5 +176,66 @@ impl Side {
         let bodies = self.staged.entry((task.clone(), node.clone())).or_default();
         let old = bodies.insert((uid.clone(), token), body.clone());
         self.durable_writes += u64::from(old.as_ref() != Some(body));
+    }
+
+    /// Something went with a commit.
+    pub(super) fn forget(&mut self, orphan: &Orphan) {
+        match orphan {
+            Orphan::Body(task, node, uid, token) => self.forget_body(task, node, uid, *token),
+            Orphan::Node(task, node) => {
+                let key = (task.clone(), node.clone());
+                self.scratch.remove(&key);
+                self.staged.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn forget_body(
+        &mut self,
+        task: &TaskId,
+        node: &NodeId,
+        uid: &BatchUid,
+        token: Token,
+    ) {
+        let key = (task.clone(), node.clone());
+        if let Some(bodies) = self.staged.get_mut(&key) {
+            bodies.remove(&(uid.clone(), token));
+            if bodies.is_empty() {
+                self.staged.remove(&key);
+            }
+        }
+    }
+
+    /// Staged bodies of a task in order.
+    pub(super) fn staged_after(
+        &self,
+        task: &TaskId,
+        after: Option<&StagedKey>,
+        most: usize,
+    ) -> Vec<StagedKey> {
+        let nodes = self.staged.iter().filter(|((of, _), _)| of == task);
+        let keys = nodes.flat_map(|((_, node), bodies)| {
+            bodies.keys().map(|(uid, token)| StagedKey {
+                node_id: node.clone(),
+                batch_uid: uid.clone(),
+                token: *token,
+            })
+        });
+        keys.filter(|key| after.is_none_or(|after| key > after))
+            .take(most)
+            .collect()
+    }
+
+    /// Tasks with staged bodies, by id.
+    pub(super) fn staged_tasks(&self, after: Option<&TaskId>, most: usize) -> (Vec<TaskId>, bool) {
+        let tasks = self.staged.keys().map(|(task, _)| task);
+        let mut tasks: Vec<TaskId> = tasks
+            .filter(|task| after.is_none_or(|after| *task > after))
+            .cloned()
+            .collect();
+        tasks.dedup();
+        let more = tasks.len() > most;
+        tasks.truncate(most);
+        (tasks, more)
     }
 }

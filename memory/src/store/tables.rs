@@ -1,11 +1,13 @@
 //! What commits write: shard records, tasks, nodes, accepted artifacts, and their indexes.
 
 use flowkit_core::id::{BatchUid, NodeId, Offset, ShardId, TaskId, WorkerId};
-use flowkit_core::port::{Commit, Record};
-use flowkit_core::record::{ArtifactRecord, NodeRecord, ShardRecord, TaskRecord};
+use flowkit_core::port::{Commit, Record, Removal};
+use flowkit_core::record::{ArtifactRecord, NodeRecord, ShardRecord, TaskRecord, TombstoneRecord};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use super::sweep::Orphan;
 
 /// One consistent state of everything that commits write. Read-only from outside: checkers look
 /// into it instead of asking the engine.
@@ -17,12 +19,19 @@ pub struct Tables {
     pub(super) unsettled: BTreeMap<ShardId, BTreeSet<TaskId>>,
     /// Index: granted nodes by worker.
     pub(super) active: BTreeMap<WorkerId, BTreeSet<(TaskId, NodeId)>>,
+    /// Index: settled tasks by shard, whether they failed, and when they were written.
+    pub(super) ended: BTreeMap<(ShardId, bool), BTreeSet<(u64, TaskId)>>,
+    /// Index: who points to a task.
+    pub(super) pointers: BTreeMap<TaskId, BTreeSet<TaskId>>,
+    pub(super) tombstones: BTreeMap<TaskId, Arc<TombstoneRecord>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct TaskRow {
     pub(super) record: Option<Arc<TaskRecord>>,
     pub(super) unreadable: Option<Arc<str>>,
+    /// Store time of the newest write of the record.
+    pub(super) written_ms: u64,
     pub(super) nodes: BTreeMap<NodeId, NodeRow>,
 }
 
@@ -61,6 +70,8 @@ enum Row {
     Task(Arc<TaskRecord>),
     Node(Arc<NodeRecord>),
     Artifact(Arc<ArtifactRecord>),
+    Tombstone(Arc<TombstoneRecord>),
+    Remove(Removal),
 }
 
 impl Write {
@@ -77,6 +88,8 @@ impl Write {
             Record::Task(task) => Row::Task(Arc::from(task)),
             Record::Node(node) => Row::Node(Arc::from(node)),
             Record::Artifact(artifact) => Row::Artifact(Arc::from(artifact)),
+            Record::Tombstone(tombstone) => Row::Tombstone(Arc::from(tombstone)),
+            Record::Remove(removal) => Row::Remove(removal),
         };
         Self {
             shard,
@@ -102,6 +115,12 @@ impl Tables {
     #[must_use]
     pub fn task(&self, task: &TaskId) -> Option<&TaskRecord> {
         self.tasks.get(task)?.record.as_deref()
+    }
+
+    /// What is left of a task that was swept.
+    #[must_use]
+    pub fn tombstone(&self, task: &TaskId) -> Option<&TombstoneRecord> {
+        self.tombstones.get(task).map(|tombstone| &**tombstone)
     }
 
     /// The node records of a task, by node id.
@@ -150,12 +169,15 @@ impl Tables {
     pub(super) fn refusal(&self, commit: &Commit) -> Option<String> {
         let mut tasks = BTreeSet::new();
         let mut nodes = BTreeSet::new();
+        let mut tombstones = BTreeSet::new();
         let mut numbers = BTreeSet::new();
         let mut uids = BTreeSet::new();
         for record in &commit.records {
             let twice = match record {
                 Record::Task(r) => !tasks.insert(&r.task_id),
                 Record::Node(r) => !nodes.insert((&r.task_id, &r.node_id)),
+                Record::Tombstone(r) => !tombstones.insert(&r.task_id),
+                Record::Remove(_) => false,
                 Record::Artifact(r) => {
                     let stored = self.node_row(&r.task_id, &r.node_id).is_some_and(|row| {
                         row.artifacts.contains_key(&r.number)
@@ -179,12 +201,13 @@ impl Tables {
         None
     }
 
-    /// Writes a commit that was found in order.
-    pub(super) fn write(&mut self, write: &Write) {
+    /// Writes a commit that was found in order; what of the side goes with it.
+    pub(super) fn write(&mut self, write: &Write) -> Vec<Orphan> {
+        let mut orphans = Vec::new();
         self.set_shard(write.shard);
         for record in &write.records {
             match record {
-                Row::Task(task) => self.write_task(write.shard.shard, task),
+                Row::Task(task) => self.write_task(write.shard.shard, write.now_ms, task),
                 Row::Node(node) => self.write_node(write.now_ms, node),
                 Row::Artifact(artifact) => {
                     let task = self.tasks.entry(artifact.task_id.clone()).or_default();
@@ -193,11 +216,23 @@ impl Tables {
                         .insert(artifact.batch_uid.clone(), artifact.number);
                     node.artifacts.insert(artifact.number, artifact.clone());
                 }
+                Row::Tombstone(tombstone) => {
+                    let key = tombstone.task_id.clone();
+                    self.tombstones.insert(key, tombstone.clone());
+                }
+                Row::Remove(_) => {}
             }
         }
+        for record in &write.records {
+            if let Row::Remove(removal) = record {
+                self.remove(write.shard.shard, removal, &mut orphans);
+            }
+        }
+        orphans
     }
 
-    fn write_task(&mut self, shard: ShardId, task: &Arc<TaskRecord>) {
+    fn write_task(&mut self, shard: ShardId, now_ms: u64, task: &Arc<TaskRecord>) {
+        self.move_ended(shard, now_ms, task);
         let unsettled = self.unsettled.entry(shard).or_default();
         if task.settled {
             unsettled.remove(&task.task_id);
@@ -207,6 +242,7 @@ impl Tables {
         let row = self.tasks.entry(task.task_id.clone()).or_default();
         row.record = Some(task.clone());
         row.unreadable = None;
+        row.written_ms = now_ms;
     }
 
     fn write_node(&mut self, now_ms: u64, node: &Arc<NodeRecord>) {

@@ -41,9 +41,14 @@ impl TaskHandle {
         let mut tries = 0;
         loop {
             // The number makes a copy of this request that comes late one without effect.
-            let status = self.status().await?;
+            let control_no = match self.status().await {
+                Ok(status) => status.control_no + 1,
+                // It has ended; the answer says how.
+                Err(ClientError::Swept(_)) => 1,
+                Err(error) => return Err(error),
+            };
             let control = ControlTask {
-                control_no: status.control_no + 1,
+                control_no,
                 reason: Arc::from(reason),
                 inbox: self.client.inbox().await?.partition(),
             };

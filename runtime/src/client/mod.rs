@@ -139,6 +139,9 @@ pub enum ClientError {
     /// There is no such task.
     #[error("there is no task {0}")]
     NoSuchTask(TaskId),
+    /// The task's retention ended: it was swept, and only its id is left.
+    #[error("task {0} was swept: its retention ended")]
+    Swept(TaskId),
     /// A value has no JSON form.
     #[error("the value has no JSON form: {0}")]
     Encode(Arc<serde_json::Error>),
@@ -264,6 +267,18 @@ impl Client {
         match self.read(StoreRequest::ActiveRuns { worker_id }).await? {
             StoreReply::Nodes(nodes) => Ok(nodes.into_iter().map(NodeStatus::from).collect()),
             other => Err(unexpected("read active runs", &other).into()),
+        }
+    }
+
+    /// Why a task cannot be read that the store does not show.
+    async fn missing(&self, task_id: &TaskId) -> ClientError {
+        let tasks = vec![task_id.clone()];
+        match self.read(StoreRequest::LookupTasks { tasks }).await {
+            Ok(StoreReply::Answers(known)) if known.iter().flatten().any(|known| known.swept) => {
+                ClientError::Swept(task_id.clone())
+            }
+            Ok(_) => ClientError::NoSuchTask(task_id.clone()),
+            Err(error) => error.into(),
         }
     }
 

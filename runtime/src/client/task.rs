@@ -165,7 +165,7 @@ impl TaskHandle {
     /// The task with its nodes, as the store has it now.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], or the store cannot be read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store cannot be read.
     pub async fn status(&self) -> Result<TaskStatus, ClientError> {
         let task_id = self.task_id.clone();
         let found = match self.client.read(StoreRequest::ReadTask { task_id }).await {
@@ -174,7 +174,7 @@ impl TaskHandle {
         };
         match found {
             StoreReply::Task(Some(found)) => Ok(TaskStatus::from(*found)),
-            StoreReply::Task(None) => Err(ClientError::NoSuchTask(self.task_id.clone())),
+            StoreReply::Task(None) => Err(self.client.missing(&self.task_id).await),
             other => Err(unexpected("read task", &other).into()),
         }
     }
@@ -343,7 +343,7 @@ impl Artifacts {
     /// The next artifact; `None` when there is no more *now*. Asking again later may find more.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], or the store cannot be read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store cannot be read.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -404,9 +404,12 @@ impl Artifacts {
             .read(StoreRequest::ReadTask { task_id })
             .await?
         {
-            StoreReply::Task(found) => {
-                let nodes = found.map(|found| found.nodes).unwrap_or_default();
-                let node = nodes.into_iter().find(|node| node.node_id == *node_id);
+            StoreReply::Task(None) => Err(self.task.client.missing(&self.task.task_id).await),
+            StoreReply::Task(Some(found)) => {
+                let node = found
+                    .nodes
+                    .into_iter()
+                    .find(|node| node.node_id == *node_id);
                 Ok(node.and_then(|node| node.kept_from))
             }
             other => Err(unexpected("read task", &other).into()),

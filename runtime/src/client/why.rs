@@ -15,13 +15,14 @@ impl TaskHandle {
     /// the clocks of the machines. Nothing changes by it.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], or the store or the transport cannot be read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store or the transport cannot be
+    /// read.
     pub async fn why(&self) -> Result<Why, ClientError> {
         let client = &self.client;
         let task_id = self.task_id.clone();
         let task = match client.read(StoreRequest::ReadTask { task_id }).await? {
             StoreReply::Task(Some(task)) => task,
-            StoreReply::Task(None) => return Err(ClientError::NoSuchTask(self.task_id.clone())),
+            StoreReply::Task(None) => return Err(client.missing(&self.task_id).await),
             other => return Err(unexpected("read task", &other).into()),
         };
         let presence = client.presence().await?;

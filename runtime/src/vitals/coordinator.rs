@@ -193,6 +193,7 @@ impl CoordinatorWatch {
                     );
                 }
                 Record::Task(_) | Record::Node(_) => {}
+                Record::Tombstone(_) | Record::Remove(_) => {}
             }
         }
     }

@@ -11,6 +11,7 @@ mod functions;
 mod operating;
 mod reruns;
 mod restart;
+mod retention;
 mod sources;
 mod spans;
 mod streaming;

@@ -71,6 +71,8 @@ impl Judge for CancelFinal {
                 ..
             } if reply.ok => {
                 let state = view.ledger.durable(task).map(|fact| fact.state);
+                let swept = view.ledger.tasks.get(task).and_then(|task| task.tombstone);
+                let state = state.or(swept);
                 if !state.is_some_and(|state| cancels(state) || state.is_terminal()) {
                     let what = format!("{task}: cancel acknowledged while {state:?}");
                     view.broken(NAME, what);
@@ -189,7 +191,7 @@ impl CancelFinal {
                     view.broken(NAME, what);
                 }
             }
-            Change::Artifact { .. } => {}
+            Change::Artifact { .. } | Change::Tombstone { .. } | Change::Removed { .. } => {}
         }
     }
 }

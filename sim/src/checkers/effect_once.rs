@@ -55,7 +55,7 @@ impl Judge for EffectOnce {
                         view.broken(NAME, what);
                     }
                 }
-                Change::Task { .. } => {}
+                Change::Task { .. } | Change::Tombstone { .. } | Change::Removed { .. } => {}
             }
         }
     }
@@ -66,6 +66,9 @@ impl Judge for EffectOnce {
             let Some(plan) = task_plan(finish.plan, task.as_str()) else {
                 continue;
             };
+            if finish.tables.tombstone(&task).is_some() {
+                continue; // It is being swept.
+            }
             let mut report = |what: String| broken.push(Broken::new(NAME, finish.now, what));
             let nodes: Vec<_> = finish.tables.nodes(&task).cloned().collect();
             for record in nodes.iter().filter(|n| n.state == NodeState::Finished) {

@@ -88,7 +88,10 @@ fn made(change: &Change) -> Option<(&TaskId, &NodeId)> {
             let before = old.as_ref().map_or(0, |old| old.token.0);
             (new.token.0 > before && new.holder.is_some()).then_some((task, node))
         }
-        Change::Task { .. } | Change::Artifact { .. } => None,
+        Change::Task { .. }
+        | Change::Artifact { .. }
+        | Change::Tombstone { .. }
+        | Change::Removed { .. } => None,
     }
 }
 

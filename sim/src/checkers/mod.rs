@@ -17,6 +17,7 @@ mod paused;
 mod rerun;
 mod results;
 mod resume_point;
+mod retention;
 mod retry_bounded;
 mod settle;
 mod single_owner;
@@ -120,6 +121,7 @@ pub(crate) struct Judges {
     cancel_seen: cancel_seen::CancelSeen,
     hooks: hooks::Hooks,
     rerun: rerun::Reruns,
+    retention: retention::Retention,
     results: results::Results,
     stops: stops::Stops,
     stored: stored::Stored,
@@ -149,6 +151,7 @@ impl Judges {
             cancel_seen: cancel_seen::CancelSeen::default(),
             hooks: hooks::Hooks::default(),
             rerun: rerun::Reruns,
+            retention: retention::Retention::default(),
             results: results::Results,
             stops: stops::Stops::default(),
             stored: stored::Stored,
@@ -177,6 +180,7 @@ impl Judges {
         f(&mut self.cancel_seen);
         f(&mut self.hooks);
         f(&mut self.rerun);
+        f(&mut self.retention);
         f(&mut self.results);
         f(&mut self.stops);
         f(&mut self.stored);

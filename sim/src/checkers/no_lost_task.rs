@@ -1,5 +1,5 @@
 //! `no_lost_task`: a task whose submission was acknowledged exists, and reaches a terminal state
-//! once faults heal. (Retention does not end within a run.)
+//! once faults heal. (What `retention` may take is for that one to judge.)
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,9 @@ impl Judge for NoLostTask {
                 task, ask, reply, ..
             } => {
                 let refused = reply.error.as_ref().map(|error| error.kind);
-                let known = view.ledger.durable(task).is_some();
+                let swept = view.ledger.tasks.get(task);
+                let swept = swept.is_some_and(|task| task.tombstone.is_some());
+                let known = swept || view.ledger.durable(task).is_some();
                 if view.task(task.as_str()).is_none() {
                     let what = format!("{task}: a submission under a key made another task");
                     view.broken("dedup_bounded", what);
@@ -63,7 +65,7 @@ impl Judge for NoLostTask {
                     view.ledger
                         .tasks
                         .get(*task)
-                        .is_none_or(|t| t.fact.is_none())
+                        .is_none_or(|t| t.fact.is_none() && t.tombstone.is_none())
                 });
                 if let Some(task) = gone.cloned() {
                     view.broken(NAME, format!("{task}: acknowledged, then lost by a crash"));
@@ -76,6 +78,7 @@ impl Judge for NoLostTask {
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
         for task in &self.acknowledged {
             match finish.tables.task(task) {
+                None if finish.tables.tombstone(task).is_some() => {}
                 None => {
                     broken.push(Broken::new(NAME, finish.now, format!("{task}: not stored")));
                 }

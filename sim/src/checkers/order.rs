@@ -97,13 +97,13 @@ impl Order {
             let changed = |node: &NodeId| {
                 changes.iter().any(|change| match change {
                     Change::Node { task, node: n, .. } => task == id && n == node,
-                    Change::Task { .. } | Change::Artifact { .. } => false,
+                    _ => false,
                 })
             };
             // What this commit changed may have become ready behind the grant.
             let touched = changes.iter().any(|change| match change {
                 Change::Task { task, .. } => task == id,
-                Change::Node { .. } | Change::Artifact { .. } => false,
+                _ => false,
             });
             let waits = known.nodes.iter().find(|(node, ledger)| {
                 let ready = ledger.fact.as_ref().map(|fact| fact.state) == Some(NodeState::Ready);

@@ -82,6 +82,10 @@ impl Paused {
     /// The answer rests on a commit that no crash can undo, unless somebody has asked for the
     /// opposite meanwhile.
     fn acknowledged(&self, view: &mut View<'_>, task: &TaskId, asked: u64) {
+        let ledger = view.ledger.tasks.get(task);
+        if ledger.is_some_and(|task| task.tombstone.is_some()) {
+            return; // It has ended since, and its retention too.
+        }
         let fact = view.ledger.durable(task);
         let (state, no) = fact.map_or((None, 0), |fact| (Some(fact.state), fact.control_no));
         let over = state.is_some_and(|state| state.is_terminal() || state == TaskState::Cancelling);

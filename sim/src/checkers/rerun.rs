@@ -193,6 +193,12 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
     let again = runs_again(view, rerun, source, &source.graph);
     let state = view.ledger.tasks.get(source.id.as_str());
     let state = state.and_then(|source| Some(source.fact.as_ref()?.state));
+    let swept = view.ledger.tasks.get(source.id.as_str());
+    // By the time that the answer is read, what it rests on may be gone.
+    let because = matches!(kind, Some(ReplyError::Swept | ReplyError::Invalid));
+    if because && swept.is_some_and(|task| task.tombstone.is_some()) {
+        return Ok(());
+    }
     let fits = kind == Some(ReplyError::Invalid)
         && (again.is_empty()
             || cannot_be_done_again(view, source, &again)

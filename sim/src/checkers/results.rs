@@ -22,6 +22,9 @@ impl Judge for Results {
             let Some(plan) = task_plan(finish.plan, task.task_id.as_str()) else {
                 continue;
             };
+            if finish.tables.tombstone(&task.task_id).is_some() {
+                continue; // It is being swept.
+            }
             for record in finish.tables.nodes(&task.task_id) {
                 let Some(node) = plan.graph.node(record.node_id.as_str()) else {
                     continue;

@@ -72,7 +72,9 @@ impl Judge for Settle {
                 ..
             } => {
                 let fact = view.ledger.durable(task);
-                let stored = fact.map(|fact| (fact.settled, fact.state));
+                let swept = view.ledger.tasks.get(task).and_then(|task| task.tombstone);
+                let swept = swept.map(|state| (true, state));
+                let stored = fact.map(|fact| (fact.settled, fact.state)).or(swept);
                 if stored.is_none_or(|(settled, state)| !settled || Some(state) != reply.state) {
                     let what = format!("{task}: a waiter got {reply:?}, stored is {stored:?}");
                     view.broken(NAME, what);
@@ -121,7 +123,7 @@ impl Judge for Settle {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;
             };
-            if !self.asked.contains(&id) || free {
+            if !self.asked.contains(&id) || free || finish.tables.tombstone(&id).is_some() {
                 continue;
             }
             let Some(record) = finish.tables.task(&id) else {

@@ -105,7 +105,8 @@ impl Judge for SingleOwner {
                                 );
                             }
                         }
-                        Change::Task { .. } => {}
+                        Change::Task { .. } | Change::Tombstone { .. } | Change::Removed { .. } => {
+                        }
                     }
                 }
             }

@@ -50,7 +50,9 @@ impl Judge for Vars {
                             let done = tasks.entry(task).or_default();
                             done.nodes.push((node, old.as_deref(), new));
                         }
-                        Change::Artifact { .. } => {}
+                        Change::Artifact { .. }
+                        | Change::Tombstone { .. }
+                        | Change::Removed { .. } => {}
                     }
                 }
                 for (task, done) in tasks {
@@ -88,6 +90,10 @@ impl Judge for Vars {
             let Some(plan) = task_plan(finish.plan, task.task_id.as_str()) else {
                 continue;
             };
+            // What is being swept has lost some of its parts.
+            if finish.tables.tombstone(&task.task_id).is_some() {
+                continue;
+            }
             for record in finish.tables.nodes(&task.task_id) {
                 let node = plan.graph.node(record.node_id.as_str());
                 let Some(node) = node.filter(|_| record.state == NodeState::Finished) else {

@@ -94,6 +94,7 @@ impl Numbers<'_> {
             ("accept_timeout_ms", world.accept_timeout_ms),
             ("db_cancel_poll_ms", world.db_cancel_poll_ms),
             ("call_timeout_ms", world.call_timeout_ms),
+            ("sweep_interval_ms", world.sweep_interval_ms),
         ] {
             self.positive(&format!("world.{name}"), ms, TIME_MS_MAX);
         }

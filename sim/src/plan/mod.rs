@@ -104,6 +104,19 @@ pub struct World {
     /// What may run at once, and how often something may start.
     #[serde(default)]
     pub limits: Limits,
+    /// How long finished tasks are kept; for ever if absent.
+    #[serde(default)]
+    pub retention_finished_ms: Option<u64>,
+    /// How long other tasks are kept; for ever if absent.
+    #[serde(default)]
+    pub retention_failed_ms: Option<u64>,
+    /// How often an owner looks for tasks that are to go.
+    #[serde(default = "a_minute")]
+    pub sweep_interval_ms: u64,
+}
+
+const fn a_minute() -> u64 {
+    60_000
 }
 
 /// One worker.
@@ -534,6 +547,9 @@ impl Default for World {
             call_timeout_ms: 1_000,
             slack_ms: 0,
             limits: Limits::default(),
+            retention_finished_ms: None,
+            retention_failed_ms: None,
+            sweep_interval_ms: a_minute(),
         }
     }
 }

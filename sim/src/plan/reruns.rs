@@ -78,6 +78,17 @@ pub(super) fn options(source: &TaskPlan) -> TaskOptions {
     }
 }
 
+/// Some worlds do not keep tasks for ever, and look often for what may go.
+pub(super) fn retention(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(30) {
+        return;
+    }
+    let world = &mut plan.world;
+    world.sweep_interval_ms = draw.wide(50, 2_000);
+    world.retention_finished_ms = draw.percent(80).then(|| draw.wide(1, 4_000));
+    world.retention_failed_ms = draw.percent(60).then(|| draw.wide(1, 4_000));
+}
+
 /// An id of the same shard.
 fn id_beside(source: &str, number: usize, shards: u32) -> String {
     let shard = |id: &str| TaskId::new(id).map(|id| ShardId::of(&id, shards));

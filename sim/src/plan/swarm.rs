@@ -52,6 +52,7 @@ impl Draw {
 pub(super) fn plan(seed: u64) -> Plan {
     let mut plan = first_runs(seed);
     super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
+    super::reruns::retention(&mut Draw::stream(seed, 31), &mut plan);
     plan
 }
 
@@ -105,6 +106,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
     super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
     super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
+    super::reruns::retention(&mut Draw::stream(seed, 31), &mut plan);
     super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
     plan
 }
@@ -184,6 +186,9 @@ fn world(draw: &mut Draw) -> World {
         call_timeout_ms: draw.between(300, 1_500),
         slack_ms: 0,
         limits: Limits::default(),
+        retention_finished_ms: None,
+        retention_failed_ms: None,
+        sweep_interval_ms: 60_000,
     }
 }
 

@@ -240,6 +240,8 @@ fn change_text(change: &Change) -> String {
             )
         }
         Change::Artifact { node, fact, .. } => format!("{node} += {}:{}", fact.number, fact.uid),
+        Change::Tombstone { task, state, .. } => format!("{task} {state:?} is swept"),
+        Change::Removed { removal, .. } => format!("removed {removal:?}"),
     }
 }
 

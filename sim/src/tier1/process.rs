@@ -86,6 +86,9 @@ pub(super) fn coordinator_settings(plan: &Plan) -> CoordinatorSettings {
         .lease_ttl_sec(seconds(world.lease_ttl_ms))
         .shard_lease_ttl_sec(seconds(world.shard_lease_ttl_ms))
         .limits(world.limits.clone())
+        .retention_finished_sec(world.retention_finished_ms.map_or(0.0, seconds))
+        .retention_failed_sec(world.retention_failed_ms.map_or(0.0, seconds))
+        .sweep_interval_sec(seconds(world.sweep_interval_ms))
 }
 
 pub(super) fn worker_settings(plan: &Plan, grace_ms: u64) -> WorkerSettings {

@@ -102,6 +102,9 @@ impl World<'_> {
         config.lease_ttl_ms = world.lease_ttl_ms;
         config.clock_rate_error_ppm = world.clock_rate_error_ppm;
         config.cancel_grace_ms = world.cancel_grace_ms;
+        config.retention_finished_ms = world.retention_finished_ms;
+        config.retention_failed_ms = world.retention_failed_ms;
+        config.sweep_interval_ms = world.sweep_interval_ms;
         config.accept_timeout_ms = world.accept_timeout_ms;
         config.limits = world.limits.clone();
         config.applies_before_sync = world.embedded;

@@ -41,6 +41,47 @@ impl Key {
         key
     }
 
+    /// A settled task among those of its shard and class, by when it was written.
+    pub(crate) fn ended(shard: ShardId, failed: bool, written_ms: i64, task: &[u8]) -> Vec<u8> {
+        let mut key = Self::shard(shard).to_vec();
+        key.push(u8::from(failed));
+        // So that times before 1970 sort first.
+        let at = written_ms.cast_unsigned() ^ (1 << 63);
+        key.extend_from_slice(&at.to_be_bytes());
+        key.extend_from_slice(task);
+        key
+    }
+
+    /// Time and task in such a key.
+    pub(crate) fn parse_ended(key: &[u8]) -> Option<(i64, &[u8])> {
+        let (at, task) = key.get(5..)?.split_first_chunk::<8>()?;
+        Some(((u64::from_be_bytes(*at) ^ (1 << 63)).cast_signed(), task))
+    }
+
+    /// That a task is pointed to by another.
+    pub(crate) fn pointer(held: &TaskId, by: &[u8]) -> Vec<u8> {
+        let mut key = held.as_str().as_bytes().to_vec();
+        key.push(0);
+        key.extend_from_slice(by);
+        key
+    }
+
+    /// Node, batch and token in the key of a staged body.
+    pub(crate) fn parse_staged(key: &[u8]) -> Option<(&str, &str, &str, Token)> {
+        let (names, token) = key.split_last_chunk::<8>()?;
+        let names = std::str::from_utf8(names.strip_suffix(&[0])?).ok()?;
+        let mut names = names.splitn(3, '\0');
+        let found = (names.next()?, names.next()?, names.next()?);
+        Some((found.0, found.1, found.2, Token(u64::from_be_bytes(*token))))
+    }
+
+    /// Everything of a node behind its own key.
+    pub(crate) fn below_node(task: &TaskId, node: &NodeId) -> Range<Vec<u8>> {
+        let mut key = Vec::new();
+        Self::node(task, node, &mut key);
+        Self::nodes_of(&key)
+    }
+
     pub(crate) const fn shard(shard: ShardId) -> [u8; 4] {
         shard.0.to_be_bytes()
     }

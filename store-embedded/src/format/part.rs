@@ -48,7 +48,7 @@ fn part<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Unreada
 
 /// What is told of a task that its owner does not hold.
 pub(crate) fn task_answer_of(value: &[u8]) -> Result<TaskAnswer, Unreadable> {
-    let body = value.get(1..).unwrap_or_default();
+    let body = value.get(9..).unwrap_or_default();
     let (_, _, submission_hash, _, _, _, state, settled, failure) =
         part::<TaskPart<'_>>("task", body)?;
     Ok(TaskAnswer {
@@ -56,6 +56,7 @@ pub(crate) fn task_answer_of(value: &[u8]) -> Result<TaskAnswer, Unreadable> {
         state,
         settled,
         failure,
+        swept: false,
     })
 }
 
@@ -64,6 +65,13 @@ pub(crate) fn grant_of(value: &[u8]) -> Result<(Token, Option<Grant>), Unreadabl
     let body = value.get(9..).unwrap_or_default();
     let (_, _, _, _, _, token, grant) = part::<NodePart<'_>>("node", body)?;
     Ok((token, grant))
+}
+
+/// State of a node.
+pub(crate) fn node_state_of(value: &[u8]) -> Result<NodeState, Unreadable> {
+    let body = value.get(9..).unwrap_or_default();
+    let (_, _, _, state, _, _, _) = part::<NodePart<'_>>("node", body)?;
+    Ok(state)
 }
 
 /// Number and uid of an artifact.
@@ -90,7 +98,7 @@ mod tests {
             error: "why".into(),
         });
         let mut value = Vec::new();
-        encode_task(&task, &mut value).unwrap();
+        encode_task(&task, 7, &mut value).unwrap();
         let answer = task_answer_of(&value).unwrap();
         assert_eq!(answer.submission_hash, task.submission_hash);
         assert_eq!((answer.state, answer.settled), (task.state, task.settled));

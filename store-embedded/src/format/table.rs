@@ -18,6 +18,12 @@ pub(crate) enum Table {
     Uid,
     /// shard, task id -> nothing: tasks that are not settled
     Unsettled,
+    /// shard, failed or not, time of writing, task id -> nothing: settled tasks
+    Ended,
+    /// task id, task id -> nothing: the first is pointed to by the second
+    Pointer,
+    /// task id -> what is left of a swept task
+    Tombstone,
     /// shard -> shard record
     Shard,
     /// worker id -> worker record
@@ -31,12 +37,15 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Task,
         Self::Node,
         Self::Artifact,
         Self::Uid,
         Self::Unsettled,
+        Self::Ended,
+        Self::Pointer,
+        Self::Tombstone,
         Self::Shard,
         Self::Worker,
         Self::Scratch,
@@ -51,6 +60,9 @@ impl Table {
             Self::Artifact => "artifact",
             Self::Uid => "uid",
             Self::Unsettled => "unsettled",
+            Self::Ended => "ended",
+            Self::Pointer => "pointer",
+            Self::Tombstone => "tombstone",
             Self::Shard => "shard",
             Self::Worker => "worker",
             Self::Scratch => "scratch",

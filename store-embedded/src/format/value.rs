@@ -1,12 +1,17 @@
 //! Values: a short head of our own, then the record in postcard's binary format.
 
-use flowkit_core::record::{ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, WorkerRecord};
+use flowkit_core::record::{
+    ArtifactRecord, NodeRecord, RECORD_VERSION, TaskRecord, TaskState, TombstoneRecord,
+    WorkerRecord,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Head of a task: it is settled.
 const SETTLED: u8 = 1;
+/// Head of a task: it did not finish.
+const FAILED: u8 = 2;
 /// Head of a node: it is granted.
 const GRANTED: u8 = 1;
 
@@ -21,8 +26,14 @@ pub(crate) fn encode_plain<T: Serialize + ?Sized>(
     Ok(())
 }
 
-pub(crate) fn encode_task(task: &TaskRecord, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
-    out.push(if task.settled { SETTLED } else { 0 });
+pub(crate) fn encode_task(
+    task: &TaskRecord,
+    written_ms: i64,
+    out: &mut Vec<u8>,
+) -> Result<(), postcard::Error> {
+    let failed = task.state != TaskState::Finished;
+    out.push(if task.settled { SETTLED } else { 0 } | if failed { FAILED } else { 0 });
+    out.extend_from_slice(&written_ms.to_le_bytes());
     encode_plain(task, out)
 }
 
@@ -45,6 +56,14 @@ pub(crate) fn encode_artifact(
 
 pub(crate) fn is_settled(value: &[u8]) -> bool {
     value.first().is_some_and(|head| head & SETTLED != 0)
+}
+
+/// Of a settled task: whether it failed, and when it was written.
+pub(crate) fn ended_of(value: &[u8]) -> Option<(bool, i64)> {
+    let (head, rest) = value.split_first()?;
+    let (written, _) = rest.split_first_chunk::<8>()?;
+    let failed = head & FAILED != 0;
+    (head & SETTLED != 0).then(|| (failed, i64::from_le_bytes(*written)))
 }
 
 pub(crate) fn is_granted(value: &[u8]) -> bool {
@@ -84,7 +103,7 @@ fn decode_versioned<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, 
 }
 
 pub(crate) fn decode_task(bytes: &[u8]) -> Result<TaskRecord, Unreadable> {
-    let body = bytes.get(1..).unwrap_or_default();
+    let body = bytes.get(9..).unwrap_or_default();
     decode_versioned("task", body)
 }
 
@@ -105,4 +124,8 @@ pub(crate) fn decode_artifact(bytes: &[u8]) -> Result<ArtifactRecord, Unreadable
 
 pub(crate) fn decode_worker(bytes: &[u8]) -> Result<WorkerRecord, Unreadable> {
     decode_versioned("worker", bytes)
+}
+
+pub(crate) fn decode_tombstone(bytes: &[u8]) -> Result<TombstoneRecord, Unreadable> {
+    decode_versioned("tombstone", bytes)
 }

@@ -47,6 +47,7 @@ impl Model {
                     let key = (text(&r.task_id), text(&r.node_id), r.number);
                     self.artifacts.insert(key, *r);
                 }
+                Record::Tombstone(_) | Record::Remove(_) => {}
             }
         }
     }

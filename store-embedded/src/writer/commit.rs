@@ -8,7 +8,7 @@ use redb::ReadableTable;
 use super::opened::Opened;
 use super::prepared::{Prepared, name_of};
 use crate::error::Stop;
-use crate::format::{Key, Table, decode_plain, encode_plain, is_settled};
+use crate::format::{Key, Table, decode_plain, encode_plain, ended_of, is_settled};
 
 /// The shard record of a shard that was never taken over.
 pub(crate) const fn zero_shard(shard: ShardId) -> ShardRecord {
@@ -89,8 +89,21 @@ pub(super) fn commit(open: &mut Opened<'_>, commit: &Prepared) -> Result<StoreRe
         if table != Table::Task {
             continue;
         }
-        let was_listed = before.is_some_and(|old| !is_settled(old.value()));
+        let was_listed = before.as_ref().is_some_and(|old| !is_settled(old.value()));
+        let was_ended = before.and_then(|old| ended_of(old.value()));
         let listed = !is_settled(value);
+        for (ended, stays) in [(was_ended, false), (ended_of(value), true)] {
+            let Some((failed, written_ms)) = ended else {
+                continue;
+            };
+            let entry = Key::ended(new.shard, failed, written_ms, key);
+            let index = open.write(Table::Ended)?;
+            if stays {
+                index.insert(&entry[..], &[][..])?;
+            } else {
+                index.remove(&entry[..])?;
+            }
+        }
         if was_listed == listed {
             continue;
         }
@@ -101,6 +114,9 @@ pub(super) fn commit(open: &mut Opened<'_>, commit: &Prepared) -> Result<StoreRe
         } else {
             index.remove(&entry[..])?;
         }
+    }
+    for removal in &commit.removals {
+        super::sweep::remove(open, new.shard, removal)?;
     }
     Ok(StoreReply::Committed { seq })
 }

@@ -10,13 +10,14 @@ mod flush;
 mod opened;
 mod prepared;
 mod side;
+mod sweep;
 
 pub(crate) use commit::{decode_shard, zero_shard};
 pub(crate) use prepared::Prepared;
 
 use flowkit_core::id::{BatchUid, ClientId, NodeId, ShardId, TaskId, Token};
 use flowkit_core::json::Json;
-use flowkit_core::port::{PortError, StoreReply};
+use flowkit_core::port::{PortError, StagedKey, StoreReply};
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
 use redb::{Database, Durability, ReadableDatabase};
 use std::collections::VecDeque;
@@ -69,6 +70,11 @@ pub(crate) enum Work {
         uid: BatchUid,
         token: Token,
         body: Json,
+    },
+    SweepStaged {
+        task: TaskId,
+        after: Option<StagedKey>,
+        limit: u32,
     },
     /// Makes a record undecodable.
     #[cfg(any(test, feature = "testing"))]
@@ -343,6 +349,9 @@ impl Writer {
                 token,
                 body,
             } => side::stage(open, task, node, (uid, *token), body)?,
+            Work::SweepStaged { task, after, limit } => {
+                sweep::staged(open, task, after.as_ref(), *limit)?
+            }
             #[cfg(any(test, feature = "testing"))]
             Work::Damage { table, key } => side::damage(open, *table, key)?,
             #[cfg(any(test, feature = "testing"))]

@@ -1,7 +1,7 @@
 //! A commit in the form in which it is written: encoded and sorted by its caller, so that the one
 //! writer has nothing to do but write.
 
-use flowkit_core::port::{Commit, Record};
+use flowkit_core::port::{Commit, Record, Removal};
 use flowkit_core::record::ShardRecord;
 use std::ops::Range;
 
@@ -16,6 +16,8 @@ pub(crate) struct Prepared {
     pub(super) refusal: Option<String>,
     bytes: Vec<u8>,
     rows: Vec<Row>,
+    /// What is taken away after the rows.
+    pub(super) removals: Vec<Removal>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,7 @@ impl Prepared {
             refusal: None,
             bytes: Vec::with_capacity(commit.records.len() * 384),
             rows: Vec::with_capacity(commit.records.len() + commit.records.len() / 2),
+            removals: Vec::new(),
         };
         for record in &commit.records {
             if let Err(error) = prepared.add(record, now_ms) {
@@ -61,11 +64,30 @@ impl Prepared {
 
     fn add(&mut self, record: &Record, now_ms: i64) -> Result<(), postcard::Error> {
         match record {
-            Record::Task(task) => self.row(
-                Table::Task,
-                |out| out.extend_from_slice(task.task_id.as_str().as_bytes()),
-                |out| encode_task(task, out),
+            Record::Task(task) => {
+                for held in task.rerun.iter().flat_map(|rerun| &rerun.holds) {
+                    let key = Key::pointer(held, task.task_id.as_str().as_bytes());
+                    self.row(
+                        Table::Pointer,
+                        |out| out.extend_from_slice(&key),
+                        |_| Ok(()),
+                    )?;
+                }
+                self.row(
+                    Table::Task,
+                    |out| out.extend_from_slice(task.task_id.as_str().as_bytes()),
+                    |out| encode_task(task, now_ms, out),
+                )
+            }
+            Record::Tombstone(tombstone) => self.row(
+                Table::Tombstone,
+                |out| out.extend_from_slice(tombstone.task_id.as_str().as_bytes()),
+                |out| encode_plain(&**tombstone, out),
             ),
+            Record::Remove(removal) => {
+                self.removals.push(removal.clone());
+                Ok(())
+            }
             Record::Node(node) => self.row(
                 Table::Node,
                 |out| Key::node(&node.task_id, &node.node_id, out),

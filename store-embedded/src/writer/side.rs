@@ -162,7 +162,7 @@ pub(super) fn stage(
 }
 
 /// The token that a batch was accepted under, if it was.
-fn accepted_under(
+pub(super) fn accepted_under(
     open: &mut Opened<'_>,
     task: &TaskId,
     node: &NodeId,
@@ -188,8 +188,7 @@ pub(super) fn damage(open: &mut Opened<'_>, table: Table, key: &[u8]) -> Result<
     let Some(mut value) = found.map(|value| value.value().to_vec()) else {
         return Err(PortError::new(ErrorKind::NotFound, "damage", "no such record").into());
     };
-    let head = if table == Table::Node { 9 } else { 1 };
-    value.truncate(head);
+    value.truncate(9);
     value.extend_from_slice(&[0xFF, 0xFF, 0x03]);
     open.write(table)?.insert(key, &value[..])?;
     Ok(StoreReply::Done)

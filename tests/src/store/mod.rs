@@ -6,6 +6,7 @@ pub mod crash;
 pub mod ownership;
 pub mod reads;
 pub mod scratch;
+pub mod sweep;
 pub mod workers;
 
 use flowkit_core::id::{ClientId, Offset, ShardId, TaskId};

@@ -12,4 +12,5 @@ mod random;
 mod rerun;
 mod rerun_begins;
 mod rules;
+mod sweep;
 mod takeover;

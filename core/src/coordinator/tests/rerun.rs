@@ -86,6 +86,7 @@ fn known(task: &TaskWithNodes) -> TaskAnswer {
         state: task.task.state,
         settled: task.task.settled,
         failure: None,
+        swept: false,
     }
 }
 

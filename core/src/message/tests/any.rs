@@ -142,6 +142,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         ReplyError::IdempotencyConflict,
         ReplyError::NotFound,
         ReplyError::NotSettled,
+        ReplyError::Swept,
         ReplyError::Unsupported,
         ReplyError::Overloaded,
         ReplyError::Invalid,

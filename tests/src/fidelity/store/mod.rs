@@ -3,7 +3,7 @@
 mod steps;
 
 use flowkit_core::id::{DedupId, NodeId, ShardId, TaskId, Token};
-use flowkit_core::port::{Commit, ErrorKind, PortError, StoreReply, StoreRequest};
+use flowkit_core::port::{Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest};
 use flowkit_memory::{StoreFault, StoreModel};
 use proptest::collection::vec;
 use std::sync::Arc;
@@ -128,6 +128,7 @@ impl Pair {
             }
             Step::Rot(task, node) => return self.rot(*task, *node).await,
             Step::Ask(ask) => return self.ask(ask).await,
+            Step::SweepStaged(_) if self.store.is_two_phase() => return Ok(false),
             // Another body than the first is defined once the batch is accepted.
             Step::Stage {
                 at,
@@ -180,6 +181,10 @@ impl Pair {
         if ask.is_of_synced() && self.model.unsynced_commits() > 0 {
             return Ok(false);
         }
+        // When exactly bodies go of what is not synced yet is the store's affair.
+        if matches!(ask, Ask::Staged { .. }) && self.store.is_two_phase() {
+            return Ok(false);
+        }
         self.both(ask.request()).await?;
         Ok(true)
     }
@@ -201,8 +206,25 @@ impl Pair {
         shard.map_or((0, 0), |shard| (shard.epoch, shard.commit_seq))
     }
 
+    /// A sweep of the task has begun.
+    fn is_swept(&self, task: &TaskId) -> bool {
+        self.model.applied().tombstone(task).is_some()
+    }
+
     fn commit(&mut self, shard: ShardId, fault: Fault, writes: &[Write]) -> Commit {
         let (epoch, commit_seq) = self.stored(shard);
+        let was_swept = |task: usize| self.is_swept(&task_id(TASKS[task]));
+        let records = steps::records_of(writes, shard, self.shards, was_swept);
+        // An engine writes nothing more of what is swept; a commit that failed before may hold it.
+        let over = |commit: &Commit| {
+            let mut records = commit.records.iter();
+            records.any(|record| {
+                let written = !matches!(record, Record::Tombstone(_) | Record::Remove(_));
+                written && self.is_swept(record.task_id())
+            })
+        };
+        let last = self.last[shard.0 as usize].clone();
+        let last = last.filter(|last| last.seq <= commit_seq || !over(last));
         let seq = commit_seq + 1;
         let right = Commit {
             shard,
@@ -211,11 +233,10 @@ impl Pair {
             id: epoch * 1_000 + seq,
             next: steps::next_of(seq),
             last_entry: (seq % 2 == 0).then_some(DedupId(u64::MAX - seq)),
-            records: steps::records_of(writes, shard, self.shards),
+            records,
         };
-        let last = &mut self.last[shard.0 as usize];
-        let commit = match (fault, &last) {
-            (Fault::Again, Some(last)) => last.clone(),
+        let commit = match (fault, last) {
+            (Fault::Again, Some(last)) => last,
             (Fault::OldEpoch, _) => Commit {
                 epoch: epoch.saturating_sub(1),
                 ..right
@@ -239,7 +260,7 @@ impl Pair {
             },
             (Fault::None | Fault::Again, _) => right,
         };
-        *last = Some(commit.clone());
+        self.last[shard.0 as usize] = Some(commit.clone());
         commit
     }
 
@@ -312,6 +333,10 @@ fn comparable(result: Result<StoreReply, PortError>) -> Result<StoreReply, Error
             reasons.for_each(|reason| *reason = "".into());
         }
         StoreReply::Task(Some(task)) => task.node_age_ms.fill(0),
+        StoreReply::Expired(page) => {
+            page.tasks.sort_by(|a, b| a.task_id.cmp(&b.task_id));
+            page.tasks.iter_mut().for_each(|task| task.written_ms = 0);
+        }
         StoreReply::Workers(workers) => workers.sort_by(|a, b| a.worker_id.cmp(&b.worker_id)),
         StoreReply::Nodes(nodes) => {
             nodes.sort_by(|a, b| (&a.task_id, &a.node_id).cmp(&(&b.task_id, &b.node_id)));

@@ -3,8 +3,10 @@
 use flowkit_core::id::{Incarnation, Offset, ShardId, Token};
 use flowkit_core::json::Json;
 use flowkit_core::message::Artifact;
-use flowkit_core::port::{Record, StoreRequest};
-use flowkit_core::record::{ArtifactRecord, DeploymentRecord};
+use flowkit_core::port::{Record, Removal, StoreRequest};
+use flowkit_core::record::{
+    ArtifactRecord, DeploymentRecord, RECORD_VERSION, TaskState, TombstoneRecord,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -62,6 +64,8 @@ pub(super) enum Step {
         token: u64,
         other: bool,
     },
+    /// Staged bodies of a task that nothing can point to any more.
+    SweepStaged(usize),
     Ask(Ask),
 }
 
@@ -86,6 +90,14 @@ pub(super) enum Ask {
     Task(usize),
     Active(usize),
     Workers,
+    /// What is left of a task that is swept.
+    Remains(usize),
+    /// Settled tasks, of a shard.
+    Expired(u32, bool),
+    Staged {
+        after: Option<usize>,
+        limit: u32,
+    },
 }
 
 pub(super) type Place = (usize, usize);
@@ -116,12 +128,25 @@ pub(super) enum Write {
         /// 0 = no body, 1 = in the record, above = staged under that token.
         body: u64,
     },
+    /// A sweep of a task begins: nothing of it is written any more.
+    Swept(usize),
+    /// Part of a task that is swept goes.
+    Gone(usize, Part),
+}
+
+/// A part that goes, with all that is below it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    Artifacts(usize, u64, u64),
+    Node(usize),
+    Task,
 }
 
 impl Write {
     const fn task(&self) -> usize {
         match self {
             Self::Settled(task) | Self::Running((task, _), _) => *task,
+            Self::Swept(task) | Self::Gone(task, _) => *task,
             Self::Accepted { at, .. } => at.0,
         }
     }
@@ -138,6 +163,17 @@ fn write() -> impl Strategy<Value = Write> {
             .prop_map(|(at, grant)| Write::Running(at, grant)),
         3 => (place(), 1..4_u64, 1..4_u64, 0..4_u64)
             .prop_map(|(at, number, uid, body)| Write::Accepted { at, number, uid, body }),
+        1 => (0..TASKS.len()).prop_map(Write::Swept),
+        2 => (0..TASKS.len(), part()).prop_map(|(task, part)| Write::Gone(task, part)),
+    ]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![
+        2 => (0..NODES.len(), 1..4_u64, 1..5_u64)
+            .prop_map(|(node, from, to)| Part::Artifacts(node, from, to)),
+        1 => (0..NODES.len()).prop_map(Part::Node),
+        1 => Just(Part::Task),
     ]
 }
 
@@ -162,6 +198,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => task().prop_map(Ask::Task),
         2 => (0..=WORKERS.len()).prop_map(Ask::Active),
         1 => Just(Ask::Workers),
+        2 => task().prop_map(Ask::Remains),
+        2 => (0..=SHARDS, any::<bool>()).prop_map(|(shard, failed)| Ask::Expired(shard, failed)),
+        1 => (option::of(task()), limit()).prop_map(|(after, limit)| Ask::Staged { after, limit }),
     ]
 }
 
@@ -195,6 +234,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, token, uid, save_no)| Step::Put { at, token, uid, save_no }),
         3 => (place(), 1..4_u64, 2..4_u64, proptest::bool::weighted(0.2))
             .prop_map(|(at, uid, token, other)| Step::Stage { at, uid, token, other }),
+        1 => (0..TASKS.len()).prop_map(Step::SweepStaged),
         12 => ask().prop_map(Step::Ask),
     ]
 }
@@ -265,6 +305,18 @@ impl Ask {
                 worker_id: worker(*at),
             },
             Self::Workers => StoreRequest::ReadWorkers,
+            Self::Remains(at) => StoreRequest::ReadRemains { task_id: task(*at) },
+            Self::Expired(shard, failed) => StoreRequest::ReadExpired {
+                shard: ShardId(*shard),
+                failed: *failed,
+                age_ms: 0,
+                after: None,
+                limit: 99,
+            },
+            Self::Staged { after: at, limit } => StoreRequest::ReadStaged {
+                after: after(*at),
+                limit: *limit,
+            },
         }
     }
 
@@ -283,6 +335,7 @@ impl Ask {
         ];
         for shard in 0..SHARDS {
             reads.push(Self::Shard(shard));
+            reads.extend([false, true].map(|failed| Self::Expired(shard, failed)));
             reads.extend([1, 9].map(|limit| Self::Load {
                 shard,
                 after: None,
@@ -291,6 +344,7 @@ impl Ask {
         }
         reads.extend(places().map(|at| Self::Accepted(at, 1, 9)));
         reads.extend(places().map(|at| Self::Artifacts(at, 0, 9)));
+        reads.extend(tasks.clone().map(Self::Remains));
         reads.extend(tasks.map(Self::Task));
         reads.extend((0..WORKERS.len()).map(Self::Active));
         reads
@@ -349,6 +403,11 @@ pub(super) fn request(step: &Step) -> Option<StoreRequest> {
                 body: if other { json("0") } else { body(uid, token) },
             }
         }
+        Step::SweepStaged(task) => StoreRequest::SweepStaged {
+            task_id: task_id(TASKS[task]),
+            after: None,
+            limit: 99,
+        },
         _ => return None,
     })
 }
@@ -358,14 +417,34 @@ fn body(uid: u64, token: u64) -> Json {
 }
 
 /// At most one record per key, of the shard's own tasks, and grants only in tasks that are not
-/// settled.
-pub(super) fn records_of(writes: &[Write], shard: ShardId, shards: u32) -> Vec<Record> {
+/// settled. Of tasks whose sweep has begun, in this commit or before, nothing is written, and of others
+/// nothing goes.
+pub(super) fn records_of(
+    writes: &[Write],
+    shard: ShardId,
+    shards: u32,
+    was_swept: impl Fn(usize) -> bool,
+) -> Vec<Record> {
     let mut tasks = BTreeMap::new();
     let mut nodes = BTreeMap::new();
     let mut artifacts = Vec::new();
+    let mut tombstones = BTreeMap::new();
+    let mut removals = Vec::new();
+    for write in writes {
+        if let Write::Swept(task) = write {
+            tombstones.insert(*task, tombstone(*task));
+        }
+    }
+    let is_swept = |task: usize| was_swept(task) || tombstones.contains_key(&task);
     let writes = writes.iter();
     for write in writes.filter(|write| shard_of(write.task(), shards) == shard) {
+        let goes = matches!(write, Write::Swept(_) | Write::Gone(..));
+        if goes != is_swept(write.task()) {
+            continue;
+        }
         match *write {
+            Write::Swept(_) => {}
+            Write::Gone(task, part) => removals.extend(removals_of(task, part)),
             Write::Settled(task) => {
                 tasks.insert(task, settled_task(TASKS[task]));
                 for (number, name) in NODES.into_iter().enumerate() {
@@ -392,7 +471,47 @@ pub(super) fn records_of(writes: &[Write], shard: ShardId, shards: u32) -> Vec<R
     let tasks = tasks.into_values().map(IntoRecord::record);
     let nodes = nodes.into_values().map(IntoRecord::record);
     let artifacts = artifacts.into_iter().map(IntoRecord::record);
-    tasks.chain(nodes).chain(artifacts).collect()
+    let tombstones = tombstones.into_iter();
+    let tombstones = tombstones.filter(|(task, _)| shard_of(*task, shards) == shard);
+    let records = tasks.chain(nodes).chain(artifacts);
+    let records = records.chain(tombstones.map(|(_, tombstone)| tombstone));
+    records.chain(removals).collect()
+}
+
+fn tombstone(task: usize) -> Record {
+    Record::Tombstone(Box::new(TombstoneRecord {
+        version: RECORD_VERSION,
+        task_id: task_id(TASKS[task]),
+        submission_hash: 77,
+        state: TaskState::Cancelled,
+    }))
+}
+
+/// Children go before what they are children of.
+fn removals_of(task: usize, part: Part) -> Vec<Record> {
+    let id = || task_id(TASKS[task]);
+    let artifacts = |at: usize, from, to| Removal::Artifacts {
+        task_id: id(),
+        node_id: node_id(NODES[at]),
+        from,
+        to,
+    };
+    let node = |at: usize| {
+        let whole = Removal::Node {
+            task_id: id(),
+            node_id: node_id(NODES[at]),
+        };
+        [artifacts(at, 1, 9), whole]
+    };
+    let removals = match part {
+        Part::Artifacts(at, from, to) => vec![artifacts(at, from, to)],
+        Part::Node(at) => node(at).into(),
+        Part::Task => {
+            let nodes = (0..NODES.len()).flat_map(node);
+            nodes.chain([Removal::Task { task_id: id() }]).collect()
+        }
+    };
+    removals.into_iter().map(Record::Remove).collect()
 }
 
 fn accepted((task, node): Place, number: u64, uid: u64, kind: u64) -> ArtifactRecord {
