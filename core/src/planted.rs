@@ -11,6 +11,9 @@ pub enum Reach {
     Machines,
     /// In a driver, the handler API, the client or the engine: where whole processes run.
     Processes,
+    /// In the handling of a run's child processes: only where the operating system's own run, which no
+    /// simulation has. `runtime/tests/planted.rs` judges them.
+    Children,
 }
 
 macro_rules! bugs {
@@ -389,6 +392,18 @@ bugs! {
             "A deadline is taken in the wrong unit: a thousand times as far.";
         WallForMono = "wall-for-mono", "settle",
             "Wall time is used where monotonic time is meant.";
+    }
+    Children "children" {
+        GroupSpared = "group-spared", "children_end",
+            "What a child leaves behind in its group outlives it.";
+        TermSkipped = "term-skipped", "children_end",
+            "A child is killed without having been asked to end.";
+        KillUnsent = "kill-unsent", "children_end",
+            "A child that ignores SIGTERM is never killed.";
+        ChildKept = "child-kept", "children_end",
+            "A run that is dropped leaves its children running.";
+        StdinHeld = "stdin-held", "children_end",
+            "Who waits for a child does not close its standard input.";
     }
 }
 

@@ -1,5 +1,6 @@
 //! Child processes of a run: each leads a process group of its own, which ends with it.
 
+use flowkit_core::planted::{Bug, is_planted};
 use std::ffi::OsString;
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -37,7 +38,9 @@ impl ChildProcess {
 
     /// Closes its standard input, if that was not taken, and waits until it has ended. Cancel safe.
     pub async fn wait(&mut self) -> ExitStatus {
-        drop(self.stdin.take());
+        if !is_planted(Bug::StdinHeld) {
+            drop(self.stdin.take());
+        }
         self.group.ended().await
     }
 
@@ -78,11 +81,16 @@ impl Group {
 
     /// SIGTERM, SIGKILL after `grace`, and its end.
     pub(crate) async fn end(&self, grace: Duration) -> ExitStatus {
+        if is_planted(Bug::TermSkipped) {
+            self.kill();
+        }
         self.terminate();
         if let Ok(status) = tokio::time::timeout(grace, self.ended()).await {
             return status;
         }
-        self.kill();
+        if !is_planted(Bug::KillUnsent) {
+            self.kill();
+        }
         self.ended().await
     }
 
@@ -195,7 +203,9 @@ mod unix {
 
     /// Kills what the leader left behind, then lets go of its id.
     async fn reap(mut child: Child, group: &Group) -> ExitStatus {
-        group.kill();
+        if !is_planted(Bug::GroupSpared) {
+            group.kill();
+        }
         *group.unreaped() = false;
         child.wait().await.unwrap_or_default()
     }

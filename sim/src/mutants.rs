@@ -29,12 +29,14 @@ pub const SAMPLE: &[Bug] = &[
     Bug::RepliesOfOthers,
 ];
 
-/// The tiers on which a bug can strike, the cheapest first.
+/// The tiers on which a bug can strike, the cheapest first; none = not in a simulation.
 #[must_use]
 pub const fn tiers_of(bug: Bug) -> &'static [Tier] {
     match bug.reach() {
         Reach::Machines => &[Tier::Zero, Tier::One],
         Reach::Processes => &[Tier::One],
+        // Real processes' business: a test of the runtime plants them.
+        Reach::Children => &[],
     }
 }
 

@@ -75,6 +75,10 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     let sample = ["-p", "flowkit-explore", "--features", "planted-bugs"];
     let found = [&sample[..], &["--test", "mutants"]].concat();
     let mutants = mutants.and(run_tests(&found, addresses, &mut sum));
+    // Those that only real processes can show.
+    let children = ["-p", "flowkit-runtime", "--features", "planted-bugs"];
+    let children = [&children[..], &["--test", "planted"]].concat();
+    let mutants = mutants.and(run_tests(&children, addresses, &mut sum));
     let simulation = fresh(0, options.seeds)?;
     let hosts = fresh(1, options.host_seeds)?;
     let builds = sim::builds_agree();

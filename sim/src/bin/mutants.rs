@@ -90,7 +90,7 @@ fn replay(options: &Options, seed: u64) -> ExitCode {
     let bug = (options.bugs.len() == 1).then(|| options.bugs[0]);
     let tier = match (options.on, bug) {
         (On::One(tier), _) => tier,
-        (_, Some(bug)) => tiers_of(bug)[0],
+        (_, Some(bug)) => tiers_of(bug).first().copied().unwrap_or(Tier::Zero),
         (_, None) => Tier::Zero,
     };
     plant(bug.filter(|_| !options.none));
@@ -200,7 +200,7 @@ fn quarry(options: &Options) -> Vec<(Bug, Tier)> {
     let of_bug = |bug: &Bug| {
         let tiers = tiers_of(*bug);
         let wanted = match options.on {
-            On::Cheapest => &tiers[..1],
+            On::Cheapest => tiers.get(..1).unwrap_or_default(),
             On::All => tiers,
             On::One(tier) => tiers
                 .iter()
