@@ -60,10 +60,10 @@ impl Judge for AtRest {
                         .or_insert((None, at));
                 }
             }
-            What::Released { host, shard } => {
-                if self.owners.get(shard) == Some(host) && self.agreed(view.plan, at) {
-                    self.idle.insert(*shard, at);
-                }
+            What::Released { host, shard }
+                if self.owners.get(shard) == Some(host) && self.agreed(view.plan, at) =>
+            {
+                self.idle.insert(*shard, at);
             }
             What::EpochRaised { host, shard, .. } => {
                 self.owners.insert(*shard, *host);

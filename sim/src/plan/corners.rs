@@ -3,7 +3,7 @@
 
 use super::graph::{FanIn, GraphPlan, Link, NodePlan, Script, Trouble, TroubleKind};
 use super::swarm::{Draw, moment};
-use super::{Fault, Logical, Plan, Server, When};
+use super::{Fault, Logical, Lost, Plan, Server, When};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
@@ -234,6 +234,36 @@ pub(super) fn cables(draw: &mut Draw, plan: &mut Plan, span: u64) {
             });
         }
     }
+}
+
+/// Now and then a worker is told to stop while nobody hears what it says.
+pub(super) fn unheard_goodbye(draw: &mut Draw, plan: &mut Plan) {
+    let world = &plan.world;
+    if world.embedded || plan.faults.is_empty() || !draw.percent(4) {
+        return;
+    }
+    let host = draw.small(world.coordinators, plan.hosts() - 1);
+    let when = When::Event {
+        what: Logical::Processing,
+        nth: draw.between(1, 6),
+    };
+    let grace_ms = draw.between(0, 500);
+    // Not just until the stop is over: a worker that waits for an answer would get it.
+    let for_ms = draw.between(5_000, 8_000);
+    plan.heal_ms += for_ms;
+    plan.faults.push(Fault::Partition {
+        host,
+        when,
+        for_ms,
+        from: Server::Broker,
+        lost: Lost::Both,
+    });
+    plan.faults.push(Fault::Shutdown {
+        host,
+        when,
+        grace_ms,
+        down_ms: draw.between(0, 1_000),
+    });
 }
 
 /// Now and then few lost grants are too many.

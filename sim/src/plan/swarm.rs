@@ -81,6 +81,7 @@ fn first_runs(seed: u64) -> Plan {
     super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
     super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
     super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
+    super::corners::unheard_goodbye(&mut Draw::stream(seed, 25), &mut plan);
     super::corners::losses(&mut Draw::stream(seed, 24), &mut plan);
     super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
     super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
