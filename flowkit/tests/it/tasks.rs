@@ -41,30 +41,8 @@ fn a_finished_task_is_listed_and_shown() {
 #[test]
 fn a_task_of_a_killed_process_can_be_cancelled_and_stays_so() {
     let state = tempfile::tempdir().expect("a temporary folder");
-    let graph = state.path().join("graph.json");
-    let text = r#"{"nodes":[{"node_id":"a","type":"sleep","io":{"input_inline":{"ms":60000}}}]}"#;
-    fs::write(&graph, text).expect("written");
-    let data = state.path().join("data");
-    let arguments = [
-        OsStr::new("run"),
-        graph.as_os_str(),
-        OsStr::new("--data"),
-        data.as_os_str(),
-    ];
-    let mut child = flowkit()
-        .args(arguments)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("flowkit starts");
-    wait_for(&mut child, "running");
-    child.kill().expect("killed");
-    child.wait().expect("dead");
-
+    let (data, id) = killed(state.path(), 60_000);
     let list = run(task(&["list"], &data)).expect_code(0).json();
-    let id = list["tasks"][0]["task_id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
     assert_eq!(list["tasks"][0]["status"], "running", "{list}");
 
     let cancelled = run(task(&["cancel", &id], &data)).expect_code(0).json();
