@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
-/// Where the servers are, and who this process is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Where the servers are, and who this process is. Its debug text leaves out what may be secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FleetSettings {
     /// `host:port` of Kafka brokers, joined by commas.
@@ -72,8 +73,26 @@ impl Default for FleetSettings {
 /// let settings = given.settings().unwrap();
 /// assert_eq!(settings.fleet.roles, ["processor"]);
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Given(BTreeMap<String, (Value, String)>);
+
+impl fmt::Debug for FleetSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = keys_of(self);
+        let shown = keys.iter().map(|(key, value)| (key, shown(key, value)));
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self
+            .0
+            .iter()
+            .map(|(key, (value, from))| (key, (shown(key, value), from)));
+        f.debug_map().entries(shown).finish()
+    }
+}
 
 /// All settings of a process.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,11 +284,22 @@ impl Given {
                     "{key} ({from}): its value does not fit: it must be such as {default}"
                 )),
                 Err(error) => faults.push(format!(
-                    "{key} ({from}): {value} does not fit: {error}; such as {default}"
+                    "{key} ({from}): {} does not fit: {}; such as {default}",
+                    brief(&value.to_string()),
+                    brief(&error.to_string())
                 )),
             }
         }
         serde_json::from_value(Value::Object(whole)).unwrap_or_default()
+    }
+}
+
+/// The beginning of what was given, if it is long.
+fn brief(text: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -289,8 +319,17 @@ fn is_collector(url: &str) -> bool {
     })
 }
 
+/// A value for a debug text. Keys that nobody knows may be misspelt secrets.
+fn shown(key: &str, value: &Value) -> Value {
+    if is_secret(key) || !known_keys().contains_key(key) {
+        return Value::from("(not shown)");
+    }
+    value.clone()
+}
+
 fn is_secret(key: &str) -> bool {
-    matches!(key, "mongo_uri" | "kafka_properties")
+    // An endpoint with a password in it is refused, but it may stand there.
+    matches!(key, "mongo_uri" | "kafka_properties" | "otlp_endpoint")
 }
 
 fn keys_of<T: Serialize>(settings: &T) -> Map<String, Value> {

@@ -428,3 +428,61 @@ fn what_is_not_sampled_is_not_sent() {
         assert!(collector.spans().is_empty(), "{name}");
     }
 }
+
+#[test]
+fn a_collector_that_answers_nonsense_or_refuses_changes_nothing_but_the_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(1_000_000));
+    for answer in [
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        "SSH-2.0-OpenSSH\r\n",
+        "",
+        &endless,
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = answer.to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut head = [0; 64];
+                let _ = stream.read(&mut head);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let mut command = flowkit(folder.path(), GRAPH, &["--otlp-endpoint", &base]);
+        let (answer, errors) = ended(&command.output().expect("it runs"), 1);
+        assert_eq!(answer["status"], "failed", "{answer}");
+        assert!(
+            errors.contains("7 of 7 spans could not be delivered"),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn keys_for_the_collector_are_in_no_line_of_any_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start();
+    for base in [collector.base.as_str(), "http://127.0.0.1:1"] {
+        let mut command = flowkit(folder.path(), GRAPH, &["--otlp-endpoint", base]);
+        let command = command
+            .env("RUST_LOG", "trace")
+            .env(
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Bearer%20hunter3",
+            )
+            .env("FLOWKIT_MONGO_URI", "mongodb://me:hunter3@h")
+            .env(
+                "FLOWKIT_KAFKA_PROPERTIES",
+                r#"{"sasl.password": "hunter3"}"#,
+            );
+        let (_, errors) = ended(&command.output().expect("it runs"), 1);
+        assert!(
+            errors.contains("TRACE") || errors.contains("DEBUG"),
+            "{errors}"
+        );
+        assert!(!errors.contains("hunter3"), "{errors}");
+    }
+    assert!(!collector.spans().is_empty());
+}

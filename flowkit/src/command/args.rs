@@ -546,6 +546,37 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Commands that print no result of their own: they run until they are stopped, or write a text for
+    /// another program.
+    const WITHOUT_JSON: [&str; 4] = ["completions", "coordinator", "man", "worker"];
+
+    #[test]
+    fn every_command_that_prints_a_result_can_print_it_as_json() {
+        fn walk(command: &clap::Command, path: &str, without: &mut Vec<String>, seen: &mut usize) {
+            *seen += 1;
+            let json = command
+                .get_arguments()
+                .any(|a| a.get_long() == Some("json"));
+            let is_group = command.is_subcommand_required_set();
+            if !json && !is_group {
+                without.push(path.to_owned());
+            }
+            for sub in command.get_subcommands() {
+                walk(
+                    sub,
+                    format!("{path} {}", sub.get_name()).trim(),
+                    without,
+                    seen,
+                );
+            }
+        }
+        let (mut without, mut seen) = (Vec::new(), 0);
+        walk(&Cli::command(), "", &mut without, &mut seen);
+        without.sort_unstable();
+        assert_eq!(without, WITHOUT_JSON);
+        assert!(seen > 20, "{seen}");
+    }
+
     #[test]
     fn demo_walks_the_current_folder_by_default() {
         let Ok(Cli {

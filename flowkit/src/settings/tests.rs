@@ -340,3 +340,74 @@ fn the_guide_lists_every_key_with_its_default() {
 fn code(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`')
 }
+
+#[test]
+fn no_debug_text_shows_a_secret() {
+    let mut given = Given::default();
+    given.set("mongo_uri", json!("mongodb://me:hunter2@host"));
+    given.set("mongo_url", json!("mongodb://me:hunter2@host"));
+    given.set("kafka_properties", json!({"sasl.password": "hunter2"}));
+    given.set("otlp_endpoint", json!("http://me:hunter2@host"));
+    given.set("kafka_bootstrap", json!("k:9092"));
+    let text = format!("{given:?}");
+    assert!(
+        text.contains("k:9092") && !text.contains("hunter2"),
+        "{text}"
+    );
+    let error = given.settings().expect_err("two faults");
+    assert!(
+        error.contains("mongo_url") && !error.contains("hunter2"),
+        "{error}"
+    );
+    let mut given = Given::default();
+    given.set("mongo_uri", json!("mongodb://me:hunter2@host"));
+    given.set("kafka_properties", json!({"sasl.password": "hunter2"}));
+    let text = format!("{:?}", given.settings().expect("they fit"));
+    assert!(
+        text.contains("topic_prefix") && !text.contains("hunter2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn whatever_a_key_is_given_it_is_taken_or_named_and_the_error_stays_readable() {
+    let long = "x".repeat(100_000);
+    let hostile = [
+        Value::Null,
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!("\u{0}\u{1b}[31m"),
+        json!(long),
+        json!([[]]),
+        json!([long]),
+        json!({"a": {"b": []}}),
+        json!({"": null}),
+    ];
+    for (key, _) in known_keys() {
+        let mut taken = 0;
+        for value in &hostile {
+            let mut given = Given::default();
+            given.set(&key, value.clone());
+            match given.settings() {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    assert!(error.contains(&key), "{key}: {error}");
+                    assert!(error.len() < 2_000, "{key}: {} bytes", error.len());
+                }
+            }
+            // The same from the environment, where everything is text.
+            let mut given = Given::default();
+            let name = format!("FLOWKIT_{}", key.to_uppercase());
+            given.environment([(name, value.to_string())].into_iter());
+            if let Err(error) = given.settings() {
+                assert!(error.contains(&key), "{key}: {error}");
+                assert!(error.len() < 2_000, "{key}: {} bytes", error.len());
+            }
+        }
+        assert!(taken < hostile.len(), "{key} takes anything");
+    }
+}
