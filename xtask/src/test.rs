@@ -59,14 +59,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
     ];
     let fleet = [&["-p", "flowkit"][..], &features].concat();
     let fleet = run_tests(&fleet, addresses, &mut sum);
-    let traces = [
-        "-p",
-        "flowkit-observe",
-        "--features",
-        "otel",
-        "--lib",
-        "traces",
-    ];
+    let traces = ["-p", "flowkit-observe", "--features", "otel", "traces"];
     let fleet = fleet.and(run_tests(&traces, addresses, &mut sum));
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.
     let sample = ["-p", "flowkit-sim", "--features", "planted-bugs"];
