@@ -143,7 +143,13 @@ async fn deployment(
 ) -> Result<Option<flowkit_core::record::DeploymentRecord>, WorkerError> {
     let mut wait = Duration::from_millis(50);
     loop {
-        match engine.deployment().await {
+        // A call that hangs must not hold up a stop.
+        let read = tokio::select! {
+            biased;
+            read = engine.deployment() => read,
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+        };
+        match read {
             Ok(deployment) => return Ok(Some(deployment)),
             Err(error) if matches!(error.kind, ErrorKind::Retry | ErrorKind::Unknown) => {
                 tracing::warn!("the deployment's record cannot be read yet: {error}");
