@@ -18,6 +18,7 @@ mod run;
 mod session;
 mod shell;
 mod sim;
+mod sim_args;
 mod submit;
 mod table;
 mod task;

@@ -12,10 +12,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::args::{PlanArgs, SimCommand};
 use super::colours;
 use super::failure::{Ending, Failure, Outcome};
 use super::output::{put, putln};
+use super::sim_args::{PlanArgs, SimCommand};
 use super::table::thousands;
 
 /// Seeds that one thread takes at once.
