@@ -178,7 +178,7 @@ impl CoordinatorSettings {
         limits: Limits,
         /// Sets how long finished tasks are kept.
         retention_finished_sec: f64,
-        /// Sets how long tasks that failed or were cancelled are kept.
+        /// Sets how long tasks that failed, were cancelled or set aside are kept.
         retention_failed_sec: f64,
         /// Sets how often a coordinator looks for tasks whose retention has ended.
         sweep_interval_sec: f64,

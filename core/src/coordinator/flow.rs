@@ -448,6 +448,11 @@ impl Shard {
         self.answer_watchers(ctx, number);
         if let Some(task) = self.tasks.remove(&number) {
             self.numbers.remove(task.id());
+            if let Some(asked) = &self.lookup
+                && asked.binary_search(task.id()).is_ok()
+            {
+                self.outdated.insert(task.id().clone());
+            }
             self.sweeps.left(&task);
         }
     }

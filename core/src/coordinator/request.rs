@@ -63,6 +63,7 @@ impl Shard {
         let mut tasks: BTreeSet<TaskId> = self.parked.keys().cloned().collect();
         let reruns = self.parked.values().flatten();
         tasks.extend(reruns.filter_map(|message| super::rerun::source_of(message)));
+        // In order, so that one of them is found soon.
         let tasks: Vec<TaskId> = tasks.into_iter().collect();
         self.lookup = Some(tasks.clone());
         ctx.store(
@@ -79,6 +80,7 @@ impl Shard {
         let Some(tasks) = self.lookup.take() else {
             return;
         };
+        let outdated = std::mem::take(&mut self.outdated);
         let Ok(StoreReply::Answers(answers)) = result else {
             self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             return;
@@ -89,6 +91,10 @@ impl Shard {
             if !self.may_change() {
                 break;
             }
+            // It was in memory meanwhile, so the store may have answered too early: once more.
+            if outdated.contains(task) {
+                continue;
+            }
             ctx.subject.task_id = Some(task.clone());
             for message in self.parked.remove(task).unwrap_or_default() {
                 let of = super::rerun::source_of(&message);
@@ -96,7 +102,8 @@ impl Shard {
                 match (message.sender.role, of) {
                     (SenderRole::Worker, _) => self.answer_run(ctx, &message, answer.as_ref()),
                     (_, Some(of)) => {
-                        let source = known.get(&of).map(|source| source.as_ref());
+                        let source = known.get(&of).filter(|_| !outdated.contains(&of));
+                        let source = source.map(|source| source.as_ref());
                         self.rerun_unknown(ctx, message, source);
                     }
                     _ => self.carry_out(ctx, &message, task, answer.as_ref()),

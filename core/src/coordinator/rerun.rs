@@ -126,6 +126,11 @@ impl Shard {
             Some(Some(known)) if !known.settled && here.is_none() => return,
             Some(Some(_)) => &mut self.reruns.waiting,
         };
+        let many = self.tasks.len() + waits.len() >= ctx.config.tasks_in_flight_max;
+        if many && !waits.contains_key(&task) {
+            let text = "too many tasks are in flight or wait to run again; try again later";
+            return self.reply(ctx, &message, refusal(ReplyError::Overloaded, text));
+        }
         let waits = waits.entry(task).or_default();
         if waits.len() < PARKED_PER_TASK_MAX {
             waits.push(message);
@@ -252,6 +257,10 @@ impl Shard {
             let text = "the store refuses to keep this task";
             return Err(refusal(ReplyError::Invalid, text));
         }
+        if self.quarantine.contains(task) {
+            let text = "a kept function broke the coordinator when it was called again: name its node in `from`";
+            return Err(refusal(ReplyError::Invalid, text));
+        }
         let functions = &ctx.config.functions;
         let begins = kept_vars(functions, &plan, of, &sources, &kept).map_err(|(node, error)| {
             let node = &plan.node(node).id;
@@ -312,7 +321,6 @@ impl Shard {
             of: of.task_id.clone(),
             holds: holds.into_iter().collect(),
         });
-        self.quarantine.remove(task);
         self.open.created.push((task.clone(), hash));
         let number = self.insert(made);
         self.touch_task(ctx, number);

@@ -66,6 +66,8 @@ pub(super) struct Shard {
     /// Requests about tasks that are not in memory, until the store says what it knows.
     pub(super) parked: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
     pub(super) lookup: Option<Vec<TaskId>>,
+    /// Asked about in that lookup, and settled since: what the store answers may be older.
+    pub(super) outdated: BTreeSet<TaskId>,
     pub(super) lookup_at: Option<Mono>,
     /// Reruns whose source is to be read.
     pub(super) reruns: super::rerun::Reruns,
@@ -121,6 +123,7 @@ impl Shard {
             forgotten: Offset(0),
             parked: BTreeMap::new(),
             lookup: None,
+            outdated: BTreeSet::new(),
             lookup_at: None,
             reruns: super::rerun::Reruns::default(),
             sweeps: super::sweep::Sweeps::default(),

@@ -18,6 +18,7 @@ use crate::port::{
     PortError, Record, Removal, StagedKey, StoreReply, StoreRequest, TaskAnswer, TaskWithNodes,
 };
 use crate::record::{NodeState, RECORD_VERSION, TombstoneRecord};
+use crate::report::{Report, ReportKind};
 use crate::time::Mono;
 
 /// Expired tasks per page.
@@ -26,6 +27,8 @@ const PAGE: u32 = 100;
 const ARTIFACTS: u64 = 256;
 /// Records that one step takes away, about.
 const STEP: u64 = 512;
+/// What one removal weighs at least: it is a few commands to a store on a network.
+const REMOVAL: u64 = 16;
 /// Staged bodies looked at in one request.
 const BODIES: u32 = 256;
 /// Most tasks whose staged bodies wait to be looked at; more go with their tasks.
@@ -72,6 +75,8 @@ pub(super) struct Sweeps {
     bodies: VecDeque<(TaskId, Option<StagedKey>)>,
     /// Where the search for staged bodies of tasks that do not exist goes on.
     orphans: Option<Option<TaskId>>,
+    /// One page of that search is due: one with each look.
+    orphans_due: bool,
     /// How many tasks in memory point to a task.
     pointing: BTreeMap<TaskId, u32>,
     /// Tasks that were pointed to by what has left memory since the last page was asked for.
@@ -104,7 +109,10 @@ impl Sweeps {
                     self.pointing.remove(held);
                 }
             }
-            self.pointed.insert(held.clone());
+            // Without retention no page is ever asked for.
+            if self.at.is_some() {
+                self.pointed.insert(held.clone());
+            }
         }
         // A run that ended well has left no body behind that was not accepted.
         let troubled = task.nodes.iter().any(|node| {
@@ -137,7 +145,7 @@ impl Sweeps {
         let waits = self.pages.is_empty()
             && self.expired.is_empty()
             && self.bodies.is_empty()
-            && self.orphans.is_none();
+            && !(self.orphans_due && self.orphans.is_some());
         match self.held_until {
             Some(until) => Some(until),
             None if waits => self.at,
@@ -152,6 +160,11 @@ impl Sweeps {
 
     fn look(&mut self, config: &Config) {
         self.looks += 1;
+        self.orphans_due = true;
+        // One that is still going on goes on.
+        if !self.pages.is_empty() || !self.expired.is_empty() {
+            return;
+        }
         for (failed, age_ms) in [
             (false, config.retention_finished_ms),
             (true, config.retention_failed_ms),
@@ -161,7 +174,7 @@ impl Sweeps {
                 self.pages.push_back(Next { failed, after });
             }
         }
-        if self.looks.is_multiple_of(LOOKS_PER_ORPHANS) {
+        if self.looks.is_multiple_of(LOOKS_PER_ORPHANS) && self.orphans.is_none() {
             self.orphans = Some(None);
         }
     }
@@ -203,14 +216,14 @@ fn steps_of(found: &TaskWithNodes) -> VecDeque<(u64, Record)> {
                 from,
                 to,
             };
-            steps.push_back((to - from + 1, remove(removal)));
+            steps.push_back((REMOVAL + to - from, remove(removal)));
             from = to + 1;
         }
         let removal = Removal::Node {
             task_id: task.task_id.clone(),
             node_id: node.node_id.clone(),
         };
-        steps.push_back((1, remove(removal)));
+        steps.push_back((REMOVAL, remove(removal)));
     }
     if !is_planted(Bug::TaskBeforeNodes) {
         steps.push_back((1, whole));
@@ -234,6 +247,11 @@ impl Shard {
         }
         let purpose = self.purpose(ShardOp::Sweep);
         let sweeps = &mut self.sweeps;
+        // Before all else, or what always fails would hold it up for ever.
+        if sweeps.at.is_some_and(|at| at <= now) {
+            sweeps.at = Some(now.after(ctx.config.sweep_interval_ms.max(1)));
+            sweeps.look(ctx.config);
+        }
         while let Some(task) = sweeps.expired.pop_front() {
             if !self.numbers.contains_key(&task) && !is_held(sweeps, &self.reruns, &task) {
                 let request = StoreRequest::ReadRemains {
@@ -273,15 +291,11 @@ impl Shard {
             };
             return ctx.store(purpose, request);
         }
-        if let Some(after) = sweeps.orphans.clone() {
+        if let Some(after) = sweeps.orphans.clone().filter(|_| sweeps.orphans_due) {
+            sweeps.orphans_due = false;
             sweeps.asked = Some(Asked::Staged);
             let request = StoreRequest::ReadStaged { after, limit: PAGE };
-            return ctx.store(purpose, request);
-        }
-        if sweeps.at.is_some_and(|at| at <= now) {
-            sweeps.at = Some(now.after(ctx.config.sweep_interval_ms.max(1)));
-            sweeps.look(ctx.config);
-            self.sweep(ctx);
+            ctx.store(purpose, request);
         }
     }
 
@@ -357,6 +371,17 @@ impl Shard {
                     && next.is_some()
                 {
                     sweeps.bodies.push_front((task, next));
+                }
+            }
+            // One that cannot be read now holds up no other: the next look finds it again.
+            (Asked::Remains(_), Err(_)) => sweeps.hold(ctx),
+            (Asked::Bodies, Err(error)) => {
+                let failed = sweeps.bodies.pop_front();
+                if error.kind == crate::port::ErrorKind::Corrupt {
+                    ctx.report(Report::new(ReportKind::PortFailed, error.to_string()));
+                } else {
+                    sweeps.bodies.extend(failed);
+                    sweeps.hold(ctx);
                 }
             }
             _ => {

@@ -8,8 +8,15 @@ const PATH: &str = "/v1/traces";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The address that spans are posted to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(String);
+
+impl std::fmt::Debug for Endpoint {
+    /// As it is shown to people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Endpoint").field(&self.shown()).finish()
+    }
+}
 
 impl Endpoint {
     /// A collector by its base address, `http://HOST:PORT`; spans go to its `/v1/traces`.
@@ -17,6 +24,11 @@ impl Endpoint {
     /// # Errors
     /// [`TraceError`]: it is no such address.
     pub fn of_base(base: &str) -> Result<Self, TraceError> {
+        if base.contains('?') {
+            return Err(TraceError::address(
+                "with a query; give the whole address in OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            ));
+        }
         let base = base.trim_end_matches('/');
         Self::of_whole(&match base.ends_with(PATH) {
             true => base.to_owned(),
@@ -187,6 +199,7 @@ mod tests {
             "http://secret host",
             "\u{0}secret",
             "grpc://secret",
+            "http://host:4318?key=secret",
         ] {
             let setting = chosen(bad, &[]).expect_err(bad);
             assert!(setting.starts_with("otlp_endpoint: it is "), "{setting}");
@@ -202,6 +215,12 @@ mod tests {
         ];
         let error = chosen("", &grpc).expect_err("another protocol");
         assert!(error.contains("http/protobuf"), "{error}");
+    }
+
+    #[test]
+    fn a_key_in_the_address_is_not_shown() {
+        let endpoint = Endpoint::of_whole("http://h/v1/traces?key=secret").expect("an address");
+        assert_eq!(format!("{endpoint:?}"), r#"Endpoint("http://h/v1/traces")"#);
     }
 
     #[test]

@@ -282,6 +282,15 @@ impl Client {
         }
     }
 
+    /// Retention has begun to take the task away.
+    async fn is_swept(&self, task_id: &TaskId) -> Result<bool, ClientError> {
+        let tasks = vec![task_id.clone()];
+        match self.read(StoreRequest::LookupTasks { tasks }).await? {
+            StoreReply::Answers(known) => Ok(known.iter().flatten().any(|known| known.swept)),
+            other => Err(unexpected("look tasks up", &other).into()),
+        }
+    }
+
     fn engine(&self) -> &Engine {
         &self.inner.engine
     }

@@ -361,6 +361,14 @@ impl Artifacts {
                 }
             }
         }
+        let next = self.page.front().map(|record| record.number);
+        if let Some(of) = &self.of
+            && next != Some(self.after + 1)
+            && self.task.client.is_swept(of).await?
+        {
+            // What is left of a task that is being swept is not all that there was.
+            return Err(ClientError::Swept(of.clone()));
+        }
         let Some(record) = self.page.pop_front() else {
             return Ok(None);
         };

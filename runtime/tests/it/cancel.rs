@@ -103,13 +103,18 @@ async fn a_handler_that_cannot_be_dropped_is_shown_as_abandoned_until_it_returns
     // It says so, to whoever looks from outside.
     let client = engine.client();
     let heard = async || client.presence().await.unwrap().workers[worker.id()].abandoned;
-    while heard().await != 1 {
-        tokio::task::yield_now().await;
-    }
+    let told = async |number| {
+        while heard().await != number {
+            tokio::task::yield_now().await;
+        }
+    };
+    let soon = Duration::from_secs(30);
+    let one = tokio::time::timeout(soon, told(1)).await;
+    one.expect("it says that a handler was abandoned");
     release.send(()).unwrap();
-    while !worker.status().running.is_empty() || heard().await != 0 {
-        tokio::task::yield_now().await;
-    }
+    let none = tokio::time::timeout(soon, told(0)).await;
+    none.expect("it says that the handler is over");
+    assert!(worker.status().running.is_empty());
     engine.stop().await;
 }
 

@@ -3,7 +3,9 @@
 use super::bench::*;
 use crate::coordinator::Effect;
 use crate::id::OpId;
-use crate::message::{Body, CancelTask, Envelope, Reply, ReplyError, RerunTask, SourceState};
+use crate::message::{
+    Body, CancelTask, Envelope, Reply, ReplyError, RerunTask, SourceState, TaskFailed,
+};
 use crate::port::{ErrorKind, PortError, StoreReply, StoreRequest, TaskAnswer, TaskWithNodes};
 use crate::record::{NodeState, TaskState};
 
@@ -272,6 +274,94 @@ fn copies_that_arrive_together_make_one_task() {
     let replies = bench.sent_kinds();
     let replies = replies.iter().filter(|kind| kind.starts_with("REPLY"));
     assert_eq!(replies.count(), 3);
+}
+
+/// A rerun is made and ends while the store is slow to answer a lookup that it began before.
+fn made_and_gone(bench: &mut Bench) -> (OpId, TaskWithNodes) {
+    let source = failed();
+    asked(bench, "r", rerun("t", &[], false), Some(&source));
+    let read = source_read(bench);
+    bench.arrive(vec![client("r", rerun("t", &[], false))]);
+    let (late, _) = lookup(bench);
+    bench.input(store_ok(
+        read,
+        StoreReply::Task(Some(Box::new(source.clone()))),
+    ));
+    bench.take_commit();
+    bench.arrive(vec![event("r", "b", 1, 1, not_at_all())]);
+    bench.take_commit();
+    assert_eq!(bench.machine.tasks_in_flight(), 0, "{:?}", bench.out);
+    (late, source)
+}
+
+fn not_at_all() -> Body {
+    Body::TaskFailed(TaskFailed {
+        batch_uid: None,
+        reason_code: "bad_input".into(),
+        permanent: true,
+        error: "no".into(),
+        retry_after_ms: None,
+    })
+}
+
+#[test]
+fn an_answer_of_the_store_from_before_a_task_was_made_and_ended_makes_it_no_second_time() {
+    let mut bench = Bench::owned();
+    let (late, source) = made_and_gone(&mut bench);
+    let answers = vec![None, Some(known(&source))];
+    bench.input(store_ok(late, StoreReply::Answers(answers)));
+    // It is asked again, and the store knows it now.
+    let (op, tasks) = lookup(&bench);
+    assert_eq!(tasks, ["r", "t"]);
+    let mut ended = known(&source);
+    ended.submission_hash = crate::coordinator::rerun::hash_of(&RerunTask {
+        of: task_id("t"),
+        from: Vec::new(),
+        all: false,
+        inbox: 0,
+    });
+    let answers = vec![Some(ended), Some(known(&source))];
+    bench.input(store_ok(op, StoreReply::Answers(answers)));
+    assert_eq!(reply(&bench).state, Some(TaskState::Failed));
+    assert_eq!(bench.machine.tasks_in_flight(), 0);
+}
+
+#[test]
+fn a_source_that_settles_while_it_is_looked_up_is_looked_up_again() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    bench.arrive(vec![client("r", rerun("t", &[], false))]);
+    let (late, tasks) = lookup(&bench);
+    assert_eq!(tasks, ["r", "t"]);
+    bench.arrive(vec![event("t", "n", 1, 1, not_at_all())]);
+    bench.take_commit();
+    // Both answers are of the time before the task was stored.
+    bench.input(store_ok(late, StoreReply::Answers(vec![None, None])));
+    let (op, tasks) = lookup(&bench);
+    assert_eq!(
+        tasks,
+        ["r", "t"],
+        "and nobody was told that there is no such task"
+    );
+    let source = failed();
+    let answers = vec![None, Some(known(&source))];
+    bench.input(store_ok(op, StoreReply::Answers(answers)));
+    source_read(&bench);
+}
+
+#[test]
+fn a_rerun_over_which_the_machine_broke_is_refused_from_then_on() {
+    let mut bench = Bench::owned();
+    // What the machine before this one was handling when it panicked.
+    let shard = bench.machine.slots[0].owned().expect("an owner");
+    shard.quarantine.insert(task_id("r"));
+    let source = failed();
+    asked(&mut bench, "r", rerun("t", &[], false), Some(&source));
+    let read = source_read(&bench);
+    bench.input(store_ok(read, StoreReply::Task(Some(Box::new(source)))));
+    let (kind, text) = refusal(&bench);
+    assert_eq!(kind, ReplyError::Invalid);
+    assert!(text.contains("name its node in `from`"), "{text}");
 }
 
 #[test]

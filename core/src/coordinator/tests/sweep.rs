@@ -303,6 +303,40 @@ fn staged_bodies_of_a_task_that_had_trouble_are_looked_at_once_it_is_settled() {
     assert!(!bench.out.iter().any(asks), "{:?}", bench.out);
 }
 
+#[test]
+fn what_fails_holds_up_no_other_task_and_no_later_look() {
+    let away = || PortError::new(ErrorKind::Unknown, "read", "no answer");
+    let mut bench = owner();
+    let op = look(&mut bench);
+    bench.input(store_ok(op, page(&[("t", false), ("u", false)])));
+    let op = remains_of(&bench, "t");
+    bench.input(store_error(op, away()));
+    assert_eq!(bench.out, [], "a pause first");
+    bench.pass(1_000);
+    let op = remains_of(&bench, "u");
+    bench.input(store_ok(op, StoreReply::Task(None)));
+    // A body of which the artifact cannot be read is left where it is.
+    let mut bench = owner();
+    bench.submitted("v", ONE);
+    let failed = Body::TaskFailed(TaskFailed {
+        batch_uid: None,
+        reason_code: "bad_input".into(),
+        permanent: true,
+        error: "".into(),
+        retry_after_ms: None,
+    });
+    bench.arrive(vec![event("v", "n", 1, 1, failed)]);
+    bench.take_commit();
+    let (op, request) = store_of(&bench);
+    assert!(
+        matches!(request, StoreRequest::SweepStaged { .. }),
+        "{request:?}"
+    );
+    let corrupt = PortError::new(ErrorKind::Corrupt, "sweep", "not to be read");
+    bench.input(store_error(op, corrupt));
+    look(&mut bench);
+}
+
 fn done_with(new: u64) -> Body {
     done(new, 0, 0)
 }
