@@ -34,8 +34,9 @@ pub fn faults_of(found: &TaskWithNodes) -> Vec<String> {
         .iter()
         .filter(|n| open(n) && n.grant.is_none())
         .count();
-    // The nodes of a task that was set aside stay as they were: one of them may be what broke.
-    let may_hold = task.state == TaskState::Quarantined;
+    // The nodes of a task that was set aside stay as they were: one of them may be what broke. One
+    // that had failed before, and whose runs were still ending, stays Failed.
+    let may_hold = matches!(task.state, TaskState::Quarantined | TaskState::Failed);
     if task.settled && (!task.state.is_terminal() || (granted > 0 && !may_hold)) {
         faults.push(format!(
             "it is settled, in state {:?} with {granted} grants",

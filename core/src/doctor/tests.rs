@@ -7,8 +7,8 @@ use crate::json::Json;
 use crate::message::Cursor;
 use crate::port::TaskWithNodes;
 use crate::record::{
-    Grant, History, MetricTotal, NodeRecord, NodeState, RECORD_VERSION, TaskRecord, TaskState,
-    Totals,
+    Failure, Grant, History, MetricTotal, NodeRecord, NodeState, RECORD_VERSION, TaskRecord,
+    TaskState, Totals,
 };
 use crate::why::WorkerFacts;
 use serde_json::json;
@@ -242,6 +242,17 @@ fn the_nodes_of_a_task_that_was_set_aside_stay_as_they_were() {
     task.task.state = TaskState::Quarantined;
     task.task.settled = true;
     task.task.history.push(TaskState::Quarantined, 0, "test");
+    assert_eq!(faults_of(&task), Vec::<String>::new());
+    // What runs of a failed task still held is nobody's any more either.
+    let mut task = stored();
+    task.task.state = TaskState::Failed;
+    task.task.settled = true;
+    task.task.failure = Some(Failure {
+        node_id: NodeId::new("a").expect("an id"),
+        reason_code: "bad_input".into(),
+        error: "no".into(),
+    });
+    task.task.history.push(TaskState::Failed, 0, "test");
     assert_eq!(faults_of(&task), Vec::<String>::new());
 }
 
