@@ -262,6 +262,9 @@ impl Simulation {
         plan.world.embedded = false;
         plan.world.coordinators = coordinators;
         plan.world.clients = 1;
+        // What a test looks at once its task has ended must still be there.
+        plan.world.retention_finished_ms = None;
+        plan.world.retention_failed_ms = None;
         plan.world.workers = (0..self.workers)
             .map(|n| WorkerPlan {
                 id: format!("w{n}"),
