@@ -130,7 +130,7 @@ impl Shard {
         let (running, counted) = self.meters.counted();
         assert_eq!(running as usize, held, "limits count what is granted");
         for (scope, count) in counted {
-            let of_scope = |task: &Task, node: usize| match &scope {
+            let of_scope = |task: &Task, node: usize| match scope {
                 Scope::Type(role) => task.plan.node(node).role == *role,
                 Scope::Key(key) => task.limit_key.as_ref() == Some(key),
             };

@@ -424,9 +424,11 @@ impl Meters {
     }
 
     /// Grants counted of all, of a type and of a key, to be held against the records.
-    pub(super) fn counted(&self) -> (u32, BTreeMap<Scope, u32>) {
+    pub(super) fn counted(&self) -> (u32, impl Iterator<Item = (&Scope, u32)>) {
         let meters = self.meters.iter().filter(|(_, meter)| meter.running > 0);
-        let counts = meters.map(|(scope, meter)| (scope.clone(), meter.running));
-        (self.running, counts.collect())
+        (
+            self.running,
+            meters.map(|(scope, meter)| (scope, meter.running)),
+        )
     }
 }

@@ -199,9 +199,11 @@ impl Shared {
                 return;
             }
             let chunk = start..self.end.min(start.saturating_add(chunk));
+            let before = thread_time();
             let report = runner::run(self.tier, chunk, &self.options, &mut |_| {});
+            let spent = thread_time().saturating_sub(before);
             let mut total = lock(&self.total);
-            total.add(report);
+            total.add(report, spent);
             if total.failures.len() >= FAILURES_MAX {
                 self.enough.store(true, Ordering::Relaxed);
             }
@@ -213,6 +215,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// Processor time of this thread: what a core-second is, however busy the machine.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -280,12 +288,13 @@ struct Total {
     passed_over: u64,
     failures: Vec<runner::Failure>,
     faulted_task_lives: u64,
-    /// Time of all threads together.
-    core_ms: u64,
+    /// Processor time of all threads together.
+    core_time: Duration,
     virtual_ms: u64,
     fired: BTreeMap<String, u64>,
     never_fired: Option<Vec<String>>,
     worst_settle_ms: BTreeMap<String, u64>,
+    worst_settle_alone_ms: BTreeMap<String, u64>,
     worst_overlap_ms: u64,
 }
 
@@ -300,21 +309,22 @@ impl Total {
             passed_over: 0,
             failures: Vec::new(),
             faulted_task_lives: 0,
-            core_ms: 0,
+            core_time: Duration::ZERO,
             virtual_ms: 0,
             fired: BTreeMap::new(),
             never_fired: None,
             worst_settle_ms: BTreeMap::new(),
+            worst_settle_alone_ms: BTreeMap::new(),
             worst_overlap_ms: 0,
         }
     }
 
-    fn add(&mut self, report: RunReport) {
+    fn add(&mut self, report: RunReport, core_time: Duration) {
         self.seeds += report.seeds;
         self.passed_over += report.passed_over;
         self.failures.extend(report.failures);
         self.faulted_task_lives += report.faulted_task_lives;
-        self.core_ms += report.elapsed_ms;
+        self.core_time += core_time;
         self.virtual_ms += report.virtual_ms;
         for (family, times) in report.fired {
             *self.fired.entry(family).or_default() += times;
@@ -324,9 +334,16 @@ impl Total {
             None => self.never_fired = Some(report.never_fired),
             Some(never) => never.retain(|family| report.never_fired.contains(family)),
         }
-        for (family, settled) in report.worst_settle_ms {
-            let worst = self.worst_settle_ms.entry(family).or_default();
-            *worst = settled.max(*worst);
+        let worst = &mut self.worst_settle_ms;
+        let alone = &mut self.worst_settle_alone_ms;
+        for (mine, theirs) in [
+            (worst, report.worst_settle_ms),
+            (alone, report.worst_settle_alone_ms),
+        ] {
+            for (family, settled) in theirs {
+                let worst = mine.entry(family).or_default();
+                *worst = settled.max(*worst);
+            }
         }
         self.worst_overlap_ms = self.worst_overlap_ms.max(report.worst_overlap_ms);
     }
@@ -351,12 +368,12 @@ impl Total {
     }
 
     fn lives_per_core_s(&self) -> f64 {
-        1_000.0 * self.faulted_task_lives as f64 / (self.core_ms as f64).max(1.0)
+        self.faulted_task_lives as f64 / self.core_time.as_secs_f64().max(1e-3)
     }
 
     /// Virtual time of one core's runs per real time.
     fn ratio(&self) -> f64 {
-        self.virtual_ms as f64 / (self.core_ms as f64).max(1.0)
+        self.virtual_ms as f64 / 1_000.0 / self.core_time.as_secs_f64().max(1e-3)
     }
 
     fn rates(&self) -> String {
@@ -385,6 +402,7 @@ impl Total {
             "fired": self.fired,
             "never_fired": self.never_fired(),
             "worst_settle_ms": self.worst_settle_ms,
+            "worst_settle_alone_ms": self.worst_settle_alone_ms,
             "worst_overlap_ms": self.worst_overlap_ms,
             "failures": self.failures,
         })
@@ -398,10 +416,20 @@ impl Total {
                 failure.promise, failure.at_ms, failure.explanation, failure.replay
             ));
         }
-        text.push_str("\nfault, times it struck, slowest recovery after faults healed (ms)\n");
-        for (family, times) in &self.fired {
-            let settle = self.worst_settle_ms.get(family).copied().unwrap_or(0);
-            text.push_str(&format!("  {family:18} {times:>10} {settle:>8}\n"));
+        text.push_str(
+            "\nfault, times it struck, ms from the end of faults until all was settled at most: \
+             in any seed, in seeds with no other fault\n",
+        );
+        let calm = self.worst_settle_alone_ms.get("none").map(|_| ("none", 0));
+        let fired = self.fired.iter().map(|(family, times)| (&**family, *times));
+        for (family, times) in calm.into_iter().chain(fired) {
+            let shown = |of: &BTreeMap<String, u64>| {
+                of.get(family)
+                    .map_or_else(|| "-".to_owned(), u64::to_string)
+            };
+            let any = shown(&self.worst_settle_ms);
+            let alone = shown(&self.worst_settle_alone_ms);
+            text.push_str(&format!("  {family:22} {times:>10} {any:>8} {alone:>8}\n"));
         }
         text.push_str(&format!(
             "\nseeds {} to {} on tier {}: {}\n{} of virtual time, {:.0} times real time on each core; \

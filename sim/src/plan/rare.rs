@@ -97,12 +97,13 @@ pub(super) fn blocked(draw: &mut Draw, plan: &mut Plan) {
 /// Coordinators that come and go under several shards, and work that goes on long after.
 pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
     let world = &plan.world;
-    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(75) {
+    if world.embedded || world.shards == 1 || world.coordinators == 1 || !draw.percent(40) {
         return;
     }
     let lease = world.shard_lease_ttl_ms;
+    // Until faults are over, and for the time in which shards come to rest (`at_rest`) and then some.
     let script = Script {
-        batches: 40,
+        batches: 20,
         batch_ms: lease,
         ..Script::default()
     };

@@ -195,7 +195,7 @@ pub struct RunReport {
     pub elapsed_ms: u64,
     /// Seeds per second of this thread.
     pub seeds_per_s: f64,
-    /// Tasks that lived through at least one fault.
+    /// Tasks of runs in which at least one fault struck.
     pub faulted_task_lives: u64,
     /// The same per second of this thread (second runs count as time, not as lives).
     pub faulted_task_lives_per_core_s: f64,
@@ -205,8 +205,12 @@ pub struct RunReport {
     pub fired: BTreeMap<String, u64>,
     /// Families that never took effect; must be empty over many seeds.
     pub never_fired: Vec<String>,
-    /// Longest time from healing until every task was settled, by family of faults that fired.
+    /// Longest time from healing until every task was settled, by family of faults that fired;
+    /// `none` = seeds without any.
     pub worst_settle_ms: BTreeMap<String, u64>,
+    /// The same of the seeds in which no other family fired: the work that was left is part of it, as
+    /// it is of `none`.
+    pub worst_settle_alone_ms: BTreeMap<String, u64>,
     /// Longest time two handlers of one node overlapped.
     pub worst_overlap_ms: u64,
     /// Hash over the trace hashes of all seeds.
@@ -252,6 +256,7 @@ impl Meter {
                 fired: BTreeMap::new(),
                 never_fired: Vec::new(),
                 worst_settle_ms: BTreeMap::new(),
+                worst_settle_alone_ms: BTreeMap::new(),
                 worst_overlap_ms: 0,
                 trace_hash: 0,
             },
@@ -274,23 +279,29 @@ impl Meter {
         report.seeds += 1;
         report.failures.extend(verdict.failures.first().cloned());
         report.virtual_ms += verdict.virtual_ms;
-        if !verdict.fired.is_empty() {
+        let struck = families(report.tier).filter(|name| verdict.fired.contains_key(**name));
+        let struck: Vec<&str> = struck.copied().collect();
+        if !struck.is_empty() {
             report.faulted_task_lives += plan.tasks.len() as u64;
         }
         for (family, times) in &verdict.fired {
             *report.fired.entry(family.clone()).or_default() += times;
         }
         if let Some(settled) = verdict.settled_after_ms {
-            let none = [("none".to_owned(), 0)];
-            let none = BTreeMap::from(none);
-            let families = if verdict.fired.is_empty() {
-                &none
-            } else {
-                &verdict.fired
-            };
-            for family in families.keys() {
-                let worst = report.worst_settle_ms.entry(family.clone()).or_default();
+            let settles = |of: &mut BTreeMap<String, u64>, family: &str| {
+                let worst = of.entry(family.to_owned()).or_default();
                 *worst = settled.max(*worst);
+            };
+            for family in verdict.fired.keys() {
+                settles(&mut report.worst_settle_ms, family);
+            }
+            match struck[..] {
+                [] => {
+                    settles(&mut report.worst_settle_ms, "none");
+                    settles(&mut report.worst_settle_alone_ms, "none");
+                }
+                [alone] => settles(&mut report.worst_settle_alone_ms, alone),
+                _ => {}
             }
         }
         report.worst_overlap_ms = report.worst_overlap_ms.max(verdict.overlap_ms);

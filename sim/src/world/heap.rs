@@ -129,17 +129,24 @@ impl Given {
 #[derive(Debug, Default)]
 pub(crate) struct Heap {
     heap: BinaryHeap<Reverse<Item>>,
-    scheduled: u64,
+    scheduled: u32,
     due: Vec<Option<Due>>,
     free: Vec<u32>,
 }
 
-/// When, in which order, and where it lies.
+/// When, in which order, and where it lies; one number, so that two are compared at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Item {
-    at: u64,
-    order: u64,
-    slot: u32,
+struct Item(u128);
+
+impl Item {
+    const fn new(at: u64, order: u32, slot: u32) -> Self {
+        Self((at as u128) << 64 | (order as u128) << 32 | slot as u128)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the parts it was made of")]
+    const fn parts(self) -> (u64, u32) {
+        ((self.0 >> 64) as u64, self.0 as u32)
+    }
 }
 
 impl Heap {
@@ -155,15 +162,12 @@ impl Heap {
                 u32::try_from(self.due.len() - 1).expect("a run has fewer events at once")
             }
         };
-        self.heap.push(Reverse(Item {
-            at,
-            order: self.scheduled,
-            slot,
-        }));
+        self.heap.push(Reverse(Item::new(at, self.scheduled, slot)));
     }
 
     pub(crate) fn pop(&mut self) -> Option<(u64, Due)> {
-        let Reverse(Item { at, slot, .. }) = self.heap.pop()?;
+        let Reverse(item) = self.heap.pop()?;
+        let (at, slot) = item.parts();
         let due = self.due[slot as usize].take()?;
         self.free.push(slot);
         Some((at, due))

@@ -34,6 +34,9 @@ use heap::{Due, Heap};
 use host::{Host, Kind};
 use servers::Parked;
 
+/// A run goes on for so long at least when faults are over and everything is settled.
+const LATE_WORDS_US: u64 = 2_000_000;
+
 /// What a draw is for; part of its key.
 #[derive(Clone, Copy, Debug)]
 enum Luck {
@@ -189,11 +192,14 @@ impl<'p> World<'p> {
     fn drive(&mut self, events_max: u64) -> Option<u64> {
         let heal = self.plan.heal_ms * 1_000;
         let bound = heal + self.plan.settle_bound_ms() * 1_000;
-        // Late words of zombies still arrive after everything is settled.
+        // Zombies hold their leases, and say late words, when everything is settled and healed.
         let linger = (self.plan.world.lease_ttl_ms + 2_000) * 1_000;
+        let mut content_at = None;
         let mut settled = None;
         while let Some((at, due)) = self.heap.pop() {
-            let end = settled.map_or(bound, |at: u64| at + linger);
+            let end = settled.map_or(bound, |at: u64| {
+                (at + LATE_WORDS_US).max(content_at.unwrap_or(at) + linger)
+            });
             if at > end || !self.seen.broken.is_empty() || self.events >= events_max {
                 break;
             }
@@ -212,6 +218,9 @@ impl<'p> World<'p> {
             let content = settled.is_none() && self.clients.iter().all(Client::is_content);
             if content && self.life.is_empty() {
                 self.life = self.hosts.iter().map(|host| host.effects).collect();
+            }
+            if settled.is_none() {
+                content_at = content.then(|| content_at.unwrap_or(self.now));
             }
             if content && self.healed {
                 settled = Some(self.now);
