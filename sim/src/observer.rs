@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::checkers::{Broken, Judges};
 use crate::history::{Change, Event, Life, Step, What};
 use crate::ledger::{Fact, Ledger};
-use crate::plan::{Logical, Plan};
+use crate::plan::{Call, Logical, Plan};
 use crate::trace::Trace;
 use flowkit_core::message::Body;
 use flowkit_core::port::Stream;
@@ -22,6 +22,8 @@ pub(crate) struct Observer {
     pub(crate) broken: Vec<Broken>,
     /// How often each fault fired, by family.
     pub(crate) fired: BTreeMap<&'static str, u64>,
+    /// Calls that went wrong by the plan's rates, and how.
+    pub(crate) struck: BTreeMap<Call, &'static str>,
     /// How often each logical event happened.
     pub(crate) counts: BTreeMap<Logical, u64>,
     /// Logical events since the world last looked.
@@ -39,6 +41,7 @@ impl Observer {
             judges: Judges::new(plan),
             broken: Vec::new(),
             fired: BTreeMap::new(),
+            struck: BTreeMap::new(),
             counts: BTreeMap::new(),
             fresh: Vec::new(),
             history: keep_history.then(Vec::new),
@@ -47,6 +50,12 @@ impl Observer {
 
     pub(crate) fn fire(&mut self, family: &'static str) {
         *self.fired.entry(family).or_default() += 1;
+    }
+
+    /// A fault struck a single call.
+    pub(crate) fn strike(&mut self, call: Call, family: &'static str) {
+        self.struck.insert(call, family);
+        self.fire(family);
     }
 
     pub(crate) fn logical(&mut self, what: Logical) {

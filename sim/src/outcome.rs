@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::checkers::Broken;
 use crate::history::Event;
+use crate::plan::Call;
 
 /// What came of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) broken: Vec<Broken>,
     pub(crate) fired: BTreeMap<&'static str, u64>,
+    /// Calls that went wrong by the plan's rates, and how.
+    pub(crate) struck: BTreeMap<Call, &'static str>,
     pub(crate) trace_hash: u64,
     pub(crate) trace_events: u64,
     /// True time at the end.

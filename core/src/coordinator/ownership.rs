@@ -45,6 +45,10 @@ pub(super) struct Slot {
     owned_since: Mono,
     /// The coordinator that left last; its lease is given back any moment.
     departed: Option<ClientId>,
+    /// Who held the lease when it was looked at last.
+    seen_owner: Option<ClientId>,
+    /// It was taken on its way to another coordinator, and given back; once per look that found an owner.
+    gave_way: bool,
     /// A load of this process succeeded before: grants found by a later one may be alive.
     loaded_before: bool,
     /// Carried over a reload: where one entry per commit is folded, and what to set aside.
@@ -91,6 +95,8 @@ impl Slot {
             backoff_ms: 0,
             owned_since: Mono(0),
             departed: None,
+            seen_owner: None,
+            gave_way: false,
             loaded_before: false,
             careful_until: Offset(0),
             poisoned: BTreeSet::new(),
@@ -192,7 +198,18 @@ impl Slot {
     pub(super) fn hand_over(&mut self, ctx: &mut Context<'_>) {
         self.release(ctx);
         self.lose(ctx, "handed over: another coordinator has its share");
+        self.seen_owner = None;
         self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms));
+    }
+
+    /// The lease was just given back by an owner who makes way for another coordinator than this one: a
+    /// look that came in between took it. It would change hands once more in a while.
+    fn is_on_its_way(&self, ctx: &Context<'_>) -> bool {
+        let rightful = ctx.peers.rightful(self.id).filter(|_| !self.gave_way);
+        rightful.is_some_and(|rightful| {
+            let seen = self.seen_owner.as_ref();
+            seen.is_some_and(|owner| owner != rightful && self.departed.as_ref() != Some(owner))
+        })
     }
 
     /// The lease of a coordinator that leaves is free, or soon will be.
@@ -290,6 +307,18 @@ impl Slot {
                 self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             }
             (_, Err(error)) => self.retry(ctx, &error),
+            (ShardOp::Acquire, Ok(StoreReply::Lease(lease)))
+                if lease.held && self.is_on_its_way(ctx) =>
+            {
+                self.gave_way = true;
+                let request = StoreRequest::ReleaseShard {
+                    shard: self.id,
+                    owner: ctx.config.owner.clone(),
+                };
+                ctx.store(self.purpose(ShardOp::Release), request);
+                let ttl = ctx.config.shard_lease_ttl_ms;
+                self.phase = Phase::Waiting(ctx.now.mono.after(ttl));
+            }
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) if lease.held => {
                 self.renew_at = Some(ctx.now.mono.after(ctx.config.shard_lease_ttl_ms / 3));
                 self.phase = Phase::Reading;
@@ -299,6 +328,8 @@ impl Slot {
                 );
             }
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) => {
+                self.seen_owner = Some(lease.owner.clone());
+                self.gave_way = false;
                 let ttl = ctx.config.shard_lease_ttl_ms;
                 // One that is to be ours is handed over soon: it should not lie idle then.
                 let shared = ctx.config.shards > 1 && ctx.peers.is_mine(self.id);

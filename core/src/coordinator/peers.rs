@@ -26,8 +26,8 @@ pub(super) struct Peers {
     /// When each was heard first and last. This process is not among them.
     heard: BTreeMap<ClientId, (Mono, Mono)>,
     announce_at: Option<Mono>,
-    /// By shard: is it this process that should own it?
-    mine: Vec<bool>,
+    /// By shard: the peer that should own it; none = this process.
+    shares: Vec<Option<ClientId>>,
 }
 
 /// Time between two announcements.
@@ -62,7 +62,7 @@ impl Peers {
         let before = self.heard.len();
         self.heard
             .retain(|_, (_, last)| now.since(*last) <= silence || is_planted(Bug::PeersKept));
-        let changed = self.heard.len() != before || self.mine.is_empty();
+        let changed = self.heard.len() != before || self.shares.is_empty();
         if changed {
             self.share(ctx.config);
         }
@@ -113,7 +113,12 @@ impl Peers {
 
     /// Should this process own the shard? Without peers, always.
     pub(super) fn is_mine(&self, shard: ShardId) -> bool {
-        self.mine.get(shard.0 as usize).copied().unwrap_or(true)
+        self.rightful(shard).is_none()
+    }
+
+    /// The peer that should own the shard, alive as far as this process knows; none = this process.
+    pub(super) fn rightful(&self, shard: ShardId) -> Option<&ClientId> {
+        self.shares.get(shard.0 as usize)?.as_ref()
     }
 
     /// Computes the fair shares: each shard goes to the coordinator that ranks highest for it and has
@@ -126,16 +131,15 @@ impl Peers {
         let room = config
             .shards
             .div_ceil(u32::try_from(owners.len()).unwrap_or(u32::MAX));
-        self.mine = (0..config.shards)
+        self.shares = (0..config.shards)
             .map(|shard| {
                 let rank =
                     |owner: &ClientId| stable64(&[owner.as_str().as_bytes(), &shard.to_le_bytes()]);
                 let open = owners.iter_mut().filter(|(_, load)| *load < room);
                 let best = open.max_by_key(|(owner, _)| rank(owner));
-                best.is_none_or(|(owner, load)| {
-                    *load += 1;
-                    **owner == config.owner
-                })
+                let (owner, load) = best?;
+                *load += 1;
+                (**owner != config.owner).then(|| (*owner).clone())
             })
             .collect();
     }
@@ -175,7 +179,7 @@ mod tests {
             ..Peers::default()
         };
         peers.share(&config);
-        peers.mine
+        peers.shares.iter().map(Option::is_none).collect()
     }
 
     #[test]
@@ -205,6 +209,6 @@ mod tests {
             ..Peers::default()
         };
         peers.share(&config);
-        assert_eq!(peers.mine, [true; 4]);
+        assert_eq!(peers.shares, [const { None }; 4]);
     }
 }

@@ -22,6 +22,11 @@ impl Interrupt {
         Self(raised)
     }
 
+    /// Whether the command was asked to stop by now.
+    pub(crate) fn is_raised(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Returns once the command was asked to stop. Cancel safe.
     pub(crate) async fn raised(&mut self) {
         if self.0.wait_for(|raised| *raised).await.is_err() {

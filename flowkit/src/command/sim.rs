@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::colours;
 use super::failure::{Ending, Failure, Outcome};
+use super::interrupt::Interrupt;
 use super::output::{put, putln};
 use super::sim_args::{PlanArgs, SimCommand};
 use super::table::thousands;
@@ -129,14 +130,17 @@ fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
         .map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
     let time = time.transpose();
     let time = time.map_err(|e| Failure::input(format!("--minutes: {e}")))?;
-    let total = all_cores(tier, from..end, time, amount.options);
+    let interrupt = Interrupt::listen();
+    let total = all_cores(tier, from..end, time, amount.options, interrupt.clone());
     if json {
         putln!("{}", total.json());
     } else {
         put!("{}", total.text());
     }
     // A fault that never strikes proves nothing.
-    Ok(if total.is_ok() {
+    Ok(if interrupt.is_raised() {
+        Ending::Interrupted
+    } else if total.is_ok() {
         Ending::Finished
     } else {
         Ending::Failed
@@ -153,7 +157,13 @@ fn count_of(seeds: &Range<u64>) -> u64 {
 }
 
 /// Runs the seeds on every core and adds the reports up.
-fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, options: Options) -> Total {
+fn all_cores(
+    tier: Tier,
+    seeds: Range<u64>,
+    time: Option<Duration>,
+    options: Options,
+    interrupt: Interrupt,
+) -> Total {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shared = Shared {
         tier,
@@ -163,6 +173,7 @@ fn all_cores(tier: Tier, seeds: Range<u64>, time: Option<Duration>, options: Opt
         // A time beyond the clock's end is none.
         until: time.and_then(|time| Instant::now().checked_add(time)),
         enough: AtomicBool::new(false),
+        interrupt,
         view: Mutex::new(View::new(count_of(&seeds))),
         total: Mutex::new(Total::new(tier, seeds.start, cores)),
     };
@@ -186,13 +197,15 @@ struct Shared {
     until: Option<Instant>,
     /// So many failures that more would teach nothing.
     enough: AtomicBool,
+    /// What was found until then is told.
+    interrupt: Interrupt,
     view: Mutex<View>,
     total: Mutex<Total>,
 }
 
 impl Shared {
     fn work(&self) {
-        while !self.enough.load(Ordering::Relaxed) {
+        while !self.enough.load(Ordering::Relaxed) && !self.interrupt.is_raised() {
             let chunk = chunk(self.tier);
             let start = self.next.fetch_add(chunk, Ordering::Relaxed);
             if start >= self.end {
@@ -202,12 +215,13 @@ impl Shared {
             let before = thread_time();
             let report = runner::run(self.tier, chunk, &self.options, &mut |_| {});
             let spent = thread_time().saturating_sub(before);
+            let found = report.failures.clone();
             let mut total = lock(&self.total);
             total.add(report, spent);
             if total.failures.len() >= FAILURES_MAX {
                 self.enough.store(true, Ordering::Relaxed);
             }
-            lock(&self.view).show(&total);
+            lock(&self.view).show(&total, &found);
             drop(total);
             // After the first chunk: a run of no seeds would prove nothing.
             if self.until.is_some_and(|until| Instant::now() >= until) {
@@ -262,7 +276,12 @@ impl View {
         }
     }
 
-    fn show(&mut self, total: &Total) {
+    fn show(&mut self, total: &Total, found: &[runner::Failure]) {
+        for failure in found {
+            // At once: whoever watches need not wait for the end of a long run.
+            let line = format!("BROKEN {}  {}", failure.promise, failure.replay);
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
         let rates = total.rates();
         self.bar.set_position(total.taken());
         self.bar.set_message(rates.clone());
@@ -470,8 +489,13 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>, json: bool) -> Outcome {
     let size = |plan: &Plan| {
         format!(
-            "{} faults, {} actions, {} tasks",
+            "{} faults, {}, {} actions, {} tasks",
             plan.faults.len(),
+            match &plan.calls {
+                Some(calls) => format!("{} calls that go wrong", calls.len()),
+                None if plan.rates.is_quiet() => "no calls that go wrong".to_owned(),
+                None => "any call may go wrong".to_owned(),
+            },
             plan.actions.len(),
             plan.tasks.len()
         )
@@ -530,7 +554,8 @@ fn replay(tier: Tier, plan: &Plan, verbose: bool, json: bool) -> Ending {
         let holds = verdict.holds();
         putln!(
             "{}",
-            json!({"plan": plan, "holds": holds, "failures": failures, "trace": trace})
+            json!({"plan": plan, "holds": holds, "failures": failures, "trace": trace,
+                "trace_hash": format!("{:016x}", verdict.trace_hash)})
         );
         return ending;
     }
@@ -549,5 +574,6 @@ fn replay(tier: Tier, plan: &Plan, verbose: bool, json: bool) -> Ending {
     if verdict.holds() {
         putln!("every promise held");
     }
+    putln!("trace hash {:016x}", verdict.trace_hash);
     ending
 }

@@ -104,8 +104,10 @@ impl AtRest {
     /// reason for.
     fn agreed(&self, plan: &Plan, at: u64) -> bool {
         let (world, lease_us) = (&plan.world, plan.world.shard_lease_ttl_ms * 1_000);
-        // After a call that failed the longest wait is 2.5 s.
-        let failed_ms = if plan.rates.is_quiet() {
+        // After a call that failed the longest wait is 2.5 s; without an answer it fails late. Calls
+        // do not fail where processes only come and go.
+        let only_crashes = plan.faults.iter().all(|f| matches!(f, Fault::Crash { .. }));
+        let failed_ms = if plan.rates.is_quiet() && only_crashes {
             0
         } else {
             world.call_timeout_ms + 2_500
@@ -139,7 +141,8 @@ fn handed_over_ms(plan: &Plan) -> u64 {
     // and its epoch raised: eight ways in all, and two for the news that it should have it.
     let look_ms = world.shard_lease_ttl_ms * 3 / 25 + 2;
     let look_ms = look_ms + look_ms * world.clock_rate_error_ppm / 1_000_000;
-    look_ms + 10 * way_us(plan) / 1_000 + 1
+    // One that looks in between may take it, and gives it back: four ways and another look.
+    2 * look_ms + 14 * way_us(plan) / 1_000 + 1
 }
 
 /// The longest way of a message; on hosts that take turns it waits for some.
@@ -155,6 +158,9 @@ fn ghost_leases(plan: &Plan) -> u64 {
 
 /// A renewal on its way when faults ended may arrive behind a release.
 fn late_ms(plan: &Plan) -> u64 {
+    let world = &plan.world;
     let late = plan.rates.store_late > 0 || ghost_leases(plan) > 0;
-    u64::from(late) * LATE_TIMEOUTS_MAX * plan.world.call_timeout_ms
+    // So are messages that were slow when faults ended.
+    let slow = u64::from(world.slow_permille > 0) * 20 * world.latency_us_max / 1_000;
+    u64::from(late) * LATE_TIMEOUTS_MAX * world.call_timeout_ms + slow
 }

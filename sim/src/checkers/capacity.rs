@@ -16,6 +16,8 @@ const NAME: &str = "capacity";
 pub(super) struct Capacity {
     /// Live runs of each worker process, and since when it has a free slot.
     running: BTreeMap<Place, Slots>,
+    /// Grants of each worker by the records, and since when it could have one more.
+    held: BTreeMap<WorkerId, (u32, Option<u64>)>,
     /// The living process of each host, by its generation.
     alive: BTreeMap<u32, u32>,
     /// Ready nodes, and since when.
@@ -28,6 +30,7 @@ pub(super) struct Capacity {
 
 #[derive(Debug)]
 struct Slots {
+    worker: WorkerId,
     used: u32,
     free_since: Option<u64>,
     capacity: u32,
@@ -39,6 +42,7 @@ impl Capacity {
         let workers = plan.world.workers.iter();
         Self {
             running: BTreeMap::new(),
+            held: BTreeMap::new(),
             alive: BTreeMap::new(),
             ready: BTreeMap::new(),
             resumed: BTreeMap::new(),
@@ -75,6 +79,7 @@ impl Judge for Capacity {
             {
                 let (capacity, roles) = self.worker(worker.as_str());
                 self.running.entry(*place).or_insert(Slots {
+                    worker: worker.clone(),
                     used: 0,
                     free_since: Some(at),
                     capacity,
@@ -143,6 +148,11 @@ impl Judge for Capacity {
                         new,
                     } = change
                     {
+                        let holder = |holder: &Option<(WorkerId, _)>| {
+                            holder.as_ref().map(|(worker, _)| worker.clone())
+                        };
+                        let before = old.as_ref().and_then(|old| holder(&old.holder));
+                        self.holds(at, before, holder(&new.holder));
                         let old_token = old.as_ref().map(|old| old.token);
                         if let Some((worker, _)) = &new.holder
                             && old_token != Some(new.token)
@@ -173,6 +183,28 @@ impl Capacity {
             .filter(move |(at, _)| at.host == host)
     }
 
+    /// A node has another holder, or none any more.
+    fn holds(&mut self, at: u64, before: Option<WorkerId>, now: Option<WorkerId>) {
+        for (worker, more) in before
+            .map(|w| (w, false))
+            .into_iter()
+            .chain(now.map(|w| (w, true)))
+        {
+            let (capacity, _) = self.worker(worker.as_str());
+            let (count, free_since) = self.held.entry(worker).or_insert((0, Some(at)));
+            *count = if more {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+            if *count < capacity {
+                free_since.get_or_insert(at);
+            } else {
+                *free_since = None;
+            }
+        }
+    }
+
     /// With one shard the owner knows every grant: never more than the worker takes.
     fn granted(&self, view: &mut View<'_>, worker: &WorkerId) {
         let (capacity, _) = self.worker(worker.as_str());
@@ -193,8 +225,17 @@ impl Capacity {
 
     /// A ready node was granted: did a fitting slot stay free for too long meanwhile?
     fn waited(&self, view: &mut View<'_>, task: &TaskId, node: &NodeId, since: u64) {
-        let (Some(healed), Some(plan)) = (self.healed_at, view.node(task.as_str(), node.as_str()))
-        else {
+        let Some(plan) = view.node(task.as_str(), node.as_str()) else {
+            return;
+        };
+        // Nothing goes wrong in a calm plan: one round is a matter of messages, from the beginning.
+        let calm = view.plan.is_calm();
+        let round_ms = if calm {
+            view.plan.calm_round_ms()
+        } else {
+            view.plan.round_ms()
+        };
+        let Some(judged_from) = self.healed_at.or(calm.then_some(0)) else {
             return;
         };
         let limits = &view.plan.world.limits;
@@ -207,17 +248,24 @@ impl Capacity {
         if plan.reader.is_some() || limited {
             return;
         }
-        let round_ms = view.plan.round_ms();
         let role = plan.role.clone();
         let since = since.max(self.resumed.get(task).copied().unwrap_or(0));
         for slots in self.running.values() {
             if !slots.roles.contains(&role) {
                 continue;
             }
-            let Some(free_since) = slots.free_since else {
+            let Some(mut free_since) = slots.free_since else {
                 continue;
             };
-            let from = since.max(free_since).max(healed);
+            if calm {
+                // A START may be on its way to a slot that nothing runs in yet.
+                match self.held.get(&slots.worker) {
+                    Some((_, None)) => continue,
+                    Some((_, Some(since))) => free_since = free_since.max(*since),
+                    None => {}
+                }
+            }
+            let from = since.max(free_since).max(judged_from);
             let waited = view.event.at.saturating_sub(from) / 1_000;
             if waited > round_ms {
                 let what = format!("{task}/{node}: ready beside a free slot for {waited} ms");

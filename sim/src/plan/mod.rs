@@ -4,12 +4,14 @@
 //! that a run that ever failed outlives every change of the generator. Times are in milliseconds
 //! of true time since the start of the run, unless a name says otherwise.
 
+mod call;
 mod corners;
 mod fault;
 mod flow;
 mod form;
 mod graph;
 mod hosts;
+mod large;
 mod limits;
 mod operated;
 mod processes;
@@ -18,6 +20,7 @@ mod reruns;
 mod swarm;
 mod workload;
 
+pub use call::{Call, CallKind};
 pub use fault::{ClientFault, Fault, Leaving};
 pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
@@ -28,6 +31,7 @@ pub(crate) use reruns::fit as fit_reruns;
 use flowkit_core::control::TaskOptions;
 use flowkit_core::coordinator::Limits;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Late calls and copies happen within this many times of the caller's patience.
 pub(crate) const LATE_TIMEOUTS_MAX: u64 = 6;
@@ -49,6 +53,9 @@ pub struct Plan {
     /// How often single calls go wrong until the faults heal.
     #[serde(default)]
     pub rates: Rates,
+    /// Only these calls go wrong, as `rates` would have them; all of them may if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<BTreeSet<Call>>,
     /// When faults heal: every process is up, the network is fine.
     pub heal_ms: u64,
 }
@@ -386,6 +393,7 @@ impl Plan {
             }],
             faults: Vec::new(),
             rates: Rates::default(),
+            calls: None,
             heal_ms: 4_000,
         }
     }
@@ -469,6 +477,21 @@ impl Plan {
         let back_ms = back.fold(0, u64::saturating_add);
         let worker_ms = world.announce_interval_ms + world.accept_timeout_ms;
         (owner_ms + worker_ms + 15 * world.slack_ms).saturating_add(back_ms)
+    }
+
+    /// Nothing is planned to go wrong, but for handlers, and one owner knows every grant.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.faults.is_empty() && self.rates.is_quiet() && self.world.shards == 1
+    }
+
+    /// One round of dispatch in a calm plan. A slot became free: its worker says so (to the log, and
+    /// from there to the owner), a commit under way ends (there and back), and the next one takes it.
+    pub(crate) fn calm_round_ms(&self) -> u64 {
+        let world = &self.world;
+        let slow = if world.slow_permille > 0 { 20 } else { 1 };
+        let ways_ms = 8 * slow * world.latency_us_max / 1_000;
+        let syncs_ms = 4 * world.sync_us / 1_000;
+        ways_ms + syncs_ms + 15 * world.slack_ms + 10
     }
 
     /// The longest pause: a client may ask for one just before faults heal.

@@ -33,6 +33,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         actions: Vec::new(),
         faults: Vec::new(),
         rates: Rates::default(),
+        calls: None,
         heal_ms: span,
     };
     actions(&mut stream(4), &mut plan, span);

@@ -68,11 +68,13 @@ fn first_runs(seed: u64) -> Plan {
         actions: Vec::new(),
         faults: Vec::new(),
         rates: Rates::default(),
+        calls: None,
         heal_ms: 0,
     };
     let span = Draw::stream(seed, 3).between(3_000, 15_000);
     plan.heal_ms = span;
     super::corners::task(&mut Draw::stream(seed, 6), &mut plan);
+    super::large::task(&mut Draw::stream(seed, 60), &mut plan);
     actions(&mut Draw::stream(seed, 4), &mut plan, span);
     faults(&mut Draw::stream(seed, 5), &mut plan, span);
     super::corners::stalls(&mut Draw::stream(seed, 7), &mut plan, span);

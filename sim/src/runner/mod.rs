@@ -9,7 +9,7 @@ pub mod sweep;
 #[cfg(feature = "planted-bugs")]
 pub(crate) use report::Stopwatch;
 pub use report::{Failure, Progress, ReplayReport, RunReport, Verdict};
-pub(crate) use shrink::shrink_by;
+pub(crate) use shrink::{Judged, shrink_by};
 pub use shrink::{Shrunk, shrink, test_of};
 
 use std::ops::Range;
@@ -168,7 +168,7 @@ pub fn page_of(tier: Tier, plan: &Plan) -> String {
     match outcome(tier, plan, true) {
         Ok(outcome) => page::page(plan, &outcome.history, &outcome.broken),
         Err(panic) => {
-            let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
+            let broken = Broken::new("no_panic", 0, report::panicked(&panic));
             page::page(plan, &[], &[broken])
         }
     }

@@ -107,6 +107,11 @@ impl Failure {
     }
 }
 
+/// The words of a panic that left nothing else.
+pub(super) fn panicked(panic: &str) -> String {
+    format!("a machine panicked: {panic}")
+}
+
 /// What came of one plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -144,7 +149,7 @@ impl Verdict {
     }
 
     pub(super) fn panicked(tier: Tier, plan: &Plan, panic: &str) -> Self {
-        let broken = Broken::new("no_panic", 0, format!("a machine panicked: {panic}"));
+        let broken = Broken::new("no_panic", 0, panicked(panic));
         Self {
             failures: vec![Failure::of(tier, plan.seed, &broken)],
             fired: BTreeMap::new(),

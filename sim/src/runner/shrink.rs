@@ -5,15 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Tier, check};
-use crate::plan::{Action, ActionKind, Clock, Fault, Plan, Rates, RerunPlan, fit_reruns};
+use super::report::panicked;
+use super::{Tier, outcome};
+use crate::checkers::Broken;
+use crate::outcome::Outcome;
+use crate::plan::{Action, ActionKind, Call, Clock, Fault, Plan, Rates, RerunPlan, fit_reruns};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shrunk {
     /// Where it was run.
     pub tier: Tier,
-    /// The smallest plan that was found.
+    /// The smallest plan that was found: its faults, and single calls that go wrong (`calls`).
     pub plan: Plan,
     /// The promise that it breaks, like the plan that it came from.
     pub promise: String,
@@ -26,17 +29,40 @@ pub struct Shrunk {
 /// Shrinks a plan that breaks a promise; `None` if it breaks none. `progress` is called after every
 /// step that took something away, with the plan so far and the number of runs.
 pub fn shrink(tier: Tier, plan: &Plan, progress: &mut dyn FnMut(&Plan, u64)) -> Option<Shrunk> {
-    let judge = |plan: &Plan| {
-        let failures = check(tier, plan, false).failures.into_iter();
-        failures.map(|f| (f.promise, f.explanation)).collect()
+    let judge = |plan: &Plan| match outcome(tier, plan, false) {
+        Ok(outcome) => Judged::of(&outcome, &outcome.broken),
+        Err(panic) => Judged {
+            broken: vec![("no_panic".to_owned(), panicked(&panic))],
+            ..Judged::default()
+        },
     };
     let mut shrunk = shrink_by(plan, &judge, progress)?;
     shrunk.tier = tier;
     Some(shrunk)
 }
 
-/// Promises that a plan breaks, each with what was seen.
-type Judge<'a> = &'a dyn Fn(&Plan) -> Vec<(String, String)>;
+/// What a run of a plan came to.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    /// Promises that broke, each with what was seen.
+    pub(crate) broken: Vec<(String, String)>,
+    /// Calls that went wrong by the plan's rates.
+    pub(crate) struck: BTreeSet<Call>,
+}
+
+impl Judged {
+    pub(crate) fn of(outcome: &Outcome, broken: &[Broken]) -> Self {
+        let broken = broken.iter();
+        Self {
+            broken: broken
+                .map(|b| (b.promise.to_owned(), b.what.clone()))
+                .collect(),
+            struck: outcome.struck.keys().copied().collect(),
+        }
+    }
+}
+
+type Judge<'a> = &'a dyn Fn(&Plan) -> Judged;
 
 /// The same with any judge.
 pub(crate) fn shrink_by(
@@ -44,7 +70,7 @@ pub(crate) fn shrink_by(
     judge: Judge<'_>,
     progress: &mut dyn FnMut(&Plan, u64),
 ) -> Option<Shrunk> {
-    let promise = judge(plan).first()?.0.clone();
+    let promise = judge(plan).broken.first()?.0.clone();
     let mut shrinker = Shrinker {
         judge,
         plan: plan.clone(),
@@ -60,10 +86,8 @@ pub(crate) fn shrink_by(
         runs,
         ..
     } = shrinker;
-    let failures = judge(&plan);
-    let (_, explanation) = failures
-        .into_iter()
-        .find(|(broken, _)| *broken == promise)?;
+    let broken = judge(&plan).broken;
+    let (_, explanation) = broken.into_iter().find(|(broken, _)| *broken == promise)?;
     Some(Shrunk {
         tier: Tier::One,
         plan,
@@ -109,8 +133,8 @@ impl Shrinker<'_> {
             return false;
         }
         self.runs += 1;
-        let failures = (self.judge)(&smaller);
-        let same = failures.iter().any(|(broken, _)| *broken == self.promise);
+        let broken = (self.judge)(&smaller).broken;
+        let same = broken.iter().any(|(broken, _)| *broken == self.promise);
         if same {
             self.plan = smaller;
             (self.progress)(&self.plan, self.runs);
@@ -124,6 +148,7 @@ impl Shrinker<'_> {
         smaller |= self.thin_out(|plan| &mut plan.actions);
         smaller |= self.tasks();
         smaller |= self.rates();
+        smaller |= self.calls();
         smaller |= self.scripts();
         smaller |= self.world();
         smaller
@@ -183,6 +208,42 @@ impl Shrinker<'_> {
             let mut plan = self.plan.clone();
             *field(&mut plan.rates) = 0;
             smaller |= self.take(plan);
+        }
+        smaller
+    }
+
+    /// Single calls that go wrong, in place of any that rates may strike.
+    fn calls(&mut self) -> bool {
+        if self.plan.rates.is_quiet() {
+            let named = self.plan.calls.take();
+            return named.is_some();
+        }
+        if self.plan.calls.is_none() {
+            let mut plan = self.plan.clone();
+            self.runs += 1;
+            plan.calls = Some((self.judge)(&plan).struck);
+            if !self.take(plan) {
+                return false;
+            }
+        }
+        // A set is thinned out as a list.
+        let mut list: Vec<Call> = self.plan.calls.iter().flatten().copied().collect();
+        let mut smaller = false;
+        let mut size = list.len();
+        while size > 0 {
+            let mut at = 0;
+            while at < list.len() {
+                let mut fewer = list.clone();
+                fewer.drain(at..fewer.len().min(at + size));
+                let mut plan = self.plan.clone();
+                plan.calls = Some(fewer.iter().copied().collect());
+                if self.take(plan) {
+                    (list, smaller) = (fewer, true);
+                } else {
+                    at += size;
+                }
+            }
+            size /= 2;
         }
         smaller
     }

@@ -366,6 +366,7 @@ impl<'p> Director<'p> {
             }
             Outcome {
                 fired: std::mem::take(&mut seen.fired),
+                struck: std::mem::take(&mut seen.struck),
                 trace_hash: seen.trace.finish(),
                 trace_events: seen.trace.events(),
                 ended_ms: stage.now / 1_000,

@@ -18,7 +18,7 @@ use super::stage::{self, Luck, Stage};
 use super::wire::{FRAME, Frames, Parcel, frame};
 use crate::dice::Dice;
 use crate::history::Place;
-use crate::plan::{LATE_TIMEOUTS_MAX, Server};
+use crate::plan::{Call, CallKind, LATE_TIMEOUTS_MAX, Server};
 
 const PORT: u16 = 9_000;
 
@@ -158,14 +158,6 @@ struct Fate {
     overtaken: bool,
 }
 
-/// Kinds of calls that have their luck counted apart.
-#[derive(Clone, Copy)]
-enum CallKind {
-    Store = 0,
-    Append = 1,
-    Read = 2,
-}
-
 fn fate(stage: &mut Stage, place: Place, request: &Parcel) -> Fate {
     let (kind, server) = match request {
         Parcel::AskStore(_) => (CallKind::Store, Server::Store),
@@ -173,6 +165,11 @@ fn fate(stage: &mut Stage, place: Place, request: &Parcel) -> Fate {
         _ => (CallKind::Read, Server::Broker),
     };
     let nth = stage.calls(place, kind as usize);
+    let call = Call {
+        host: place.host,
+        kind,
+        nth,
+    };
     let key = u64::from(place.host) * 8 + kind as u64;
     let mut dice = stage.dice(Luck::Network, key, nth);
     let mut fate = Fate {
@@ -184,15 +181,15 @@ fn fate(stage: &mut Stage, place: Place, request: &Parcel) -> Fate {
         overtaken: false,
     };
     match kind {
-        CallKind::Store => store_fate(stage, &mut dice, &mut fate),
-        CallKind::Append => append_fate(stage, &mut dice, &mut fate),
-        CallKind::Read => {
-            let rates = stage.rates();
-            if is_client(place.host) && dice.permille(rates.client_reply_lost) {
-                stage.seen.fire("client_reply_lost");
+        CallKind::Store => store_fate(stage, call, &mut dice, &mut fate),
+        CallKind::Append => append_fate(stage, call, &mut dice, &mut fate),
+        _ => {
+            let (rates, named) = (stage.rates(), stage.plan.strikes(call));
+            if is_client(place.host) && dice.permille(rates.client_reply_lost) && named {
+                stage.seen.strike(call, "client_reply_lost");
                 fate.silent = true;
-            } else if dice.permille(rates.read_lost) {
-                stage.seen.fire("read_lost");
+            } else if dice.permille(rates.read_lost) && named {
+                stage.seen.strike(call, "read_lost");
                 fate.silent = true;
             }
         }
@@ -200,19 +197,20 @@ fn fate(stage: &mut Stage, place: Place, request: &Parcel) -> Fate {
     fate
 }
 
-fn store_fate(stage: &mut Stage, dice: &mut Dice, fate: &mut Fate) {
+fn store_fate(stage: &mut Stage, call: Call, dice: &mut Dice, fate: &mut Fate) {
     let (rates, timeout) = (stage.rates(), stage.plan.world.call_timeout_ms);
-    if dice.permille(rates.store_refused) {
-        stage.seen.fire("store_refused");
+    let named = stage.plan.strikes(call);
+    if dice.permille(rates.store_refused) && named {
+        stage.seen.strike(call, "store_refused");
         fate.lost = Some(Some(ErrorKind::Retry));
-    } else if dice.permille(rates.store_lost) {
-        stage.seen.fire("store_lost");
+    } else if dice.permille(rates.store_lost) && named {
+        stage.seen.strike(call, "store_lost");
         fate.lost = Some(None);
-    } else if dice.permille(rates.store_reply_lost) {
-        stage.seen.fire("store_reply_lost");
+    } else if dice.permille(rates.store_reply_lost) && named {
+        stage.seen.strike(call, "store_reply_lost");
         fate.silent = true;
-    } else if dice.permille(rates.store_late) {
-        stage.seen.fire("store_late");
+    } else if dice.permille(rates.store_late) && named {
+        stage.seen.strike(call, "store_late");
         fate.silent = true;
         fate.before = Duration::from_millis(dice.between(timeout, LATE_TIMEOUTS_MAX * timeout));
     } else if fate.before == Duration::ZERO && dice.permille(100) {
@@ -221,27 +219,28 @@ fn store_fate(stage: &mut Stage, dice: &mut Dice, fate: &mut Fate) {
     }
 }
 
-fn append_fate(stage: &mut Stage, dice: &mut Dice, fate: &mut Fate) {
+fn append_fate(stage: &mut Stage, call: Call, dice: &mut Dice, fate: &mut Fate) {
     let (rates, timeout) = (stage.rates(), stage.plan.world.call_timeout_ms);
-    if dice.permille(rates.append_refused) {
-        stage.seen.fire("append_refused");
+    let named = stage.plan.strikes(call);
+    if dice.permille(rates.append_refused) && named {
+        stage.seen.strike(call, "append_refused");
         fate.lost = Some(Some(ErrorKind::Retry));
-    } else if dice.permille(rates.append_lost) {
-        stage.seen.fire("append_lost");
+    } else if dice.permille(rates.append_lost) && named {
+        stage.seen.strike(call, "append_lost");
         fate.lost = Some(None);
-    } else if dice.permille(rates.append_overtaken) {
-        stage.seen.fire("append_overtaken");
+    } else if dice.permille(rates.append_overtaken) && named {
+        stage.seen.strike(call, "append_overtaken");
         fate.overtaken = true;
         fate.before = Duration::from_millis(dice.between(1, 2 * timeout));
-    } else if dice.permille(rates.confirm_late) {
-        stage.seen.fire("confirm_late");
+    } else if dice.permille(rates.confirm_late) && named {
+        stage.seen.strike(call, "confirm_late");
         fate.after = Duration::from_millis(dice.between(1, timeout * 9 / 10));
-    } else if dice.permille(rates.confirm_lost) {
-        stage.seen.fire("confirm_lost");
+    } else if dice.permille(rates.confirm_lost) && named {
+        stage.seen.strike(call, "confirm_lost");
         fate.silent = true;
     }
-    if dice.permille(rates.append_twice) {
-        stage.seen.fire("append_twice");
+    if dice.permille(rates.append_twice) && named {
+        stage.seen.strike(call, "append_twice");
         fate.again = Some(Duration::from_millis(dice.between(0, 3 * timeout)));
     }
 }

@@ -309,11 +309,8 @@ impl Simulation {
     /// Makes the plan as small as it gets and shows what happens.
     fn explain(self: &Rc<Self>, plan: &Plan, first: &Broken, held: u64) -> Found {
         let judge = |plan: &Plan| {
-            let (_, broken) = self.play(plan, false);
-            broken
-                .into_iter()
-                .map(|broken| (broken.promise.to_owned(), broken.what))
-                .collect()
+            let (outcome, broken) = self.play(plan, false);
+            crate::runner::Judged::of(&outcome, &broken)
         };
         let shrunk = crate::runner::shrink_by(plan, &judge, &mut |_, _| {});
         let small = shrunk.map_or_else(|| plan.clone(), |shrunk| shrunk.plan);
@@ -322,17 +319,15 @@ impl Simulation {
             .into_iter()
             .find(|broken| broken.promise == first.promise);
         let broken = broken.unwrap_or_else(|| first.clone());
+        let faults = small.faults.iter().map(|fault| format!("{fault:?}"));
+        let struck = outcome.struck.iter();
+        let calls = struck.map(|(call, family)| format!("{family}: {call}"));
         Found {
             seed: plan.seed,
             seeds_before: held,
             promise: broken.promise.to_owned(),
             what: broken.what,
-            faults: small
-                .faults
-                .iter()
-                .map(|fault| format!("{fault:?}"))
-                .collect(),
-            rates: small.rates,
+            faults: faults.chain(calls).collect(),
             history: crate::runner::rows_of(&outcome),
         }
     }

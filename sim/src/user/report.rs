@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::plan::Rates;
-
 /// What came of a simulation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -29,10 +27,8 @@ pub struct Found {
     pub promise: String,
     /// What was seen.
     pub what: String,
-    /// The fewest faults that were found to break it.
+    /// The fewest faults that were found to break it, single calls that went wrong among them.
     pub faults: Vec<String>,
-    /// How often single calls go wrong, beside.
-    pub rates: Rates,
     /// What happened, a row each.
     pub history: Vec<String>,
 }
@@ -79,15 +75,6 @@ impl fmt::Display for Found {
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }
-        if !self.rates.is_quiet() {
-            let rates = serde_json::to_value(self.rates).unwrap_or_default();
-            let rates = rates.as_object().cloned().unwrap_or_default();
-            let rates = rates.into_iter().filter(|(_, times)| *times != 0);
-            let rates: Vec<String> = rates
-                .map(|(name, times)| format!("{name} {times}"))
-                .collect();
-            writeln!(f, "  of 1,000 calls each: {}", rates.join(", "))?;
-        }
         writeln!(f, "\nwhat happened:")?;
         let hidden = self.history.len().saturating_sub(ROWS_MAX);
         if hidden > 0 {
@@ -113,7 +100,6 @@ impl Found {
             promise: promise.to_owned(),
             what,
             faults: Vec::new(),
-            rates: Rates::default(),
             history: Vec::new(),
         }
     }

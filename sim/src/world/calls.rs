@@ -7,16 +7,7 @@ use super::heap::{Back, BrokerCall, Due, Given, StoreCall};
 use super::{Luck, World};
 use crate::dice::Dice;
 use crate::history::Place;
-use crate::plan::{LATE_TIMEOUTS_MAX, Rates, Server};
-
-/// Kinds of calls that have their luck counted apart.
-#[derive(Clone, Copy)]
-enum Kind {
-    Store = 0,
-    Append = 1,
-    Read = 2,
-    Look = 3,
-}
+use crate::plan::{Call, CallKind, LATE_TIMEOUTS_MAX, Rates, Server};
 
 /// What the network does to one call.
 struct Fate {
@@ -29,7 +20,7 @@ struct Fate {
 }
 
 impl World<'_> {
-    fn rates(&self) -> Rates {
+    pub(super) fn rates(&self) -> Rates {
         if self.healed {
             Rates::default()
         } else {
@@ -37,11 +28,17 @@ impl World<'_> {
         }
     }
 
-    fn luck(&mut self, from: Place, kind: Kind) -> Dice {
+    fn luck(&mut self, from: Place, kind: CallKind) -> (Call, Dice) {
         let host = &mut self.hosts[from.host as usize];
         host.calls[kind as usize] += 1;
         let nth = host.calls[kind as usize];
-        self.dice(Luck::Network, u64::from(from.host) * 8 + kind as u64, nth)
+        let call = Call {
+            host: from.host,
+            kind,
+            nth,
+        };
+        let key = u64::from(from.host) * 8 + kind as u64;
+        (call, self.dice(Luck::Network, key, nth))
     }
 
     /// Time of one way.
@@ -134,7 +131,8 @@ impl World<'_> {
     }
 
     pub(super) fn ask_store(&mut self, from: Place, op: OpId, request: StoreRequest) {
-        let mut dice = self.luck(from, Kind::Store);
+        let (call, mut dice) = self.luck(from, CallKind::Store);
+        let named = self.plan.strikes(call);
         let timeout = self.plan.world.call_timeout_ms;
         let mut fate = self.fate(from, Server::Store, &mut dice, timeout);
         if self.plan.world.embedded {
@@ -145,18 +143,18 @@ impl World<'_> {
         } else {
             let rates = self.rates();
             if fate.arrives.is_some() && !rates.is_quiet() {
-                if dice.permille(rates.store_refused) {
-                    self.seen.fire("store_refused");
+                if dice.permille(rates.store_refused) && named {
+                    self.seen.strike(call, "store_refused");
                     fate.arrives = None;
                     fate.told = Some((self.now + dice.between(500, 20_000), ErrorKind::Retry));
-                } else if dice.permille(rates.store_lost) {
-                    self.seen.fire("store_lost");
+                } else if dice.permille(rates.store_lost) && named {
+                    self.seen.strike(call, "store_lost");
                     self.lost(&mut fate, timeout);
-                } else if dice.permille(rates.store_reply_lost) {
-                    self.seen.fire("store_reply_lost");
+                } else if dice.permille(rates.store_reply_lost) && named {
+                    self.seen.strike(call, "store_reply_lost");
                     self.reply_lost(&mut fate, timeout);
-                } else if dice.permille(rates.store_late) {
-                    self.seen.fire("store_late");
+                } else if dice.permille(rates.store_late) && named {
+                    self.seen.strike(call, "store_late");
                     self.reply_lost(&mut fate, timeout);
                     let late = dice.between(timeout, LATE_TIMEOUTS_MAX * timeout) * 1_000;
                     fate.arrives = Some(self.now + late);
@@ -182,23 +180,25 @@ impl World<'_> {
         match request {
             TransportRequest::Append { .. } => self.ask_append(from, op, request),
             TransportRequest::Read { .. } => {
-                let mut dice = self.luck(from, Kind::Read);
+                let (call, mut dice) = self.luck(from, CallKind::Read);
+                let named = self.plan.strikes(call);
                 // However long a read may wait at the broker, a driver asks in slices: that one
                 // was lost shows as soon as with any other call.
                 let timeout = self.plan.world.call_timeout_ms;
                 let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
-                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) {
-                    self.seen.fire("read_lost");
+                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) && named {
+                    self.seen.strike(call, "read_lost");
                     self.lost(&mut fate, timeout);
                 }
                 self.send_broker(from, op, request, &fate);
             }
             TransportRequest::Bounds { .. } | TransportRequest::Forget { .. } => {
-                let mut dice = self.luck(from, Kind::Look);
+                let (call, mut dice) = self.luck(from, CallKind::Look);
+                let named = self.plan.strikes(call);
                 let timeout = self.plan.world.call_timeout_ms;
                 let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
-                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) {
-                    self.seen.fire("read_lost");
+                if fate.arrives.is_some() && dice.permille(self.rates().read_lost) && named {
+                    self.seen.strike(call, "read_lost");
                     self.lost(&mut fate, timeout);
                 }
                 self.send_broker(from, op, request, &fate);
@@ -211,38 +211,39 @@ impl World<'_> {
             return;
         };
         let (stream, envelope) = (*stream, envelope.clone());
-        let mut dice = self.luck(from, Kind::Append);
+        let (call, mut dice) = self.luck(from, CallKind::Append);
+        let named = self.plan.strikes(call);
         let timeout = self.plan.world.call_timeout_ms;
         let mut fate = self.fate(from, Server::Broker, &mut dice, timeout);
         let rates = self.rates();
         let mut overtaken = false;
         if fate.arrives.is_some() && !self.plan.world.embedded && !rates.is_quiet() {
-            if dice.permille(rates.append_refused) {
-                self.seen.fire("append_refused");
+            if dice.permille(rates.append_refused) && named {
+                self.seen.strike(call, "append_refused");
                 fate.arrives = None;
                 fate.told = Some((self.now + dice.between(500, 20_000), ErrorKind::Retry));
-            } else if dice.permille(rates.append_lost) {
-                self.seen.fire("append_lost");
+            } else if dice.permille(rates.append_lost) && named {
+                self.seen.strike(call, "append_lost");
                 self.lost(&mut fate, timeout);
-            } else if dice.permille(rates.append_overtaken) {
-                self.seen.fire("append_overtaken");
+            } else if dice.permille(rates.append_overtaken) && named {
+                self.seen.strike(call, "append_overtaken");
                 overtaken = true;
                 let late = dice.between(1_000, 2 * timeout * 1_000);
                 if late / 1_000 > timeout {
                     self.reply_lost(&mut fate, timeout);
                 }
                 fate.arrives = Some(self.now + late);
-            } else if dice.permille(rates.confirm_late) {
-                self.seen.fire("confirm_late");
+            } else if dice.permille(rates.confirm_late) && named {
+                self.seen.strike(call, "confirm_late");
                 if let Back::After(back) = &mut fate.back {
                     *back += dice.between(1_000, timeout * 900);
                 }
-            } else if dice.permille(rates.confirm_lost) {
-                self.seen.fire("confirm_lost");
+            } else if dice.permille(rates.confirm_lost) && named {
+                self.seen.strike(call, "confirm_lost");
                 self.reply_lost(&mut fate, timeout);
             }
-            if dice.permille(rates.append_twice) {
-                self.seen.fire("append_twice");
+            if dice.permille(rates.append_twice) && named {
+                self.seen.strike(call, "append_twice");
                 let late = dice.between(0, 3 * timeout * 1_000);
                 let at = fate.arrives.unwrap_or(self.now) + late;
                 self.heap.push(at, Due::Append { stream, envelope });

@@ -13,7 +13,7 @@ use flowkit_core::record::TaskState;
 use super::heap::Due;
 use super::{Luck, World};
 use crate::history::{Ask, What};
-use crate::plan::ActionKind;
+use crate::plan::{ActionKind, Call, CallKind};
 
 /// A client asks again after so long without an answer.
 const RETRY_US: u64 = 700_000;
@@ -282,16 +282,22 @@ impl World<'_> {
             self.plan.world.latency_us_min,
             self.plan.world.latency_us_max,
         );
-        let rates = if self.healed {
-            crate::plan::Rates::default()
-        } else {
-            self.plan.rates
+        let call = Call {
+            host: client,
+            kind: CallKind::Ask,
+            nth: number << 16 | tries,
         };
+        let (rates, named) = (self.rates(), self.plan.strikes(call));
         let down = self.plan.world.embedded && self.hosts[0].process.is_none();
         let away = self.away[crate::plan::Server::Broker as usize] > self.now;
-        if !down && !away && !dice.permille(rates.append_lost) {
+        let lost = !down && !away && dice.permille(rates.append_lost) && named;
+        if lost {
+            self.seen.strike(call, "append_lost");
+        }
+        if !down && !away && !lost {
             let at = self.now + latency;
-            if dice.permille(rates.append_twice) {
+            if dice.permille(rates.append_twice) && named {
+                self.seen.strike(call, "append_twice");
                 let late = dice.between(0, 3_000_000);
                 let envelope = envelope.clone();
                 self.heap.push(at + late, Due::Append { stream, envelope });
@@ -335,8 +341,13 @@ impl World<'_> {
         };
         let number = self.next_number();
         let mut dice = self.dice(Luck::Client, 1 << 40, number);
-        if !self.healed && dice.permille(self.plan.rates.client_reply_lost) {
-            self.seen.fire("client_reply_lost");
+        let call = Call {
+            host: super::host_number(client),
+            kind: CallKind::Reply,
+            nth: number,
+        };
+        if dice.permille(self.rates().client_reply_lost) && self.plan.strikes(call) {
+            self.seen.strike(call, "client_reply_lost");
             return;
         }
         let latency = dice.between(

@@ -269,6 +269,7 @@ impl<'p> World<'p> {
         }
         Outcome {
             fired: self.seen.fired,
+            struck: self.seen.struck,
             trace_hash: self.seen.trace.finish(),
             trace_events: self.seen.trace.events(),
             ended_ms: self.now / 1_000,
