@@ -149,7 +149,8 @@ impl Shard {
             return;
         };
         self.reruns.asked = Some(task.clone());
-        let request = StoreRequest::ReadTask { task_id };
+        // As of the newest applied commit: what is durable may not know yet that the task was swept.
+        let request = StoreRequest::ReadRemains { task_id };
         ctx.store(self.purpose(ShardOp::Source), request);
     }
 
@@ -176,7 +177,7 @@ impl Shard {
                 let text = "records of the task to run again cannot be read";
                 Err(refusal(ReplyError::Invalid, text))
             }
-            // Not durable yet, or not to be had: looked up again after a while.
+            // Not settled, swept meanwhile, or not to be had: looked up again after a while.
             _ => {
                 self.parked.entry(task).or_default().extend(messages);
                 self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));

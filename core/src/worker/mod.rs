@@ -75,6 +75,8 @@ pub struct Worker {
     /// The number of free slots that was told last, and how often it has changed.
     slots_told: Option<u32>,
     slots_no: u64,
+    /// The last announcement said that no slot was free.
+    announced_full: bool,
     inbox_next: Offset,
     /// Failures in a row of start-up, inbox and announcement.
     boot_failures: u32,
@@ -113,6 +115,7 @@ impl Worker {
             last_nonce: 0,
             slots_told: None,
             slots_no: 0,
+            announced_full: false,
             inbox_next: Offset(0),
             boot_failures: 0,
             inbox_failures: 0,
@@ -154,6 +157,7 @@ impl Worker {
             Input::Shutdown { grace_ms } => self.shut_down(grace_ms, now, out),
         }
         self.read_grants(now, out);
+        self.tell_of_room(now);
         self.stop_if_drained(now, out);
     }
 

@@ -18,6 +18,9 @@ use crate::time::{Mono, Now};
 use serde::Serialize;
 
 /// Longest wait of one read of the inbox, in milliseconds.
+/// A worker that was announced as full and has room says so after a while: more may change meanwhile.
+const ROOM_NEWS_MS: u64 = 250;
+
 const READ_WAIT_MS: u64 = 30_000;
 /// Most entries of one read.
 const READ_LIMIT: u32 = 256;
@@ -126,6 +129,7 @@ impl Worker {
         self.timers.set(Timer::Announce, now.mono.after(every_ms));
         // An idle worker asks here whether a newer process of its id is alive.
         self.grants.probe();
+        self.announced_full = self.config.shards > 1 && self.free_slots() == 0;
         let roles = &self.config.roles;
         let names: Vec<&str> = roles.iter().map(crate::id::Role::as_str).collect();
         let status = if self.drain.is_some() {
@@ -152,6 +156,16 @@ impl Worker {
         let nonce = self.nonce();
         let envelope = Envelope::new(self.sender.clone(), now.wall_ms, body).identified(nonce);
         self.send(Stream::Announcements, envelope, Sent::Online, out);
+    }
+
+    /// Of several shards' owners only those that have a run here hear of its slots; the others know what
+    /// was announced, and should not wait for the next announcement to learn that there is room again.
+    pub(super) fn tell_of_room(&mut self, now: Now) {
+        if self.announced_full && self.free_slots() > 0 {
+            self.announced_full = false;
+            self.timers
+                .set_earlier(Timer::Announce, now.mono.after(ROOM_NEWS_MS));
+        }
     }
 
     pub(super) fn online_sent(&mut self, result: &Result<TransportReply, PortError>, now: Now) {

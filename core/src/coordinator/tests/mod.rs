@@ -5,6 +5,7 @@ mod cancel;
 mod commit;
 mod events;
 mod functions;
+mod handover;
 mod leases;
 mod limits;
 mod pause;

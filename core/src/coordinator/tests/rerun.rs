@@ -71,7 +71,7 @@ pub(super) fn source_read(bench: &Bench) -> OpId {
     let find = |effect: &Effect| match effect {
         Effect::Store {
             op,
-            request: StoreRequest::ReadTask { .. },
+            request: StoreRequest::ReadRemains { .. },
         } => Some(*op),
         _ => None,
     };
@@ -154,7 +154,7 @@ fn what_finished_is_kept_and_the_rest_runs_again() {
         bench.out,
         [Effect::Store {
             op: source_read(&bench),
-            request: StoreRequest::ReadTask {
+            request: StoreRequest::ReadRemains {
                 task_id: task_id("t")
             },
         }]

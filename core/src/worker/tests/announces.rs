@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::id::Incarnation;
 use crate::message::Envelope;
 use crate::port::{StoreReply, Stream, TransportRequest};
-use crate::worker::{Effect, Input};
+use crate::worker::{Effect, Input, RunEvent};
 use serde_json::{Value, json};
 
 /// What the worker announces by these effects, as it stands in the topic.
@@ -71,4 +71,27 @@ fn it_is_repeated_every_interval_and_says_when_the_worker_is_stopping() {
     assert_eq!(said.len(), 1, "{out:?}");
     assert_eq!(said[0]["payload"]["status"], "draining");
     assert_eq!(said[0]["free_slots"], 0);
+}
+
+#[test]
+fn a_worker_that_was_announced_as_full_tells_all_shards_soon_that_it_has_room_again() {
+    let free = |out: &[Effect]| {
+        let said = announced(out).into_iter();
+        said.map(|message| message["free_slots"].clone())
+            .collect::<Vec<_>>()
+    };
+    for (shards, told) in [(2, vec![json!(1)]), (1, vec![])] {
+        let mut bench = Bench::with(|config| {
+            config.capacity = 1;
+            config.shards = shards;
+            // The lease and the silence of the store are another matter.
+            config.announce_interval_ms = 1_000;
+        });
+        bench.processing();
+        assert_eq!(free(&bench.pass(1_000)), [json!(0)], "{shards} shards");
+        bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+        bench.run(1, RunEvent::Closed);
+        assert_eq!(free(&bench.pass(249)), Vec::<Value>::new());
+        assert_eq!(free(&bench.pass(1)), told, "{shards} shards");
+    }
 }
