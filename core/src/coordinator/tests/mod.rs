@@ -14,3 +14,4 @@ mod rerun_begins;
 mod rules;
 mod sweep;
 mod takeover;
+mod unreadable;
