@@ -174,3 +174,73 @@ macro_rules! transport_conformance {
         }
     };
 }
+
+/// One `#[test]` per feature of the guide: `guide_conformance!(name, open())`, where the expression is a
+/// future of a fresh [`Ground`](crate::guide::Ground) each time it is evaluated.
+#[macro_export]
+macro_rules! guide_conformance {
+    ($backend:ident, $open:expr) => {
+        $crate::guide_conformance!(@tests $backend, $open;
+            handlers: [
+                every_hook_is_called_in_order_and_totals_are_of_all_attempts,
+                a_batch_has_one_idempotency_key_in_every_attempt,
+                a_node_goes_on_at_its_checkpoint_when_its_worker_has_died,
+                work_goes_on_after_every_process_has_died,
+                a_program_works_as_a_handler_and_is_told_of_its_cancel,
+            ],
+            graphs: [
+                conditions_see_what_functions_of_the_user_made_of_the_vars,
+                a_detector_of_the_user_keeps_a_value_out_of_the_vars,
+                a_rerun_reads_what_the_old_task_kept,
+            ],
+            inputs: [
+                the_adapter_of_the_graph_counts_before_that_of_the_handler,
+                a_faulty_adapter_is_refused_and_a_strict_worker_does_not_guess,
+                several_sources_give_the_same_uids_in_every_task_and_empty_ones_none,
+                a_stream_is_read_in_chunks_while_its_source_still_works,
+                one_slot_runs_a_source_and_its_reader,
+            ],
+            operating: [
+                a_paused_task_starts_nothing_until_it_is_resumed,
+                tasks_run_by_priority,
+                a_delayed_task_does_not_start_before_its_time,
+                limits_of_all_of_a_type_and_of_a_key_hold_and_are_used,
+                starts_of_a_key_are_spread_over_time,
+                a_finished_task_is_swept_and_its_id_stays_taken,
+            ],
+            cancels: [
+                a_handler_sees_that_a_client_cancelled_it_and_until_when,
+                a_stopping_worker_tells_its_handlers_and_hands_the_node_over,
+                a_failed_node_ends_its_neighbours,
+                the_stores_flag_reaches_a_handler_when_the_signal_is_lost,
+                a_lapsed_lease_ends_a_handler,
+                a_store_that_is_away_for_a_lease_ends_a_handler,
+                a_handler_whose_node_has_a_newer_holder_is_fenced,
+                a_handler_of_an_older_process_of_its_worker_is_fenced,
+                a_reader_that_waits_yields_its_slot_and_goes_on_where_it_was,
+                a_handler_that_cannot_be_ended_is_shown_as_abandoned_until_it_returns,
+            ],
+            workers: [
+                a_node_goes_only_to_a_worker_of_its_role,
+                the_roles_of_a_worker_share_its_slots,
+                five_workers_share_one_role_evenly,
+                what_a_worker_runs_its_checkpoints_and_when_it_was_heard_can_be_asked,
+                records_that_cannot_be_read_cost_their_tasks_and_nothing_else,
+            ],
+        );
+    };
+    (@tests $backend:ident, $open:expr; $($group:ident: [$($case:ident),* $(,)?]),* $(,)?) => {
+        mod $backend {
+            #[allow(unused_imports, reason = "what the expression needs")]
+            use super::*;
+            $($(
+                #[test]
+                fn $case() {
+                    $crate::guide::run_case(async {
+                        $crate::guide::$group::$case($open.await).await;
+                    });
+                }
+            )*)*
+        }
+    };
+}

@@ -32,10 +32,13 @@
 //! Where a backend cannot do something, its capabilities say so and the case asserts that it
 //! really cannot; nothing is skipped.
 //!
+//! The features of the guide are a suite of their own, see [`guide`].
+//!
 //! This crate is for tests: a broken expectation panics.
 
 mod cases;
 pub mod fidelity;
+pub mod guide;
 mod instance;
 pub mod records;
 pub mod servers;

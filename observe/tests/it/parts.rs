@@ -142,6 +142,53 @@ fn metric(text: &str, line: &str) -> Option<f64> {
     found.trim().parse().ok()
 }
 
+/// It blocks its thread, so that even dropping it is of no use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_ignores_its_cancel_is_counted_as_abandoned_until_it_returns() {
+    let engine = Engine::memory();
+    engine.start().await.expect("it starts");
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = Arc::new(std::sync::Mutex::new(blocked));
+    let (begin, mut began) = mpsc::unbounded_channel();
+    let deaf = handler_fn(move |_: RunContext, _: Batch<Json>| {
+        let (begin, blocked) = (begin.clone(), blocked.clone());
+        async move {
+            let _ = begin.send(());
+            let _ = blocked.lock().expect("no panic").recv();
+            Ok::<_, HandlerError>(BatchResult::of(1))
+        }
+    });
+    let worker = Worker::builder(&engine).role("r", deaf).build();
+    worker.expect("no fault").start();
+    let server = serve("127.0.0.1:0", &engine).await.expect("it listens");
+    let graph = json!({"nodes": [{"node_id": "n", "type": "r"}]});
+    let client = engine.client();
+    let task = client.submit(&graph, SubmitOptions::default()).await;
+    let task = task.expect("taken");
+    began.recv().await.expect("it runs");
+    let grace = Some(std::time::Duration::from_millis(10));
+    task.cancel("now", grace).await.expect("durable");
+    task.wait().await.expect("nobody waits for it");
+    let worker = async || get(server.address(), "/healthz").await.json()["workers"][0].clone();
+    let health = worker().await;
+    assert_eq!(health["abandoned"], 1, "{health}");
+    assert_eq!(health["active_tasks"][0]["abandoned"], true, "{health}");
+    let metrics = get(server.address(), "/metrics").await.body;
+    let line = metrics
+        .lines()
+        .find(|line| line.contains("abandoned_runs{"));
+    assert!(line.is_some_and(|line| line.ends_with(" 1")), "{line:?}");
+    release.send(()).expect("it waits");
+    let over = async {
+        while worker().await["abandoned"] != 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let over = tokio::time::timeout(std::time::Duration::from_secs(30), over).await;
+    over.expect("it says that the handler is over");
+    engine.stop().await;
+}
+
 #[tokio::test]
 async fn a_working_process_says_who_it_is_and_what_it_runs() {
     let mut bench = Bench::new().await;

@@ -112,8 +112,6 @@ impl Presence {
             conflicts: 0,
         });
         if envelope.sender.incarnation < heard.incarnation {
-            // A late copy of an old process is one; a process that goes on is many.
-            heard.conflicts += 1;
             return;
         }
         if envelope.sender.incarnation > heard.incarnation {
@@ -148,6 +146,63 @@ impl Presence {
             }
             _ => {}
         }
+    }
+}
+
+/// Which processes of a worker spoke, and when.
+#[derive(Default)]
+struct Speakers {
+    /// The newest process of each worker in the stream that is read.
+    in_stream: BTreeMap<WorkerId, Incarnation>,
+    said: BTreeMap<WorkerId, Vec<Said>>,
+}
+
+/// One message.
+struct Said {
+    incarnation: Incarnation,
+    ts_ms: i64,
+    /// It stands behind one of a newer process in its stream.
+    is_behind: bool,
+}
+
+/// Clocks of two machines may be so far apart.
+const CLOCKS_APART_MS: i64 = 5_000;
+
+impl Speakers {
+    fn begin_stream(&mut self) {
+        self.in_stream.clear();
+    }
+
+    fn note(&mut self, envelope: &Envelope) {
+        if envelope.sender.role != SenderRole::Worker {
+            return;
+        }
+        let Ok(id) = WorkerId::new(&envelope.sender.id) else {
+            return;
+        };
+        let incarnation = envelope.sender.incarnation;
+        let newest = self.in_stream.entry(id.clone()).or_insert(incarnation);
+        let is_behind = incarnation < *newest;
+        *newest = incarnation.max(*newest);
+        self.said.entry(id).or_default().push(Said {
+            incarnation,
+            ts_ms: envelope.ts_ms,
+            is_behind,
+        });
+    }
+
+    /// How often an older process of the worker spoke after a newer one. A late copy is one; a process
+    /// that goes on is many. Of two streams nobody knows which entry came first: there time decides.
+    fn conflicts(&self, id: &WorkerId) -> u32 {
+        let said = self.said.get(id).map_or(&[][..], Vec::as_slice);
+        let newest = said.iter().map(|said| said.incarnation).max();
+        let of_newest = said.iter().filter(|s| Some(s.incarnation) == newest);
+        let begins_ms = of_newest.map(|said| said.ts_ms).min().unwrap_or(i64::MAX);
+        let goes_on = |said: &&Said| {
+            let later = said.ts_ms > begins_ms.saturating_add(CLOCKS_APART_MS);
+            Some(said.incarnation) < newest && (said.is_behind || later)
+        };
+        u32::try_from(said.iter().filter(goes_on).count()).unwrap_or(u32::MAX)
     }
 }
 
@@ -223,6 +278,7 @@ impl Client {
         let now_ms = engine.clock().wall_ms();
         let shards = engine.deployment().await?.shards;
         let mut presence = Presence::default();
+        let mut speakers = Speakers::default();
         // First what is said on shards, so that the newest status, which is announced, comes last.
         for shard in (0..shards).map(ShardId) {
             let next = match self.read(StoreRequest::ReadShard { shard }).await? {
@@ -230,12 +286,14 @@ impl Client {
                 other => return Err(unexpected("read shard", &other)),
             };
             let mut behind = Behind::new(next);
+            speakers.begin_stream();
             self.tail(Stream::Shard(shard), &mut |offset, message| {
                 let Ok(envelope) = message else {
                     presence.unreadable += 1;
                     return;
                 };
                 presence.hear(&envelope, now_ms);
+                speakers.note(&envelope);
                 behind.note(offset, envelope);
             })
             .await?;
@@ -255,11 +313,18 @@ impl Client {
                 next,
             });
         }
+        speakers.begin_stream();
         self.tail(Stream::Announcements, &mut |_, message| match message {
-            Ok(envelope) => presence.hear(&envelope, now_ms),
+            Ok(envelope) => {
+                presence.hear(&envelope, now_ms);
+                speakers.note(&envelope);
+            }
             Err(()) => presence.unreadable += 1,
         })
         .await?;
+        for (id, heard) in &mut presence.workers {
+            heard.conflicts = speakers.conflicts(id);
+        }
         Ok(presence)
     }
 
@@ -405,8 +470,34 @@ mod tests {
         });
         presence.hear(&said(1, 2_000, offline), 10_000);
         let heard = &presence.workers[&worker_id];
-        assert_eq!((heard.conflicts, heard.age_ms), (1, 9_000));
-        assert_eq!(heard.status, "online");
+        assert_eq!((heard.status.as_str(), heard.age_ms), ("online", 9_000));
+    }
+
+    /// Streams one after the other: what the processes of `w` said in each, and when.
+    fn conflicts(streams: &[&[(u64, i64)]]) -> u32 {
+        let mut speakers = Speakers::default();
+        for stream in streams {
+            speakers.begin_stream();
+            for (incarnation, ts_ms) in *stream {
+                speakers.note(&said(*incarnation, *ts_ms, beat(1, 0)));
+            }
+        }
+        speakers.conflicts(&WorkerId::new("w").unwrap())
+    }
+
+    #[test]
+    fn an_older_process_that_goes_on_is_a_conflict_in_whichever_stream_it_speaks() {
+        assert_eq!(conflicts(&[&[(1, 0), (2, 10), (1, 20), (1, 30)]]), 2);
+        let late = [(1, 0), (1, 20_000), (1, 40_000)];
+        assert_eq!(conflicts(&[&late, &[(1, 0), (2, 10_000)]]), 2);
+        assert_eq!(conflicts(&[&[(2, 10_000)], &late]), 2);
+    }
+
+    #[test]
+    fn a_restart_is_no_conflict_whichever_stream_is_read_first() {
+        let (one, other) = ([(1, 0), (1, 900), (2, 1_000)], [(1, 100), (1, 950)]);
+        assert_eq!(conflicts(&[&one, &other]), 0);
+        assert_eq!(conflicts(&[&other, &one]), 0);
     }
 
     fn event(task: &str, token: u64, seq: u64) -> Arc<Envelope> {

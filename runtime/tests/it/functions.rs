@@ -1,44 +1,11 @@
-//! Coordinator functions of users, and what handlers see of the vars.
+//! Coordinator functions of users that do not do what they should.
 
 use flowkit_runtime::function::{Call, Changes, FunctionError, Functions};
-use flowkit_runtime::{
-    Batch, BatchResult, Engine, Json, NodeState, StartError, SubmitOptions, TaskState, handler_fn,
-};
+use flowkit_runtime::{Engine, NodeState, StartError, SubmitOptions, TaskState};
 use serde_json::{Value, json};
-
-use crate::support::worker;
 
 fn function(id: &str, name: &str, args: Value) -> Value {
     json!({"node_id": id, "type": "coordinator_fn", "io": {"fn": name, "fn_args": args}})
-}
-
-fn vars(value: Value) -> SubmitOptions {
-    SubmitOptions::default().vars(Json::from(value))
-}
-
-#[tokio::test]
-async fn a_handler_sees_the_vars_that_functions_made_before_it_started() {
-    let engine = Engine::memory();
-    engine.start().await.unwrap();
-    worker(
-        &engine,
-        "r",
-        handler_fn(|cx, _: Batch<Json>| async move {
-            let vars: Value = cx.vars().decode()?;
-            Ok(BatchResult::of(vars["n"].clone()))
-        }),
-    );
-    let mut work = json!({"node_id": "n", "type": "r", "depends_on": ["add"],
-                          "when": {"var": "n", "op": "gt", "value": 40}});
-    work["io"] = json!({"input_inline": {}});
-    let graph =
-        json!({"nodes": [function("add", "vars.incr", json!({"key": "n", "by": 2})), work]});
-    let task = engine.client().submit(&graph, vars(json!({"n": 40}))).await;
-    let task = task.unwrap();
-    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
-    let seen = task.artifacts("n").all().await.unwrap();
-    assert_eq!(seen[0].value.text(), "42");
-    engine.stop().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! What users see of the runtime, on an engine in memory.
+//! What users see of the runtime, on an engine in memory. The features of the guide are in `tests/src/guide`,
+//! for every engine; here is what needs time that stands still, and what goes wrong.
 
 mod cancel;
 #[cfg(unix)]
@@ -12,7 +13,6 @@ mod operating;
 mod reruns;
 mod restart;
 mod retention;
-mod sources;
 mod spans;
 mod streaming;
 mod support;

@@ -1,43 +1,15 @@
-//! Pause, priority, delayed start and limits, as a client and an operator meet them.
+//! What cannot be paused, delayed or limited.
 
 use flowkit_memory::{LocalTransport, MemoryStore};
 use flowkit_runtime::{
-    Batch, BatchResult, ClientError, CoordinatorSettings, Engine, EngineSettings, Limit, Limits,
-    ReplyError, RunContext, StartError, SubmitOptions, TaskId, TaskState, handler_fn,
+    ClientError, CoordinatorSettings, Engine, EngineSettings, Limit, Limits, ReplyError,
+    StartError, SubmitOptions, TaskId,
 };
-use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::support::{engine, one_node, submit, worker};
-
-#[tokio::test]
-async fn a_paused_task_waits_for_its_resume_and_both_may_be_asked_for_twice() {
-    let engine = engine().await;
-    let task = submit(&engine, &one_node("echo", json!({}))).await;
-    for _ in 0..2 {
-        let state = task.pause("a test").await.expect("paused");
-        assert_eq!(state, Some(TaskState::Paused));
-    }
-    let status = task.status().await.expect("a status");
-    assert_eq!((status.state, status.control_no), (TaskState::Paused, 1));
-    let echo =
-        handler_fn(|_, batch: Batch<Value>| async move { Ok(BatchResult::of(batch.payload)) });
-    let worker = worker(&engine, "echo", echo);
-    for _ in 0..2 {
-        let state = task.resume("a test").await.expect("resumed");
-        assert_ne!(state, Some(TaskState::Paused));
-    }
-    let outcome = task.wait().await.expect("it ends");
-    assert_eq!(outcome.state, TaskState::Finished);
-    // What has ended stays as it was.
-    assert_eq!(
-        task.pause("late").await.expect("answered"),
-        Some(TaskState::Finished)
-    );
-    worker.stop().await.expect("stopped");
-    engine.stop().await;
-}
+use crate::support::{engine, one_node};
 
 #[tokio::test]
 async fn nobody_can_pause_a_task_that_is_not_there() {
@@ -45,40 +17,6 @@ async fn nobody_can_pause_a_task_that_is_not_there() {
     let task = engine.client().task(TaskId::new("nobody").expect("an id"));
     let error = task.pause("").await.expect_err("there is none");
     assert!(matches!(error, ClientError::NoSuchTask(_)), "{error}");
-    engine.stop().await;
-}
-
-#[tokio::test]
-async fn tasks_run_by_priority_and_not_before_their_time() {
-    let engine = engine().await;
-    let client = engine.client();
-    let begun: Arc<Mutex<Vec<String>>> = Arc::default();
-    let note = begun.clone();
-    let graph = one_node("note", json!({}));
-    let asked = Instant::now();
-    let options = |name: &str| SubmitOptions::with_task_id(TaskId::new(name).expect("an id"));
-    let mut tasks = Vec::new();
-    for (name, priority, delay_ms) in [("low", -1, 0), ("late", 9, 2_000), ("high", 5, 0)] {
-        let options = options(name).priority(priority);
-        let options = options.start_delay(Duration::from_millis(delay_ms));
-        tasks.push(client.submit(&graph, options).await.expect("taken"));
-    }
-    let handler = handler_fn(move |cx: RunContext, batch: Batch<Value>| {
-        let note = note.clone();
-        async move {
-            note.lock()
-                .expect("no panic")
-                .push(cx.info().task_id.to_string());
-            Ok(BatchResult::of(batch.payload))
-        }
-    });
-    let worker = worker(&engine, "note", handler);
-    for task in &tasks {
-        task.wait().await.expect("it ends");
-    }
-    assert!(asked.elapsed() >= Duration::from_millis(2_000));
-    assert_eq!(*begun.lock().expect("no panic"), ["high", "low", "late"]);
-    worker.stop().await.expect("stopped");
     engine.stop().await;
 }
 
@@ -133,47 +71,4 @@ async fn impossible_limits_do_not_start() {
         text.contains("limits: running_max must be 1 or more"),
         "{text}"
     );
-}
-
-#[tokio::test]
-async fn tasks_of_one_key_run_one_after_the_other() {
-    let engine = Engine::memory();
-    let coordinator = CoordinatorSettings::default().limits(limits());
-    engine.start_with(coordinator).await.expect("started");
-    let at_once: Arc<Mutex<(u32, u32)>> = Arc::default();
-    let workers = [0, 1, 2].map(|_| {
-        let counts = at_once.clone();
-        let handler = handler_fn(move |cx: RunContext, batch: Batch<Value>| {
-            let counts = counts.clone();
-            async move {
-                {
-                    let mut counts = counts.lock().expect("no panic");
-                    counts.0 += 1;
-                    counts.1 = counts.1.max(counts.0);
-                }
-                cx.sleep(Duration::from_millis(20)).await?;
-                counts.lock().expect("no panic").0 -= 1;
-                Ok(BatchResult::of(batch.payload))
-            }
-        });
-        worker(&engine, "count", handler)
-    });
-    let client = engine.client();
-    let mut tasks = Vec::new();
-    for number in 0..6 {
-        let graph = one_node("count", json!({ "n": number }));
-        let options = SubmitOptions::default().limit_key("tenant");
-        tasks.push(client.submit(&graph, options).await.expect("taken"));
-    }
-    for task in tasks {
-        assert_eq!(
-            task.wait().await.expect("it ends").state,
-            TaskState::Finished
-        );
-    }
-    assert_eq!(at_once.lock().expect("no panic").1, 1);
-    for worker in workers {
-        worker.stop().await.expect("stopped");
-    }
-    engine.stop().await;
 }

@@ -1,8 +1,8 @@
 //! Nodes that read what other nodes write, while these still run.
 
 use flowkit_runtime::{
-    Batch, BatchResult, BatchStream, Chunk, FinalizeResult, Handler, HandlerError, Pulled,
-    RunContext, TaskInput, TaskState, Worker, handler_fn,
+    Batch, BatchResult, BatchStream, Handler, HandlerError, Pulled, RunContext, TaskInput,
+    TaskState, handler_fn,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -102,57 +102,6 @@ async fn a_reader_takes_every_artifact_once() {
     engine.stop().await;
 }
 
-/// Adds up chunks and says the sum at the end.
-struct Adder;
-
-impl Handler for Adder {
-    type Run = u64;
-    type Input = Chunk<u64>;
-    type Output = ();
-
-    async fn init(&self, _: &RunContext) -> Result<u64, HandlerError> {
-        Ok(0)
-    }
-
-    async fn process(
-        &self,
-        _: &RunContext,
-        run: &mut u64,
-        batch: Batch<Chunk<u64>>,
-    ) -> Result<BatchResult<()>, HandlerError> {
-        assert!(batch.payload.items.len() <= 2);
-        *run += batch.payload.items.iter().sum::<u64>();
-        Ok(BatchResult::new().metric("items", batch.payload.items.len()))
-    }
-
-    async fn finalize(&self, cx: &RunContext, run: u64) -> Result<FinalizeResult, HandlerError> {
-        Ok(FinalizeResult::of(json!({
-            "sum": run,
-            "items": cx.totals()["items"].sum.0,
-        })))
-    }
-}
-
-#[tokio::test]
-async fn a_rechunking_reader_splits_lists_and_never_crosses_artifacts() {
-    let engine = engine().await;
-    worker(&engine, "source", Source(Arc::new(Semaphore::new(100))));
-    worker(&engine, "reader", Adder);
-    let args = json!({"from_nodes": ["source"], "size": 2, "meta_list_key": "numbers"});
-    let task = submit(&engine, &graph(4, "pull.from_artifacts.rechunk:size", args)).await;
-    let outcome = task.wait().await.unwrap();
-    assert_eq!(outcome.state, TaskState::Finished, "{:?}", outcome.failure);
-    let status = task.status().await.unwrap();
-    let reader = status.node("reader").unwrap();
-    // Five numbers per page make chunks of 2, 2 and 1.
-    assert_eq!(reader.batches, 12);
-    assert_eq!(
-        reader.result.as_ref().unwrap().text(),
-        r#"{"items":20.0,"sum":190}"#
-    );
-    engine.stop().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_reader_begins_while_its_source_still_works() {
     let engine = engine().await;
@@ -185,94 +134,6 @@ async fn a_reader_begins_while_its_source_still_works() {
         submitted.elapsed() < Duration::from_millis(50),
         "{:?}",
         submitted.elapsed()
-    );
-    engine.stop().await;
-}
-
-#[tokio::test]
-async fn one_worker_of_one_slot_runs_source_and_reader() {
-    let engine = engine().await;
-    Worker::builder(&engine)
-        .role("source", Source(Arc::new(Semaphore::new(100))))
-        .role("reader", Adder)
-        .build()
-        .unwrap()
-        .start();
-    let args = json!({"from_nodes": ["source"], "size": 2, "meta_list_key": "numbers"});
-    let task = submit(
-        &engine,
-        &graph(10, "pull.from_artifacts.rechunk:size", args),
-    )
-    .await;
-    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
-    assert_eq!(
-        task.status().await.unwrap().node("reader").unwrap().batches,
-        30
-    );
-    engine.stop().await;
-}
-
-#[tokio::test]
-async fn an_empty_source_is_no_error() {
-    let engine = engine().await;
-    worker(&engine, "source", Source(Arc::new(Semaphore::new(0))));
-    worker(
-        &engine,
-        "reader",
-        handler_fn(|_, _: Batch<Pulled<Page>>| async move { Ok(BatchResult::<()>::new()) }),
-    );
-    let args = json!({"from_nodes": ["source"]});
-    let task = submit(&engine, &graph(0, "pull.from_artifacts", args)).await;
-    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
-    let status = task.status().await.unwrap();
-    let batches: Vec<_> = status.nodes.iter().map(|node| node.batches).collect();
-    assert_eq!(batches, [0, 0]);
-    engine.stop().await;
-}
-
-#[tokio::test]
-async fn a_handler_may_propose_the_adapter_itself() {
-    struct Proposes;
-    impl Handler for Proposes {
-        type Run = ();
-        type Input = Pulled<Page>;
-        type Output = usize;
-        async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
-            Ok(())
-        }
-        async fn load_input(
-            &self,
-            _: &RunContext,
-            input: TaskInput,
-        ) -> Result<TaskInput, HandlerError> {
-            let args = json!({"from_nodes": ["source"]});
-            Ok(input.with_adapter("pull.from_artifacts", args.into()))
-        }
-        async fn process(
-            &self,
-            _: &RunContext,
-            (): &mut (),
-            batch: Batch<Pulled<Page>>,
-        ) -> Result<BatchResult<usize>, HandlerError> {
-            Ok(BatchResult::of(batch.payload.meta.numbers.len()))
-        }
-    }
-    let engine = engine().await;
-    worker(&engine, "source", Source(Arc::new(Semaphore::new(100))));
-    worker(&engine, "reader", Proposes);
-    let graph = json!({
-        "nodes": [
-            {"node_id": "source", "type": "source", "io": {"input_inline": {"pages": 3}}},
-            {"node_id": "reader", "type": "reader", "depends_on": ["source"]},
-        ],
-        "edges": [],
-    });
-    let task = submit(&engine, &graph).await;
-    let outcome = task.wait().await.unwrap();
-    assert_eq!(outcome.state, TaskState::Finished, "{:?}", outcome.failure);
-    assert_eq!(
-        task.status().await.unwrap().node("reader").unwrap().batches,
-        3
     );
     engine.stop().await;
 }

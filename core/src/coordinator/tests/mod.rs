@@ -15,3 +15,4 @@ mod rerun_begins;
 mod rules;
 mod sweep;
 mod takeover;
+mod unreadable;

@@ -3,117 +3,15 @@
 //!
 //! Needs the feature `fleet`, and servers: `cargo xtask test` sees to both.
 
+mod damage;
+mod deployment;
+mod doctor;
+
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-/// One deployment of its own: a database and topics that no other test uses.
-struct Deployment {
-    folder: tempfile::TempDir,
-    name: String,
-    shards: u32,
-}
-
-/// A process of it, killed when dropped.
-struct Process(Child);
-
-impl Process {
-    /// SIGKILL: nothing is said to anybody.
-    fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it is dead");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Deployment {
-    fn new(stem: &str, shards: u32) -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        let unique = RandomState::new().hash_one(stem);
-        Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            name: format!("flowkit_{stem}_{unique:016x}"),
-            shards,
-        }
-    }
-
-    /// A command of this deployment. Leases are short, so that what dies is missed soon.
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flowkit"));
-        command.args(words);
-        command.args(["--database", &self.name, "--topic-prefix", &self.name]);
-        command.args(["--shards", &self.shards.to_string()]);
-        command
-            .env("FLOWKIT_LEASE_TTL_SEC", "3")
-            .env("FLOWKIT_HB_INTERVAL_SEC", "0.5")
-            .env("FLOWKIT_SHARD_LEASE_TTL_SEC", "2")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Starts a process and waits until it says that it is up.
-    fn start(&self, words: &[&str]) -> Process {
-        let mut child = self
-            .command(words)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("flowkit starts");
-        let stderr = child.stderr.take().expect("piped");
-        let mut lines = BufReader::new(stderr).lines();
-        let first = lines.next().expect("it says something").expect("text");
-        assert!(first.contains("Ctrl-C stops it in order"), "{first}");
-        // What else it says must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Process(child)
-    }
-
-    fn coordinator(&self) -> Process {
-        self.start(&["coordinator"])
-    }
-
-    fn worker(&self, id: &str) -> Process {
-        let words = ["worker", "--worker-id", id, "--capacity", "2"];
-        let roles = ["--role", "sleep", "--role", "echo"];
-        self.start(&[&words[..], &roles].concat())
-    }
-
-    /// Runs a command to its end and reads the JSON object that it prints.
-    fn json(&self, words: &[&str], code: i32) -> Value {
-        let output = self.command(words).arg("--json").output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{words:?}: {text}\n{errors}"
-        );
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}\n{errors}"))
-    }
-
-    fn graph(&self, graph: &Value) -> String {
-        let file = self.folder.path().join("graph.json");
-        fs::write(&file, graph.to_string()).expect("written");
-        file.to_str().expect("UTF-8").to_owned()
-    }
-}
-
-fn sleepers(nodes: usize, ms: u64, batches: u64) -> Value {
-    let nodes: Vec<Value> = (0..nodes)
-        .map(|n| {
-            json!({"node_id": format!("n{n}"), "type": "sleep",
-                   "io": {"input_inline": {"ms": ms, "batches": batches}}})
-        })
-        .collect();
-    json!({"nodes": nodes})
-}
+use deployment::{Deployment, sleepers, until};
 
 /// Batches of every node of a finished task.
 fn batches(task: &Value) -> u64 {
@@ -170,18 +68,6 @@ fn a_cancelled_task_ends_on_its_worker_and_is_shown_by_any_process() {
     assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
     let shown = deployment.json(&["task", "show", &id], 0);
     assert_eq!(shown["status"], "cancelled", "{shown}");
-}
-
-/// Asks until the answer is as wanted.
-fn until(ask: impl Fn() -> Value, wanted: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..300 {
-        let answer = ask();
-        if wanted(&answer) {
-            return answer;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    panic!("never as wanted: {}", ask());
 }
 
 #[test]
@@ -256,7 +142,7 @@ fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
 fn a_program_is_a_worker_of_its_own_role() {
     let deployment = Deployment::new("exec", 1);
     let program = deployment.folder.path().join("words.py");
-    let text = include_str!("../../docs/guide/exec/words.py");
+    let text = include_str!("../../../docs/guide/exec/words.py");
     fs::write(&program, text).expect("written");
     let _coordinator = deployment.coordinator();
     let command = format!("python3 '{}'", program.display());
@@ -274,6 +160,42 @@ fn a_program_is_a_worker_of_its_own_role() {
     for name in ["a", "b"] {
         assert_eq!(task["nodes"][name]["result"]["words"], 6.0, "{task}");
     }
+}
+
+#[test]
+fn a_worker_is_shown_with_the_checkpoint_of_what_it_ran_when_it_was_killed() {
+    let deployment = Deployment::new("checkpoint", 1);
+    let program = deployment.folder.path().join("pager.py");
+    fs::write(&program, include_str!("../programs/pager.py")).expect("written");
+    let coordinator = deployment.coordinator();
+    let command = format!("python3 '{}'", program.display());
+    let words = ["worker", "--worker-id", "w", "--role", "pager", "--exec"];
+    let worker = deployment.start(&[&words[..], &[&command]].concat());
+    let _echo = deployment.worker("e");
+    let file = deployment.graph(&json!({"nodes": [
+        {"node_id": "src", "type": "echo", "io": {"input_inline": {"items": ["page", "stop"]}}},
+        {"node_id": "p", "type": "pager", "depends_on": ["src"], "io": {"input_inline": {
+            "input_adapter": "pull.from_artifacts.rechunk:size",
+            "input_args": {"from_node": "src", "size": 1, "meta_list_key": "items"}}}},
+    ]}));
+    deployment.json(&["submit", &file], 0);
+    let show = || deployment.json(&["worker", "show", "w"], 0);
+    let accepted = |shown: &Value| shown["runs"][0]["batches"] == 1;
+    until(show, accepted);
+    // Without a coordinator nobody ends its lease: what it ran stays as it was.
+    coordinator.kill();
+    worker.kill();
+    let shown = show();
+    assert_eq!(shown["runs"][0]["node_id"], "p", "{shown}");
+    assert_eq!(
+        shown["runs"][0]["checkpoint"],
+        json!({"page": 1}),
+        "{shown}"
+    );
+    let list = deployment.json(&["worker", "list"], 0);
+    let running = list["workers"].as_array().expect("a list").iter();
+    let running: Vec<_> = running.map(|worker| &worker["running"]).collect();
+    assert!(running.contains(&&json!(["p"])), "{list}");
 }
 
 #[test]
@@ -347,7 +269,7 @@ fn script_of(page: &str) -> String {
 
 #[test]
 fn every_command_of_the_deployment_guide_works() {
-    let script = script_of(include_str!("../../docs/guide/deployment.md"));
+    let script = script_of(include_str!("../../../docs/guide/deployment.md"));
     let commands = script.lines().filter(|line| line.starts_with("flowkit "));
     assert!(commands.count() >= 10, "{script}");
     let deployment = Deployment::new("guide", 2);

@@ -1,0 +1,127 @@
+//! Records that cannot be read: each costs its task, and nothing else.
+
+use std::sync::Arc;
+
+use super::bench::*;
+use crate::coordinator::{Coordinator, Effect, Input};
+use crate::id::{ClientId, Offset, OpId};
+use crate::port::{
+    LeaseView, StoreReply, StoreRequest, TaskPage, TaskWithNodes, TransportReply, TransportRequest,
+};
+use crate::report::{Report, ReportKind};
+
+/// A task whose node is ready, as stored by an owner that knew no worker.
+fn stored(id: &str) -> TaskWithNodes {
+    let mut config = config();
+    config.shard_lease_ttl_ms = 1_000_000;
+    let mut before = Bench::owned_with(config, Vec::new(), Vec::new());
+    let commit = before.submitted(id, r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    TaskWithNodes {
+        task: task_of(&commit).clone(),
+        nodes: vec![node_of(&commit, "n").clone()],
+        node_age_ms: vec![0],
+    }
+}
+
+/// Takes the shard over up to its load: the op that asks for the first page.
+fn asked_to_load(bench: &mut Bench) -> OpId {
+    let out = bench.raw(Input::Wake);
+    let [announce, probe] = ops(&out)[..] else {
+        panic!("two reads of bounds: {out:?}")
+    };
+    let workers = vec![worker_record("w1", 1, &["a"])];
+    let out = bench.raw(transport_ok(announce, empty()));
+    bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(workers)));
+    let out = bench.raw(transport_ok(probe, empty()));
+    let lease = LeaseView {
+        held: true,
+        owner: ClientId::new("c1").expect("an id"),
+        remaining_ms: 5_000,
+    };
+    let out = bench.raw(store_ok(ops(&out)[0], StoreReply::Lease(lease)));
+    let read = StoreReply::Shard(shard_record(0, 0));
+    let out = bench.raw(store_ok(ops(&out)[0], read));
+    let raised = StoreReply::Shard(shard_record(1, 0));
+    let out = bench.raw(store_ok(ops(&out)[0], raised));
+    ops(&out)[0]
+}
+
+fn empty() -> TransportReply {
+    TransportReply::Bounds {
+        start: Offset(0),
+        end: Offset(0),
+    }
+}
+
+fn unreadable(id: &str, why: &str) -> Effect {
+    let mut report = Report::new(ReportKind::Quarantined, format!("unreadable: {why}"));
+    report.task_id = Some(task_id(id));
+    Effect::Report(report)
+}
+
+#[test]
+fn tasks_that_cannot_be_read_are_reported_and_the_others_go_on() {
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let load = asked_to_load(&mut bench);
+    // The page ends with one that cannot be read: the next one begins behind it.
+    let page = TaskPage {
+        tasks: vec![stored("t2")],
+        unreadable: vec![
+            (task_id("t1"), Arc::from("node `n`: rotten")),
+            (task_id("t3"), Arc::from("version 999")),
+        ],
+        more: true,
+    };
+    let out = bench.raw(store_ok(load, StoreReply::Tasks(page)));
+    let load = ops(&out)[0];
+    let next_page = StoreRequest::LoadTasks {
+        shard: SHARD,
+        after: Some(task_id("t3")),
+        limit: 1_000,
+    };
+    let expected = [
+        unreadable("t1", "node `n`: rotten"),
+        unreadable("t3", "version 999"),
+        Effect::Store {
+            op: load,
+            request: next_page,
+        },
+    ];
+    assert_eq!(out, expected);
+
+    let page = TaskPage {
+        tasks: vec![stored("t4")],
+        unreadable: Vec::new(),
+        more: false,
+    };
+    let out = bench.raw(store_ok(load, StoreReply::Tasks(page)));
+    let owned = bench.raw(transport_ok(ops(&out)[0], empty()));
+    let text = "shard 0 at epoch 1, 2 tasks";
+    let report = Effect::Report(Report::new(ReportKind::ShardOwned, text));
+    assert_eq!(owned.first(), Some(&report), "{owned:?}");
+
+    bench.out = owned;
+    bench.take_commit();
+    let mut started: Vec<_> = bench.out.iter().filter_map(started).collect();
+    started.sort();
+    assert_eq!(started, ["t2", "t4"]);
+}
+
+/// The task whose node is started by this.
+fn started(effect: &Effect) -> Option<String> {
+    match effect {
+        Effect::Transport {
+            request: TransportRequest::Append { envelope, .. },
+            ..
+        } if envelope.body.kind() == "TASK_START" => {
+            envelope.task_id.as_ref().map(ToString::to_string)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,228 @@
+//! Workers: roles, slots, shares, state that can be asked for, ids.
+
+#![allow(missing_docs, reason = "cases are named for what they show")]
+
+use flowkit_core::report::ReportKind;
+use flowkit_runtime::{
+    Batch, BatchResult, BatchStream, Handler, HandlerError, Json, NodeId, RunContext, TaskInput,
+    WorkerId, handler_fn,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{Barrier, Semaphore, mpsc};
+
+use super::{Ground, Site, artifacts, decoded, finished, one_node};
+
+fn many_nodes(count: usize, role: impl Fn(usize) -> &'static str) -> Value {
+    let nodes: Vec<_> = (0..count)
+        .map(|n| json!({"node_id": format!("n{n}"), "type": role(n), "retry_policy": {"max": 1}}))
+        .collect();
+    json!({ "nodes": nodes })
+}
+
+pub async fn a_node_goes_only_to_a_worker_of_its_role(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let roles = ["cpu", "io", "gpu"];
+    for role in roles {
+        let handler = handler_fn(move |_, _: Batch<Json>| async move { Ok(BatchResult::of(role)) });
+        site.worker(role, handler).await;
+    }
+    let task = site.submit(&many_nodes(9, |n| roles[n % 3])).await;
+    finished(&task).await;
+    for n in 0..9 {
+        let ran = artifacts::<String>(&task, &format!("n{n}")).await;
+        assert_eq!(ran, [roles[n % 3]]);
+    }
+    site.stop().await;
+}
+
+/// Two slots and three roles: one permit per slot, so a third run, of whichever role, finds none.
+pub async fn the_roles_of_a_worker_share_its_slots(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let (slots, together) = (Arc::new(Semaphore::new(2)), Arc::new(Barrier::new(2)));
+    let handler = handler_fn(move |_, _: Batch<Json>| {
+        let (slots, together) = (slots.clone(), together.clone());
+        async move {
+            let permit = slots.try_acquire()?;
+            // Both slots are used: a node ends with another one.
+            together.wait().await;
+            drop(permit);
+            Ok(BatchResult::of(1))
+        }
+    });
+    let handler = Arc::new(handler);
+    let process = site.process().await;
+    let mut builder = process.builder().capacity(2);
+    let roles = ["a", "b", "c"];
+    for role in roles {
+        builder = builder.role(role, handler.clone());
+    }
+    process.start(builder);
+    let task = site.submit(&many_nodes(30, |n| roles[n % 3])).await;
+    finished(&task).await;
+    site.stop().await;
+}
+
+/// Nodes that end only when all of their task run: the first task fills every slot there is, so all
+/// five workers are known; the second has far more slots to choose from than it needs.
+pub async fn five_workers_share_one_role_evenly(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let tasks = [50, 20];
+    let together = Arc::new(tasks.map(Barrier::new));
+    type Index = BTreeMap<String, usize>;
+    let handler = handler_fn(move |cx: RunContext, batch: Batch<Index>| {
+        let together = together.clone();
+        async move {
+            together[batch.payload["task"]].wait().await;
+            Ok(BatchResult::of(cx.info().worker_id.to_string()))
+        }
+    });
+    let handler = Arc::new(handler);
+    for _ in 0..5 {
+        let process = site.process().await;
+        process.start(process.builder().role("r", handler.clone()).capacity(10));
+    }
+    for (index, nodes) in tasks.into_iter().enumerate() {
+        let mut graph = many_nodes(nodes, |_| "r");
+        for node in graph["nodes"].as_array_mut().expect("a list") {
+            node["io"] = json!({"input_inline": {"task": index}});
+        }
+        let task = site.submit(&graph).await;
+        finished(&task).await;
+        let mut shares = BTreeMap::new();
+        for n in 0..nodes {
+            for worker in artifacts::<String>(&task, &format!("n{n}")).await {
+                *shares.entry(worker).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(shares.into_values().collect::<Vec<_>>(), [nodes / 5; 5]);
+    }
+    assert_eq!(site.client().workers().await.expect("readable").len(), 5);
+    site.stop().await;
+}
+
+/// One batch with a checkpoint; in the second it waits for its cancel.
+struct Half(mpsc::UnboundedSender<()>);
+
+impl Handler for Half {
+    type Run = ();
+    type Input = u32;
+    type Output = u32;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _: &RunContext,
+        _: TaskInput,
+    ) -> Result<BatchStream<u32>, HandlerError> {
+        Ok(BatchStream::iter(
+            [1, 2].map(|n| Batch::new(format!("b{n}"), n)),
+        ))
+    }
+
+    async fn process(
+        &self,
+        cx: &RunContext,
+        (): &mut (),
+        batch: Batch<u32>,
+    ) -> Result<BatchResult<u32>, HandlerError> {
+        if batch.payload == 2 {
+            let _ = self.0.send(());
+            cx.cancelled().await;
+            return Err(HandlerError::cancelled());
+        }
+        cx.save_checkpoint(&json!({"page": 12})).await?;
+        Ok(BatchResult::of(batch.payload))
+    }
+}
+
+pub async fn what_a_worker_runs_its_checkpoints_and_when_it_was_heard_can_be_asked(
+    ground: impl Ground,
+) {
+    let site = Site::new(ground).await;
+    let (began, mut begun) = mpsc::unbounded_channel();
+    let handle = site.worker("r", Half(began)).await;
+    let task = site.submit(&one_node("r", json!({}))).await;
+    begun.recv().await.expect("it runs");
+    let client = site.client();
+    // The commit of the first batch may be under way still.
+    let runs = super::until(async || {
+        let id = handle.id().clone();
+        let runs = client.active_runs(id).await.expect("readable");
+        runs[0].checkpoint.is_some().then_some(runs)
+    })
+    .await;
+    let [run] = &runs[..] else {
+        panic!("one run: {runs:?}");
+    };
+    assert_eq!((&run.task_id, run.batches), (task.id(), 1));
+    let page: Value = decoded(run.checkpoint.as_ref().expect("of the first batch"));
+    assert_eq!(page, json!({"page": 12}));
+
+    let views = client.worker_views().await.expect("readable");
+    assert_eq!(views.len(), 1);
+    let view = client.worker(handle.id()).await.expect("readable");
+    let view = view.expect("known");
+    assert_eq!(view.record.incarnation.0, 1);
+    let heard = view.heard.as_ref().expect("it announced itself");
+    assert_eq!(heard.status, "online");
+    assert_eq!((heard.incarnation.0, heard.conflicts), (1, 0));
+    assert!(heard.heartbeat_age_ms.is_some(), "it accepted its START");
+    let [run] = &view.runs[..] else {
+        panic!("one run: {view:?}");
+    };
+    assert_eq!((&run.node.task_id, run.token.0), (task.id(), 1));
+    assert_eq!(run.node.checkpoint, runs[0].checkpoint);
+    assert!(run.beat.is_some(), "{view:?}");
+    assert_eq!(run.told_to_end, None);
+    assert!(client.unreadable().await.expect("readable").is_empty());
+    let nobody = WorkerId::new("nobody").expect("an id");
+    assert_eq!(client.worker(&nobody).await.expect("readable"), None);
+
+    task.cancel("enough", None).await.expect("durable");
+    task.wait().await.expect("it ends");
+    handle.stop().await.expect("in order");
+    let view = client.worker(handle.id()).await.expect("readable");
+    let view = view.expect("known");
+    assert!(view.runs.is_empty());
+    assert_eq!(view.heard.expect("it said goodbye").status, "offline");
+    let presence = client.presence().await.expect("readable");
+    assert_eq!(presence.shards.len(), 1);
+    site.stop().await;
+}
+
+/// The coordinator that loads them says so, and goes on with all others; whoever looks sees it, too.
+pub async fn records_that_cannot_be_read_cost_their_tasks_and_nothing_else(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let graph = one_node("r", json!({}));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(site.submit(&graph).await.id().clone());
+    }
+    let [task, of_node, sound] = &ids[..] else {
+        panic!("three");
+    };
+    site.damage(task, None).await;
+    let node = NodeId::new("n").expect("an id");
+    site.damage(of_node, Some(&node)).await;
+    let site = site.restart().await;
+    let nothing = handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::<()>::new()) });
+    site.worker("r", nothing).await;
+    finished(&site.client().task(sound.clone())).await;
+    let later = site.submit(&graph).await;
+    finished(&later).await;
+    assert_eq!(site.reports(ReportKind::Quarantined).await, 2);
+    let unreadable = site.client().unreadable().await.expect("readable");
+    let mut named: Vec<_> = unreadable.into_iter().map(|(id, _)| id).collect();
+    named.sort();
+    let mut damaged = vec![task.clone(), of_node.clone()];
+    damaged.sort();
+    assert_eq!(named, damaged);
+    let status = site.client().task(task.clone()).status().await;
+    assert!(status.is_err(), "{status:?}");
+    site.stop().await;
+}
