@@ -36,7 +36,8 @@ fn node(draw: &mut Draw, number: u32) -> NodePlan {
         batch_ms: *draw.pick(&[0, 1, 10]),
         ..Script::default()
     };
-    NodePlan::new(&format!("n{number}"), *draw.pick(&ROLES), script)
+    let role = *draw.pick(&ROLES);
+    NodePlan::new(&format!("n{number}"), role, script)
 }
 
 /// Each waits for, or reads, the one before it.
