@@ -65,7 +65,11 @@ fn fresh(tier: Tier, seeds: u64) {
         "handler_blocks",
         "handler_hangs",
         "handler_ignores_cancel",
+        "handler_panics",
+        "handler_permanent",
         "inbox_lost",
+        "large_artifact",
+        "log_lost",
         "machine_panic",
         "power_loss",
         "refuse_batches",
@@ -75,6 +79,7 @@ fn fresh(tier: Tier, seeds: u64) {
         "superseded",
         "twin",
         "unsynced_lost",
+        "zombie_owner",
     ]);
     let silent: Vec<&String> = report
         .never_fired
