@@ -60,6 +60,7 @@ fn fresh(tier: Tier, seeds: u64) {
     // A fault that never strikes proves nothing; the rarest ones need more seeds than these.
     let rare = BTreeSet::from([
         "broker_restarted",
+        "commit_fenced",
         "crash_new_id",
         "gone",
         "handler_blocks",
