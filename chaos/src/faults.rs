@@ -58,6 +58,7 @@ pub(crate) fn due_ms(fault: &Fault) -> Result<u64, String> {
             | Fault::WallStep { .. }
             | Fault::StoreClock { .. }
             | Fault::InboxLost { .. }
+            | Fault::LogLost { .. }
             | Fault::MachinePanic { .. }
             | Fault::Client { .. }
     );
@@ -222,6 +223,7 @@ impl<'a> Faults<'a> {
             Fault::WallStep { .. }
             | Fault::StoreClock { .. }
             | Fault::InboxLost { .. }
+            | Fault::LogLost { .. }
             | Fault::MachinePanic { .. }
             | Fault::Client { .. }
             | Fault::RefuseCommit { .. }

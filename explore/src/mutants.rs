@@ -94,7 +94,26 @@ pub const SURVIVORS: &[&str] = &[
     // Several shards.
     "peers-kept",
     "renewed-released",
+    // A second task, made of the first one by a rerun.
+    "kept-below",
+    "rerun-of-live",
+    "kept-unread",
+    "rerun-vars-as-ended",
+    "kept-vars-lost",
+    // Retention: every scope ends with its task.
+    "swept-early",
+    "pointed-swept",
+    "no-tombstone",
+    "task-before-nodes",
 ];
+
+/// Bugs that a scope shows, as the table of docs/guide/exploration.md has them.
+pub fn found_by_the_guide() -> impl Iterator<Item = &'static str> {
+    let guide = include_str!("../../docs/guide/exploration.md");
+    let table = guide.split("## Planted bugs").nth(1).unwrap_or_default();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next())
+}
 
 /// Looks for a bug in the scopes, one after the other; the scope that shows it, with the way to it.
 #[must_use]

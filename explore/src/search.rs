@@ -1,10 +1,11 @@
 //! The search: breadth first, so the first broken promise is found by a shortest way.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::scope::Scope;
+use crate::scope::{Budget, Scope};
 use crate::world::{Action, Broken, World};
 
 #[cfg(feature = "planted-bugs")]
@@ -73,7 +74,8 @@ struct Node {
 
 #[derive(Debug)]
 struct Shared {
-    seen: Vec<Mutex<HashMap<u64, (), Plain>>>,
+    /// What may yet go wrong in each state that was visited.
+    seen: Vec<Mutex<HashMap<u64, u64, Plain>>>,
     froms: Mutex<Vec<From>>,
     good: Vec<Mutex<HashMap<u64, (), Plain>>>,
 }
@@ -106,8 +108,27 @@ impl std::hash::Hasher for Same {
     }
 }
 
-fn sets() -> Vec<Mutex<HashMap<u64, (), Plain>>> {
+fn sets<T>() -> Vec<Mutex<HashMap<u64, T, Plain>>> {
     (0..SHARDS).map(|_| Mutex::default()).collect()
+}
+
+/// True if nothing that can follow from a state was looked into: it is new, or as much may go wrong as
+/// in none of its earlier visits. (What follows where less may go wrong follows there too, and sooner.)
+fn visit(seen: &[Mutex<HashMap<u64, u64, Plain>>], digest: u64, left: u64) -> bool {
+    let shard = (digest >> 58) as usize % SHARDS;
+    let mut seen = seen[shard].lock().unwrap_or_else(|e| e.into_inner());
+    let mut key = digest;
+    // Visits with budgets that do not cover each other stand one step apart.
+    loop {
+        match seen.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(left);
+                return true;
+            }
+            Entry::Occupied(visit) if Budget::covers(*visit.get(), left) => return false,
+            Entry::Occupied(_) => key = key.wrapping_add(0x9e37_79b9_7f4a_7c15),
+        }
+    }
 }
 
 /// True if the digest is new in the set.
@@ -150,7 +171,7 @@ pub fn search(scope: &'static Scope, limits: Limits, bug: Planted) -> Outcome {
         }]),
         good: sets(),
     };
-    add(&shared.seen, first.digest());
+    visit(&shared.seen, first.digest(), first.left.packed());
     let mut level = vec![Node {
         index: 0,
         world: first,
@@ -251,7 +272,7 @@ fn expand(shared: &Shared, level: Vec<Node>, states_max: usize, until: Instant) 
                     .push((node.index, Some(number), broken, Vec::new()));
                 continue;
             }
-            if !add(&shared.seen, world.digest()) {
+            if !visit(&shared.seen, world.digest(), world.left.packed()) {
                 continue;
             }
             let mut froms = shared.froms.lock().unwrap_or_else(|e| e.into_inner());
@@ -364,3 +385,29 @@ fn set_bug(bug: Planted) {
 }
 #[cfg(not(feature = "planted-bugs"))]
 fn set_bug(_: Planted) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_visited_again_only_if_something_more_may_go_wrong() {
+        let left = |crashes, doubles| {
+            let budget = Budget {
+                crashes,
+                doubles,
+                ..Budget::default()
+            };
+            budget.packed()
+        };
+        let seen = sets();
+        assert!(visit(&seen, 7, left(1, 0)));
+        assert!(!visit(&seen, 7, left(1, 0)));
+        assert!(!visit(&seen, 7, left(0, 0)));
+        assert!(visit(&seen, 7, left(0, 1)), "neither covers the other");
+        assert!(!visit(&seen, 7, left(0, 1)));
+        assert!(visit(&seen, 7, left(1, 1)));
+        assert!(!visit(&seen, 7, left(0, 1)));
+        assert!(visit(&seen, 8, left(0, 0)), "another state");
+    }
+}

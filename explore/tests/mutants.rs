@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flowkit_explore::Limits;
-use flowkit_explore::mutants::{Bug, Reach, SURVIVORS, hunt};
+use flowkit_explore::mutants::{Bug, Reach, SURVIVORS, found_by_the_guide, hunt};
 
 const LIMITS: Limits = Limits {
     states_max: 100_000,
@@ -50,5 +50,23 @@ fn every_survivor_is_a_bug_of_the_machines_and_none_that_is_found_here() {
         let bug = bug.unwrap_or_else(|| panic!("no bug is called {name}"));
         assert_eq!(bug.reach(), Reach::Machines, "{name}");
         assert!(!BUGS.iter().any(|(found, ..)| found == bug), "{name}");
+    }
+}
+
+#[test]
+fn every_bug_of_the_machines_stands_in_the_guides_table_or_among_the_survivors() {
+    let found: Vec<&str> = found_by_the_guide().collect();
+    for bug in Bug::ALL {
+        let lists = [found.contains(&bug.name()), SURVIVORS.contains(&bug.name())];
+        let times = lists.iter().filter(|stands| **stands).count();
+        let expected = usize::from(bug.reach() == Reach::Machines);
+        assert_eq!(times, expected, "{}: in {times} of the lists", bug.name());
+    }
+    for name in found {
+        let known = Bug::ALL.iter().any(|bug| bug.name() == name);
+        assert!(
+            known,
+            "the guide's table names {name}, and no bug is called so"
+        );
     }
 }

@@ -102,7 +102,7 @@ fn judge(settings: Result<Settings, String>) {
     assert_eq!(file("a.json", &text), Ok(settings), "accepted once only");
 }
 
-/// Every setting, with its default.
+/// Every setting, with its default where that says something.
 #[must_use]
 pub fn donor(_number: u32) -> Value {
     let mut all = Map::new();
@@ -120,5 +120,14 @@ pub fn donor(_number: u32) -> Value {
     all.insert("roles".to_owned(), json!(["scan", "echo"]));
     let properties = json!({"security.protocol": "SASL_SSL", "sasl.password": "geheim"});
     all.insert("kafka_properties".to_owned(), properties);
+    let limits = json!({
+        "running_max": 100,
+        "types": {"ocr": {"running_max": 4}},
+        "keys": {"api.example.org": {"starts_max": 10, "window_ms": 60_000}},
+        "key_default": {"running_max": 2},
+    });
+    all.insert("limits".to_owned(), limits);
+    all.insert("retention_finished_sec".to_owned(), json!(604_800.0));
+    all.insert("retention_failed_sec".to_owned(), json!(2_592_000.0));
     Value::Object(all)
 }

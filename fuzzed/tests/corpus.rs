@@ -1,6 +1,7 @@
 //! Every file that a fuzzer kept, and every finding, through the same function as in the fuzzer.
 
 use flowkit_fuzzed::TARGETS;
+use flowkit_sim::plan::Plan;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,26 @@ fn store_files_of_the_corpus_are_answered_or_refused() {
 #[test]
 fn plans_of_the_corpus_are_run_or_refused() {
     run_all("plan");
+}
+
+/// Samples that a change of the format makes nonsense of reach nothing any more.
+#[test]
+fn plans_with_a_name_make_sense() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/plan");
+    let named = files(&folder);
+    let named = named
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let mut plans = 0;
+    for path in named {
+        let bytes = fs::read(path).expect("it can be read");
+        let plan: Plan = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let wrong = plan.faults_of_form();
+        assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+        plans += 1;
+    }
+    assert!(plans >= 4, "{plans} plans");
 }
 
 #[test]

@@ -120,6 +120,12 @@ pub(crate) enum What {
     Fault { text: String },
     /// The store's clock jumped.
     StoreClock { by_ms: i64 },
+    /// A shard's log lost its entries from `from` up to `end`; other ones may come to stand there.
+    LogLost {
+        shard: ShardId,
+        from: Offset,
+        end: Offset,
+    },
     /// Faults are over; from now on everything must settle.
     Healed,
 }

@@ -1,10 +1,10 @@
 //! Takes down what happens: history, committed state, trace hash, counters; asks the checkers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::checkers::{Broken, Judges};
-use crate::history::{Change, Event, Life, Step, What};
+use crate::history::{Change, Event, Life, Place, Step, What};
 use crate::ledger::{Fact, Ledger};
 use crate::plan::{Call, Logical, Plan};
 use crate::trace::Trace;
@@ -28,6 +28,8 @@ pub(crate) struct Observer {
     pub(crate) counts: BTreeMap<Logical, u64>,
     /// Logical events since the world last looked.
     pub(crate) fresh: Vec<(Logical, u64)>,
+    /// Processes that live, by host and generation.
+    living: BTreeSet<(u32, u32)>,
     /// Kept only for a replay.
     pub(crate) history: Option<Vec<Event>>,
 }
@@ -44,6 +46,7 @@ impl Observer {
             struck: BTreeMap::new(),
             counts: BTreeMap::new(),
             fresh: Vec::new(),
+            living: BTreeSet::new(),
             history: keep_history.then(Vec::new),
         }
     }
@@ -56,6 +59,16 @@ impl Observer {
     pub(crate) fn strike(&mut self, call: Call, family: &'static str) {
         self.struck.insert(call, family);
         self.fire(family);
+    }
+
+    /// A call goes wrong by the plan's rates; whether that strikes anybody shows later.
+    pub(crate) fn call_goes_wrong(&mut self, call: Call, family: &'static str) {
+        self.struck.insert(call, family);
+    }
+
+    /// Whether a process lives.
+    pub(crate) fn lives(&self, place: Place) -> bool {
+        self.living.contains(&(place.host, place.generation))
     }
 
     pub(crate) fn logical(&mut self, what: Logical) {
@@ -127,6 +140,14 @@ impl Observer {
                 _ => {}
             },
             What::EpochRaised { .. } => self.logical(Logical::Takeover),
+            What::Process { place, what } => {
+                let process = (place.host, place.generation);
+                match what {
+                    Life::Started => self.living.insert(process),
+                    Life::Crashed | Life::Stopped => self.living.remove(&process),
+                    Life::Stalled | Life::Resumed | Life::Asked { .. } => false,
+                };
+            }
             _ => {}
         }
         let event = Event { at, what };
@@ -284,6 +305,12 @@ impl Observer {
             }
             What::Healed => {
                 trace.event(at, 13, 0);
+            }
+            What::LogLost { shard, from, end } => {
+                trace
+                    .event(at, 20, u64::from(shard.0))
+                    .number(from.0)
+                    .number(end.0);
             }
             What::StoreClock { by_ms } => {
                 trace.event(at, 15, by_ms.unsigned_abs());

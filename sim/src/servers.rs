@@ -1,5 +1,6 @@
 //! The two servers: the models, what the plan makes them refuse, and what comes to pass in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,7 +28,13 @@ pub(crate) struct Servers {
     pub(crate) store: StoreModel,
     pub(crate) broker: BrokerModel,
     /// How far the store's clock is ahead of true time.
-    pub(crate) store_ahead_ms: i64,
+    store_ahead_ms: i64,
+    /// It has jumped, and no lease was asked for since.
+    clock_jumped: bool,
+    /// The host that raised the epoch of each shard last.
+    owners: BTreeMap<ShardId, u32>,
+    /// Streams whose log was lost, and nobody has noticed.
+    lost: BTreeSet<Stream>,
     /// Commits that reached the store.
     commits: u64,
     /// The store applies before it syncs, and dies with its process.
@@ -49,6 +56,9 @@ impl Servers {
                 BrokerModel::of_deployment(world.shards, world.inboxes)
             },
             store_ahead_ms: 0,
+            clock_jumped: false,
+            owners: BTreeMap::new(),
+            lost: BTreeSet::new(),
             commits: 0,
             embedded: world.embedded,
         }
@@ -74,7 +84,7 @@ impl Servers {
     ) -> Result<StoreReply, PortError> {
         match request {
             StoreRequest::Commit(commit) => {
-                self.commit(now, from.host, Arc::unwrap_or_clone(commit), seen)
+                self.commit(now, from, Arc::unwrap_or_clone(commit), seen)
             }
             request => self.other(now, from, &request, seen),
         }
@@ -83,11 +93,12 @@ impl Servers {
     fn commit(
         &mut self,
         now: u64,
-        host: u32,
+        from: Place,
         commit: Commit,
         seen: &mut Observer,
     ) -> Result<StoreReply, PortError> {
         self.commits += 1;
+        let host = from.host;
         let (shard, epoch, seq, next) = (commit.shard, commit.epoch, commit.seq, commit.next);
         let stored = self.store.applied().shard(shard).copied();
         let fresh =
@@ -121,6 +132,10 @@ impl Servers {
             }
             Ok(_) => seen.fire("commit_repeated"),
             Err(error) => {
+                let another = self.owners.get(&shard).is_some_and(|owner| *owner != host);
+                if error.kind == ErrorKind::Fenced && another && seen.lives(from) {
+                    seen.fire("zombie_owner");
+                }
                 seen.fire(match error.kind {
                     ErrorKind::Fenced => "commit_fenced",
                     ErrorKind::Conflict => "commit_conflict",
@@ -187,9 +202,15 @@ impl Servers {
                     shard: *shard,
                     epoch: record.epoch,
                 };
+                self.owners.insert(*shard, from.host);
                 seen.note(now, what);
                 seen.ledger.synced(self.synced_seq());
             }
+            (StoreRequest::AcquireShard { .. }, _) if self.clock_jumped => {
+                self.clock_jumped = false;
+                seen.fire("store_clock");
+            }
+            (StoreRequest::StageArtifact { .. }, Ok(_)) => seen.fire("large_artifact"),
             (StoreRequest::ReleaseShard { shard, .. }, Ok(_)) => {
                 let (host, shard) = (from.host, *shard);
                 seen.note(now, What::Released { host, shard });
@@ -253,22 +274,76 @@ impl Servers {
         }
     }
 
+    /// The store's clock jumps; that strikes whoever asks for a lease next.
+    pub(crate) fn step_clock(&mut self, now: u64, by_ms: i64, seen: &mut Observer) {
+        self.store_ahead_ms += by_ms;
+        self.clock_jumped = true;
+        seen.note(now, What::StoreClock { by_ms });
+    }
+
     /// The log of an inbox is lost; the next message stands further on than any before.
-    pub(crate) fn lose_inbox(&mut self, inbox: u32, seen: &mut Observer) -> Stream {
-        seen.fire("inbox_lost");
+    pub(crate) fn lose_inbox(&mut self, inbox: u32, seen: &Observer) -> Stream {
         let stream = Stream::Inbox(inbox.min(seen.plan.world.inboxes - 1));
-        let request = TransportRequest::Bounds { stream };
-        if let Outcome::Done(Ok(TransportReply::Bounds { end, .. })) =
-            self.broker.apply(0, &request)
-        {
-            self.broker.set_start(stream, Offset(end.0 + 3));
-        }
+        let (_, end) = self.bounds(stream);
+        self.broker.set_start(stream, Offset(end.0 + 3));
+        self.lost.insert(stream);
         stream
     }
 
-    /// A request other than an append reaches the broker.
-    pub(crate) fn broker(&mut self, now: u64, request: &TransportRequest) -> Outcome {
-        self.broker.apply(self.store_ms(now), request)
+    /// The log of a shard loses its newest entries, or is created anew.
+    pub(crate) fn lose_log(
+        &mut self,
+        now: u64,
+        shard: u32,
+        newest: Option<u64>,
+        seen: &mut Observer,
+    ) -> Stream {
+        let shard = ShardId(shard.min(seen.plan.world.shards - 1));
+        let stream = Stream::Shard(shard);
+        let (start, end) = self.bounds(stream);
+        let from = match newest {
+            Some(newest) => {
+                let from = Offset(end.0.saturating_sub(newest).max(start.0));
+                self.broker.truncate(stream, from);
+                from
+            }
+            None => {
+                self.broker.recreate(stream);
+                Offset(0)
+            }
+        };
+        self.lost.insert(stream);
+        seen.note(now, What::LogLost { shard, from, end });
+        stream
+    }
+
+    fn bounds(&mut self, stream: Stream) -> (Offset, Offset) {
+        let request = TransportRequest::Bounds { stream };
+        match self.broker.apply(0, &request) {
+            Outcome::Done(Ok(TransportReply::Bounds { start, end })) => (start, end),
+            _ => Default::default(),
+        }
+    }
+
+    /// A request other than an append reaches the broker. A lost log strikes who falls out of it.
+    pub(crate) fn broker(
+        &mut self,
+        now: u64,
+        request: &TransportRequest,
+        seen: &mut Observer,
+    ) -> Outcome {
+        let outcome = self.broker.apply(self.store_ms(now), request);
+        if let (Outcome::Done(Err(error)), TransportRequest::Read { stream, .. }) =
+            (&outcome, request)
+            && error.kind == ErrorKind::Invalid
+            && self.lost.remove(stream)
+        {
+            seen.fire(match stream {
+                Stream::Shard(_) => "log_lost",
+                _ => "inbox_lost",
+            });
+        }
+        outcome
     }
 
     /// A message comes to stand in a stream.
@@ -283,7 +358,7 @@ impl Servers {
             stream,
             envelope: envelope.clone(),
         };
-        let result = match self.broker(now, &request) {
+        let result = match self.broker.apply(self.store_ms(now), &request) {
             Outcome::Done(result) => result,
             Outcome::Wait => Err(PortError::new(ErrorKind::Retry, "append", "busy")),
         };

@@ -528,37 +528,50 @@ pub struct CoordinatorOffline {
     pub owner: ClientId,
 }
 
-impl Body {
-    /// The wire name of the kind.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        match self {
-            Self::Submit(_) => "SUBMIT",
-            Self::CancelTask(_) => "CANCEL_TASK",
-            Self::WaitTask(_) => "WAIT_TASK",
-            Self::PauseTask(_) => "PAUSE_TASK",
-            Self::ResumeTask(_) => "RESUME_TASK",
-            Self::RerunTask(_) => "RERUN_TASK",
-            Self::Reply(_) => "REPLY",
-            Self::TaskStart(_) => "TASK_START",
-            Self::TaskCancel(_) => "TASK_CANCEL",
-            Self::InputReady(_) => "INPUT_READY",
-            Self::TaskRefused(_) => "TASK_REFUSED",
-            Self::Heartbeat(_) => "HEARTBEAT",
-            Self::BatchOk(_) => "BATCH_OK",
-            Self::TaskDone(_) => "TASK_DONE",
-            Self::TaskFailed(_) => "TASK_FAILED",
-            Self::Cancelled(_) => "CANCELLED",
-            Self::TaskReleased(_) => "TASK_RELEASED",
-            Self::SlotFree => "SLOT_FREE",
-            Self::WorkerOnline(_) => "WORKER_ONLINE",
-            Self::WorkerOffline(_) => "WORKER_OFFLINE",
-            Self::CoordinatorOnline(_) => "COORDINATOR_ONLINE",
-            Self::CoordinatorOffline(_) => "COORDINATOR_OFFLINE",
-            Self::Unknown { kind, .. } => kind,
-        }
-    }
+macro_rules! kinds {
+    ($($body:ident $(($payload:pat))? = $name:literal,)+) => {
+        impl Body {
+            /// The wire names of all kinds that this version knows.
+            pub const KINDS: &[&str] = &[$($name),+];
 
+            /// The wire name of the kind.
+            #[must_use]
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$body $(($payload))? => $name,)+
+                    Self::Unknown { kind, .. } => kind,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Submit(_) = "SUBMIT",
+    CancelTask(_) = "CANCEL_TASK",
+    WaitTask(_) = "WAIT_TASK",
+    PauseTask(_) = "PAUSE_TASK",
+    ResumeTask(_) = "RESUME_TASK",
+    RerunTask(_) = "RERUN_TASK",
+    Reply(_) = "REPLY",
+    TaskStart(_) = "TASK_START",
+    TaskCancel(_) = "TASK_CANCEL",
+    InputReady(_) = "INPUT_READY",
+    TaskRefused(_) = "TASK_REFUSED",
+    Heartbeat(_) = "HEARTBEAT",
+    BatchOk(_) = "BATCH_OK",
+    TaskDone(_) = "TASK_DONE",
+    TaskFailed(_) = "TASK_FAILED",
+    Cancelled(_) = "CANCELLED",
+    TaskReleased(_) = "TASK_RELEASED",
+    SlotFree = "SLOT_FREE",
+    WorkerOnline(_) = "WORKER_ONLINE",
+    WorkerOffline(_) = "WORKER_OFFLINE",
+    CoordinatorOnline(_) = "COORDINATOR_ONLINE",
+    CoordinatorOffline(_) = "COORDINATOR_OFFLINE",
+}
+
+impl Body {
     /// The wire name of the message's class.
     #[must_use]
     pub fn msg_type(&self) -> &str {

@@ -130,6 +130,12 @@ impl World {
             Action::Delay(index) => {
                 format!("{} is delayed", message(&self.mail[index].envelope))
             }
+            Action::LoseEvent(process, index) => {
+                format!("lost, {process}: {}", self.call_in_words(process, index))
+            }
+            Action::LoseMail(index) => {
+                format!("{} is lost", message(&self.mail[index].envelope))
+            }
             Action::DoubleEvent(process, index) => {
                 format!(
                     "{process}: {}, a copy is on its way",

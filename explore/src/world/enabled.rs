@@ -41,6 +41,10 @@ pub enum Action {
     NoAnswer(Process, usize),
     /// A message to a worker arrives later, or never.
     Delay(usize),
+    /// An event is lost, and its sender has no answer.
+    LoseEvent(Process, usize),
+    /// A message to a worker is lost.
+    LoseMail(usize),
     /// A message is sent twice; its copy arrives later, or never.
     DoubleEvent(Process, usize),
     /// A message to a worker is sent twice; its copy arrives later, or never.
@@ -215,14 +219,23 @@ impl World {
         }
         if left.doubles > 0 {
             for process in self.processes() {
-                let mut events = self.calls(process).iter().enumerate();
-                let first = events.find(|(_, call)| is_event(call));
-                out.extend(first.map(|(index, _)| Action::DoubleEvent(process, index)));
+                let first = self.next_event(process);
+                out.extend(first.map(|at| Action::DoubleEvent(process, at)));
             }
             out.extend((0..self.mail.len()).map(Action::DoubleMail));
         }
-        if left.pauses > 0 {
+        if left.losses > 0 {
+            for process in self.processes() {
+                out.extend(
+                    self.next_event(process)
+                        .map(|at| Action::LoseEvent(process, at)),
+                );
+            }
+            out.extend((0..self.mail.len()).map(Action::LoseMail));
+        }
+        if left.pause() {
             let pauses = self.scope.pauses_ms.iter();
+            let pauses = pauses.filter(|ms| left.pauses > 0 || self.lapses_within(**ms));
             out.extend(pauses.map(|ms| Action::Pause(*ms)));
         }
         self.crashes(&mut out);
@@ -253,7 +266,7 @@ impl World {
         let unowned = self.coordinators.iter().all(|seat| seat.process.is_none());
         let next = self.coordinators.iter().position(|seat| seat.starts == 0);
         if let Some(next) = next
-            && (unowned || self.left.takeovers > 0)
+            && (unowned || self.left.takeover())
         {
             out.push(Action::TakeOver(next));
         }
@@ -269,6 +282,18 @@ impl World {
             Action::TakeOver(_) => no_owner,
             _ => no_worker,
         })
+    }
+
+    /// The lease of a run on a worker that lives ends within so much time.
+    fn lapses_within(&self, ms: u64) -> bool {
+        let hands = self.workers.iter().filter_map(|seat| seat.process.as_ref());
+        let mut leases = hands.flat_map(|hand| hand.leases.values());
+        leases.any(|lease| self.now < lease.until.0 && lease.until.0 <= self.now + ms)
+    }
+
+    /// The call with the next event that a process sends.
+    fn next_event(&self, process: Process) -> Option<usize> {
+        self.calls(process).iter().position(is_event)
     }
 
     fn without_answer(&self, out: &mut Vec<Action>) {
@@ -291,7 +316,7 @@ impl World {
 
     fn crashes(&self, out: &mut Vec<Action>) {
         let living = |at: usize| self.workers[at].process.is_some();
-        if self.left.worker_crashes > 0 {
+        if self.left.crash_of_worker() {
             for at in (0..self.workers.len()).filter(|at| living(*at)) {
                 let others = (0..self.workers.len()).any(|other| other != at && living(other));
                 if others || self.left.restarts > 0 {
@@ -299,7 +324,7 @@ impl World {
                 }
             }
         }
-        if self.left.coordinator_crashes > 0 {
+        if self.left.crash_of_coordinator() {
             let successor = self.coordinators.iter().any(|seat| seat.starts == 0);
             for (at, seat) in self.coordinators.iter().enumerate() {
                 if seat.process.is_none() {

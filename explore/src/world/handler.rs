@@ -92,7 +92,8 @@ impl World {
         match command {
             RunCommand::Begin(_) => None,
             RunCommand::NextBatch => {
-                if handler.next > scope.batches {
+                let all = scope.batches[handler.node];
+                if handler.next > all {
                     return Some(RunEvent::BatchesEnded);
                 }
                 let number = handler.next;
@@ -100,7 +101,7 @@ impl World {
                 Some(RunEvent::Batch {
                     batch_uid: uid(number),
                     payload: number_json(number),
-                    last: scope.knows_last && number == scope.batches,
+                    last: scope.knows_last && number == all,
                 })
             }
             RunCommand::Process {

@@ -11,6 +11,7 @@ use flowkit_core::worker;
 use super::carry::Answer;
 use super::enabled::is_two_steps;
 use super::{At, Call, Late, Mail, Process, SHARD, World, inbox_of_worker};
+use crate::scope::Budget;
 
 fn no_answer(op: &str) -> PortError {
     PortError::new(ErrorKind::Unknown, op, "no answer")
@@ -62,18 +63,26 @@ impl World {
             }
             Action::TakeOver(at) => {
                 if self.coordinators.iter().any(|seat| seat.process.is_some()) {
-                    self.left.takeovers -= 1;
+                    Budget::spend(&mut self.left.takeovers, &mut self.left.expiries);
                 }
                 self.start_coordinator(at);
             }
             Action::NoAnswer(process, index) => {
                 self.left.delays -= 1;
-                self.without_answer_now(process, index);
+                self.without_answer_now(process, index, true);
             }
             Action::Delay(index) => {
                 self.left.delays -= 1;
                 let mail = self.mail.remove(index);
                 self.late.push(Late::Mail(mail));
+            }
+            Action::LoseEvent(process, index) => {
+                self.left.losses -= 1;
+                self.without_answer_now(process, index, false);
+            }
+            Action::LoseMail(index) => {
+                self.left.losses -= 1;
+                self.mail.remove(index);
             }
             Action::DoubleEvent(process, index) => {
                 self.left.doubles -= 1;
@@ -98,7 +107,7 @@ impl World {
                 Late::Mail(mail) => self.mail.push(mail),
             },
             Action::Pause(ms) => {
-                self.left.pauses -= 1;
+                Budget::spend(&mut self.left.pauses, &mut self.left.expiries);
                 self.now += ms;
             }
         }
@@ -194,7 +203,7 @@ impl World {
         }
     }
 
-    fn without_answer_now(&mut self, process: Process, index: usize) {
+    fn without_answer_now(&mut self, process: Process, index: usize, may_come_late: bool) {
         let start = self.start_of(process);
         let Some(calls) = self.calls_mut(process) else {
             return;
@@ -207,7 +216,9 @@ impl World {
                 self.answer(process, call.op, answer);
             }
             At::Transport(TransportRequest::Append { envelope, .. }) => {
-                self.late.push(Late::Event(process, start, envelope));
+                if may_come_late {
+                    self.late.push(Late::Event(process, start, envelope));
+                }
                 let answer = Answer::Transport(Err(no_answer("append")));
                 self.answer(process, call.op, answer);
             }
@@ -292,14 +303,14 @@ impl World {
         }
         match process {
             Process::Coordinator(at) => {
-                self.left.coordinator_crashes -= 1;
+                Budget::spend(&mut self.left.coordinator_crashes, &mut self.left.crashes);
                 self.coordinators[at].process = None;
                 if !arrives {
                     self.mail.retain(|mail| mail.from != process);
                 }
             }
             Process::Worker(at) => {
-                self.left.worker_crashes -= 1;
+                Budget::spend(&mut self.left.worker_crashes, &mut self.left.crashes);
                 self.workers[at].process = None;
                 if self.left.restarts == 0 {
                     let own = inbox_of_worker(at);

@@ -74,7 +74,7 @@ struct Save {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Lease {
     /// Send time of the last heartbeat that was confirmed in time, and the lease's length.
-    until: Mono,
+    pub(super) until: Mono,
     told_fenced: bool,
 }
 
@@ -137,7 +137,7 @@ impl World {
         let was_ending = old_task
             .as_ref()
             .is_some_and(|task| task.state == TaskState::Cancelling || task.state.is_terminal());
-        for node in 0..self.scope.nodes {
+        for node in 0..self.scope.batches.len() {
             let old_node = node_record(old, self, node);
             if let Some(new_node) = node_record(new, self, node) {
                 self.watch_node(node, old_node.as_ref(), &new_node, was_ending);
@@ -148,8 +148,8 @@ impl World {
             }
         }
         if new_task.is_some_and(|task| task.state == TaskState::Finished) {
-            for node in 0..self.scope.nodes {
-                let all = u64::from(self.scope.batches);
+            for (node, all) in self.scope.batches.iter().enumerate() {
+                let all = u64::from(*all);
                 let found = node_record(new, self, node);
                 let whole = found.as_ref().is_some_and(|record| {
                     record.state == NodeState::Finished
@@ -235,7 +235,8 @@ impl World {
         };
         let (token, budget) = (old.lease_no, self.scope.budget);
         // With these an event may be missing, which is a loss at once.
-        let complete = budget.delays == 0 && budget.doubles == 0 && budget.worker_crashes == 0;
+        let missing = budget.delays + budget.losses + budget.doubles;
+        let complete = missing == 0 && !budget.crash_of_worker();
         let holder = self.worker_named(Some(grant.worker_id.as_str()));
         let hand = holder.and_then(|at| self.workers[at].process.as_ref());
         let hand = hand.filter(|hand| hand.incarnation == Some(grant.incarnation));
@@ -247,8 +248,8 @@ impl World {
         });
         // What came after the stream's end was asked for came at this very moment, unless a pause is
         // left for in between.
-        let crashes = budget.worker_crashes + budget.coordinator_crashes;
-        let one_moment = budget.pauses == 0 || budget.delays + crashes == 0;
+        let crashes = budget.crash_of_worker() || budget.crash_of_coordinator();
+        let one_moment = !budget.pause() || budget.delays + budget.losses == 0 && !crashes;
         let unread = self.broker.entries(super::SHARD).any(|entry| {
             let early = usize::try_from(entry.offset.0).ok();
             let early = early.and_then(|offset| self.log.get(offset));

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowkit_core::id::{DedupId, Incarnation, NodeId, TaskId, Token, WorkerId};
+use flowkit_core::id::{DedupId, Incarnation, NodeId, Offset, TaskId, Token, WorkerId};
 use flowkit_core::message::{Body, Envelope};
 use flowkit_core::port::Stream;
 
@@ -33,6 +33,9 @@ pub(super) struct Tokens {
     late: BTreeSet<(Place, Key, u64)>,
     /// When a process died last.
     died_at: Option<u64>,
+    /// Up to where the offsets of a stream are given out again: nobody may ever read what comes to
+    /// stand there, because an owner believed to have read it.
+    given_again: BTreeMap<Stream, Offset>,
 }
 
 /// A token since its grant.
@@ -47,7 +50,10 @@ struct Granted {
     beat_at: Option<u64>,
     beats: BTreeSet<DedupId>,
     seq_max: u64,
+    /// Some message of its is missing: by `seq`, or with the log that it stood in.
     gap: bool,
+    /// Where its messages stand.
+    places: BTreeSet<(Stream, Offset)>,
     /// A message that ends the run stands in the stream: it is to be read before anything is lost.
     ended: bool,
     /// That message says that the lease was lost.
@@ -59,10 +65,11 @@ impl Judge for Tokens {
         let at = view.event.at;
         match &view.event.what {
             What::Appended {
-                stream: Stream::Shard(_),
+                stream: stream @ Stream::Shard(_),
+                offset,
                 envelope,
-                ..
-            } => self.appended(at, envelope),
+            } => self.appended(at, (*stream, *offset), envelope),
+            What::LogLost { shard, from, end } => self.log_lost(Stream::Shard(*shard), *from, *end),
             What::Committed { changes, .. } => {
                 for change in changes {
                     if let Change::Node {
@@ -143,7 +150,19 @@ impl Judge for Tokens {
 }
 
 impl Tokens {
-    fn appended(&mut self, at: u64, envelope: &Envelope) {
+    /// A token of which a message is gone may be lost for that.
+    fn log_lost(&mut self, stream: Stream, from: Offset, end: Offset) {
+        for granted in self.grants.values_mut() {
+            let mut gone = granted.places.range((stream, from)..(stream, end));
+            granted.gap |= gone.next().is_some();
+        }
+        let up_to = self.given_again.entry(stream).or_default();
+        *up_to = end.max(*up_to);
+    }
+
+    fn appended(&mut self, at: u64, place: (Stream, Offset), envelope: &Envelope) {
+        let unread = self.given_again.get(&place.0);
+        let unread = unread.is_some_and(|up_to| place.1 < *up_to);
         let from = (&*envelope.sender.id, envelope.sender.incarnation);
         let holds = |granted: &Granted| (granted.holder.0.as_str(), granted.holder.1) == from;
         if let Body::Heartbeat(heartbeat) = &envelope.body {
@@ -151,6 +170,7 @@ impl Tokens {
                 let key = (beat.task_id.clone(), beat.node_id.clone(), beat.token);
                 if let Some(granted) = self.grants.get_mut(&key).filter(|g| holds(g)) {
                     granted.named(at);
+                    granted.stands(place, unread);
                     if granted.beats.insert(envelope.dedup_id) {
                         granted.beat_at = Some(at);
                     }
@@ -169,6 +189,7 @@ impl Tokens {
         let key = (task.clone(), node.clone(), token);
         if let Some(granted) = self.grants.get_mut(&key).filter(|g| holds(g)) {
             granted.named(at);
+            granted.stands(place, unread);
             granted.gap |= seq > granted.seq_max + 1;
             granted.seq_max = granted.seq_max.max(seq);
             granted.ended |= !matches!(envelope.body, Body::BatchOk(_));
@@ -205,6 +226,7 @@ impl Tokens {
                     beats: BTreeSet::new(),
                     seq_max: 0,
                     gap: false,
+                    places: BTreeSet::new(),
                     ended: false,
                     released: false,
                 },
@@ -311,6 +333,12 @@ impl Tokens {
 }
 
 impl Granted {
+    /// A message of it stands in a stream, where it may never be read.
+    fn stands(&mut self, place: (Stream, Offset), unread: bool) {
+        self.places.insert(place);
+        self.gap |= unread;
+    }
+
     fn named(&mut self, at: u64) {
         if self.ended {
             return; // Nothing more is to be said.

@@ -290,3 +290,29 @@ pub(super) fn inboxes(draw: &mut Draw, plan: &mut Plan, span: u64) {
         });
     }
 }
+
+/// Now and then the log of a shard is created anew, or loses its newest entries, maybe while nobody
+/// follows it.
+pub(super) fn logs(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    let world = &plan.world;
+    if world.embedded || plan.faults.is_empty() || !draw.percent(5) {
+        return;
+    }
+    let (shards, coordinators) = (world.shards, world.coordinators);
+    for _ in 0..draw.small(1, 2) {
+        let when = moment(draw, span);
+        plan.faults.push(Fault::LogLost {
+            when,
+            shard: draw.small(0, shards - 1),
+            newest: draw.percent(50).then(|| draw.wide(1, 20)),
+        });
+        if draw.percent(40) {
+            plan.faults.push(Fault::Crash {
+                host: draw.small(0, coordinators - 1),
+                when,
+                down_ms: draw.wide(0, 4_000),
+                new_id: false,
+            });
+        }
+    }
+}

@@ -142,6 +142,17 @@ pub enum Fault {
         /// The inbox.
         inbox: u32,
     },
+    /// The log of a shard is lost: created anew and empty, or without its newest entries. Whoever
+    /// follows it finds another log than the one that the shard record speaks of.
+    LogLost {
+        /// When.
+        when: When,
+        /// The shard.
+        shard: u32,
+        /// So many of its newest entries are lost; all of it if absent.
+        #[serde(default)]
+        newest: Option<u64>,
+    },
     /// The machine of a process breaks one of its invariants (tier 1).
     MachinePanic {
         /// Its host.
@@ -203,6 +214,11 @@ pub enum ClientFault {
         /// Which server.
         from: Server,
     },
+    /// Its wall clock jumps.
+    WallStep {
+        /// By how much.
+        by_ms: i64,
+    },
 }
 
 /// How a server goes away.
@@ -234,6 +250,7 @@ impl Fault {
             | Self::WallStep { when, .. }
             | Self::StoreClock { when, .. }
             | Self::InboxLost { when, .. }
+            | Self::LogLost { when, .. }
             | Self::MachinePanic { when, .. }
             | Self::Client { when, .. }
             | Self::Gone { when, .. }

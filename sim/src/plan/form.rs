@@ -175,7 +175,12 @@ impl Plan {
                     "faults[{at}].client: no client {client} has a host of its own"
                 ));
             }
-            if let Fault::Poison { shard, .. } = fault
+            if matches!(fault, Fault::LogLost { .. }) && self.world.embedded {
+                wrong.push(format!(
+                    "faults[{at}]: the logs of one process are lost with it, and only then"
+                ));
+            }
+            if let Fault::Poison { shard, .. } | Fault::LogLost { shard, .. } = fault
                 && *shard >= self.world.shards
             {
                 wrong.push(format!("faults[{at}].shard: there is no shard {shard}"));
@@ -296,6 +301,7 @@ mod tests {
             "heal_ms: 18446744073709551615 is too much",
         );
         refused(|p| p.world.lease_ttl_ms = u64::MAX, "world.lease_ttl_ms");
+        refused(|p| p.world.yield_permille = 1_000, "world.yield_permille");
         refused(
             |p| p.world.hb_interval_ms = 0,
             "world.hb_interval_ms: must not be 0",
@@ -375,6 +381,16 @@ mod tests {
         refused(
             |p| p.faults.push(Fault::Poison { shard: 1, when }),
             "there is no shard 1",
+        );
+        let log_lost = |shard| Fault::LogLost {
+            when,
+            shard,
+            newest: None,
+        };
+        refused(|p| p.faults.push(log_lost(7)), "there is no shard 7");
+        refused(
+            |p| *p = Plan::small_embedded().with(log_lost(0)),
+            "the logs of one process are lost with it",
         );
         let node = "nobody".to_owned();
         refused(

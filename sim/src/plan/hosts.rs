@@ -2,8 +2,8 @@
 
 use flowkit_runtime::task_id_of_key;
 
-use super::swarm::{Draw, moment};
-use super::{ClientFault, Fault, Lost, Plan, Server, When};
+use super::swarm::{Draw, clock, moment};
+use super::{ClientFault, Clock, Fault, Lost, Plan, Server, When};
 
 /// Uses of the library that no machine knows of, and drivers that lose their machine.
 pub(super) fn library(draw: &mut Draw, plan: &mut Plan) {
@@ -93,4 +93,33 @@ pub(super) fn clients(draw: &mut Draw, plan: &mut Plan) {
             plan.faults.push(Fault::Client { client, when, what });
         }
     }
+}
+
+/// Clients' clocks are off, and jump, like everybody else's.
+pub(super) fn client_clocks(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded {
+        return;
+    }
+    let (hosts, clients) = (plan.hosts() as usize, plan.world.clients);
+    plan.world.clocks.resize(hosts, Clock::default());
+    let clocks = (0..clients).map(|_| clock(draw));
+    plan.world.clocks.extend(clocks);
+    if plan.faults.is_empty() || !draw.percent(20) {
+        return;
+    }
+    let span = plan.heal_ms;
+    for _ in 0..draw.small(1, 3) {
+        let client = draw.small(0, clients - 1);
+        let by_ms = i64::try_from(draw.between(0, 200_000)).unwrap_or(0) - 100_000;
+        plan.faults.push(Fault::Client {
+            client,
+            when: moment(draw, span),
+            what: ClientFault::WallStep { by_ms },
+        });
+    }
+}
+
+/// How often others go first: never, now and then, or as often as not.
+pub(super) fn yields(draw: &mut Draw, plan: &mut Plan) {
+    plan.world.yield_permille = draw.small(0, 500);
 }

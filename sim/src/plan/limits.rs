@@ -10,6 +10,8 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 const CLOCK_MS_MAX: u64 = 1_000_000_000_000_000;
 /// Most that a clock may run too fast or too slow, in parts per million: half of true time.
 const RATE_PPM_MAX: u64 = 500_000;
+/// Most turns in 1,000 that are left to others: with all of them nobody would ever go on.
+const YIELD_PERMILLE_MAX: u64 = 900;
 /// Most processes, shards, inboxes, clients of each kind, and most nodes that a worker runs at once.
 const COUNT_MAX: u64 = 256;
 /// Most tasks, and most nodes of all tasks together.
@@ -108,6 +110,8 @@ impl Numbers<'_> {
         ] {
             self.at_most(&format!("world.{name}"), us, LATENCY_US_MAX);
         }
+        let yields = u64::from(world.yield_permille);
+        self.at_most("world.yield_permille", yields, YIELD_PERMILLE_MAX);
         let ppm = world.clock_rate_error_ppm;
         self.at_most("world.clock_rate_error_ppm", ppm, RATE_PPM_MAX);
         for (at, clock) in world.clocks.iter().enumerate() {
@@ -212,12 +216,16 @@ impl Numbers<'_> {
                 | ClientFault::Hold { for_ms, .. } => {
                     self.time(&format!("{at}.for_ms"), *for_ms);
                 }
+                ClientFault::WallStep { by_ms } => {
+                    self.time(&format!("{at}.by_ms"), by_ms.unsigned_abs());
+                }
             },
             Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }
             | Fault::Poison { .. }
             | Fault::InboxLost { .. }
+            | Fault::LogLost { .. }
             | Fault::MachinePanic { .. }
             | Fault::Gone { .. }
             | Fault::Twin { .. } => {}

@@ -91,7 +91,8 @@ pub struct World {
     pub db_cancel_poll_ms: u64,
     /// Declared clock rate error in parts per million.
     pub clock_rate_error_ppm: u64,
-    /// Clock of each host, by index; hosts beyond the list have a perfect one.
+    /// Clock of each host, by index, those of clients with hosts of their own last; hosts beyond the
+    /// list have a perfect one.
     pub clocks: Vec<Clock>,
     /// Shortest time of one message between two processes, in microseconds.
     pub latency_us_min: u64,
@@ -101,6 +102,10 @@ pub struct World {
     pub slow_permille: u32,
     /// Time of a sync of the embedded store, in microseconds.
     pub sync_us: u64,
+    /// How often in 1,000 turns a driver, a handler or a client lets others of its host go first
+    /// (tier 1).
+    #[serde(default = "usual_yields")]
+    pub yield_permille: u32,
     /// A driver gives a call up after so long.
     pub call_timeout_ms: u64,
     /// How late a process may be to act on what it knows, beside stalls: 0 in a simulation. On a
@@ -120,6 +125,11 @@ pub struct World {
     /// How often an owner looks for tasks that are to go.
     #[serde(default = "a_minute")]
     pub sweep_interval_ms: u64,
+}
+
+/// What plans had before it was theirs to say.
+const fn usual_yields() -> u32 {
+    120
 }
 
 const fn a_minute() -> u64 {
@@ -329,6 +339,18 @@ pub struct Rates {
     pub store_late: u32,
     /// A reply to a client is lost on its last stretch.
     pub client_reply_lost: u32,
+}
+
+impl Lost {
+    /// The family of faults that a call which meets such a partition counts for.
+    pub(crate) const fn family(self, from: Server) -> &'static str {
+        match (self, from) {
+            (Self::Requests, _) => "partition_requests",
+            (Self::Replies, _) => "partition_replies",
+            (Self::Both, Server::Store) => "partition_store",
+            (Self::Both, Server::Broker) => "partition_broker",
+        }
+    }
 }
 
 impl Rates {
@@ -570,6 +592,7 @@ impl Default for World {
             latency_us_max: 2_000,
             slow_permille: 0,
             sync_us: 2_000,
+            yield_permille: usual_yields(),
             call_timeout_ms: 1_000,
             slack_ms: 0,
             limits: Limits::default(),

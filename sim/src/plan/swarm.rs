@@ -84,6 +84,7 @@ fn first_runs(seed: u64) -> Plan {
     super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
     super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
     super::corners::unheard_goodbye(&mut Draw::stream(seed, 25), &mut plan);
+    super::corners::logs(&mut Draw::stream(seed, 55), &mut plan, span);
     super::corners::losses(&mut Draw::stream(seed, 24), &mut plan);
     super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
     super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
@@ -111,7 +112,19 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
     super::reruns::retention(&mut Draw::stream(seed, 31), &mut plan);
     super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
+    super::hosts::client_clocks(&mut Draw::stream(seed, 56), &mut plan);
+    super::hosts::yields(&mut Draw::stream(seed, 57), &mut plan);
     plan
+}
+
+/// A clock that is off: by how far it may be and how fast it may run.
+pub(super) fn clock(draw: &mut Draw) -> Clock {
+    let drift = 400;
+    Clock {
+        mono_offset_ms: draw.between(0, 1_000_000),
+        drift_ppm: i64::try_from(draw.between(0, 2 * drift)).unwrap_or(0) - 400,
+        wall_offset_ms: i64::try_from(draw.between(0, 20_000)).unwrap_or(0) - 10_000,
+    }
 }
 
 fn world(draw: &mut Draw) -> World {
@@ -147,13 +160,7 @@ fn world(draw: &mut Draw) -> World {
         *draw.pick(&[1, 2, 2, 2, 3])
     };
     let fast = embedded || draw.percent(50);
-    let drift = 400;
-    let clocks = (0..coordinators + count).map(|_| Clock {
-        mono_offset_ms: draw.between(0, 1_000_000),
-        drift_ppm: i64::try_from(draw.between(0, 2 * drift)).unwrap_or(0) - 400,
-        wall_offset_ms: i64::try_from(draw.between(0, 20_000)).unwrap_or(0) - 10_000,
-    });
-    let clocks = clocks.collect();
+    let clocks = (0..coordinators + count).map(|_| clock(draw)).collect();
     World {
         coordinators,
         workers,
@@ -186,6 +193,7 @@ fn world(draw: &mut Draw) -> World {
             draw.small(1, 50)
         },
         sync_us: draw.between(200, 10_000),
+        yield_permille: super::usual_yields(),
         call_timeout_ms: draw.between(300, 1_500),
         slack_ms: 0,
         limits: Limits::default(),

@@ -307,7 +307,9 @@ impl Drawing {
     fn event(&mut self, event: &Event, title: &str) {
         let (at, whole) = (event.at, (18, self.height));
         match &event.what {
-            What::Fault { .. } | What::StoreClock { .. } => self.line("fault", at, whole, title),
+            What::Fault { .. } | What::StoreClock { .. } | What::LogLost { .. } => {
+                self.line("fault", at, whole, title);
+            }
             What::Healed => self.line("healed", at, whole, title),
             What::Committed { host, .. } => {
                 let top = self.top(&format!("h{host}"));

@@ -30,6 +30,7 @@ const ONE: &[&str] = &[
     "client_hold",
     "client_partition",
     "client_stall",
+    "client_wall_step",
     "machine_panic",
     "store_frozen",
     "store_restarted",
@@ -57,8 +58,12 @@ const BOTH: &[&str] = &[
     "handler_transient",
     "hold",
     "inbox_lost",
+    "large_artifact",
+    "log_lost",
+    "message_slow",
     "partition_broker",
     "partition_replies",
+    "partition_requests",
     "partition_store",
     "poison",
     "power_loss",
@@ -68,6 +73,7 @@ const BOTH: &[&str] = &[
     "refuse_task",
     "shutdown",
     "stall",
+    "stall_past_lease",
     "store_clock",
     "store_late",
     "store_lost",
@@ -78,6 +84,7 @@ const BOTH: &[&str] = &[
     "twin",
     "unsynced_lost",
     "wall_step",
+    "zombie_owner",
 ];
 
 /// A broken promise of one run.

@@ -181,6 +181,10 @@ fn cells(what: &What) -> (String, String) {
             "store".to_owned(),
             format!("*** its clock jumps by {by_ms} ms"),
         ),
+        What::LogLost { shard, from, end } => (
+            format!("S{shard}"),
+            format!("*** entries @{from} to @{end} are lost"),
+        ),
         What::Healed => ("heal".to_owned(), "*** faults are over".to_owned()),
     }
 }

@@ -16,7 +16,7 @@ use crate::clock::HostClock;
 use crate::dice::Dice;
 use crate::history::{Life, What};
 use crate::outcome::Outcome;
-use crate::plan::{Fault, Lost, Plan, Server};
+use crate::plan::{Lost, Plan, Server};
 
 /// Virtual time of the longest run; each is bounded by its plan.
 const FOREVER: Duration = Duration::from_secs(1_000_000);
@@ -93,7 +93,9 @@ impl<'p> Director<'p> {
         }
         for number in 0..self.clients {
             let name = format!("client-{number}");
-            let clock = HostClock::new(crate::plan::Clock::default());
+            let index = self.plan.hosts().saturating_add(number) as usize;
+            let clock = self.plan.world.clocks.get(index).copied();
+            let clock = HostClock::new(clock.unwrap_or_default());
             let state = HostState::new(name.clone(), Kind::Client, clock);
             stage::with(|stage| stage.clients.push(state));
             self.sim.host(name, move || process::client(number));
@@ -104,16 +106,7 @@ impl<'p> Director<'p> {
         let (host, name) = stage::with(|stage| {
             let host = u32::try_from(stage.hosts.len()).unwrap_or(u32::MAX);
             let name = format!("host-{host}");
-            let mut state = HostState::new(name.clone(), kind, clock);
-            let mut faults = stage.plan.faults.iter();
-            let grace = faults.find_map(|fault| match fault {
-                Fault::Shutdown {
-                    host: at, grace_ms, ..
-                } if *at == host => Some(*grace_ms),
-                _ => None,
-            });
-            state.grace_ms = grace.unwrap_or(Plan::PROCESS_GRACE_MS);
-            stage.hosts.push(state);
+            stage.hosts.push(HostState::new(name.clone(), kind, clock));
             (host, name)
         });
         self.sim.host(name, move || process::run(host));
@@ -268,7 +261,7 @@ impl<'p> Director<'p> {
                 if state.gate.is_shut() && state.stalled_until <= now {
                     state.gate.open();
                     if state.alive && state.stalled_until > 0 {
-                        stage.note_life(host, Life::Resumed);
+                        stage.goes_on(host);
                     }
                 }
                 let cuts = &mut stage.known(host).cuts;

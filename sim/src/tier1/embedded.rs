@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use super::environment::Surroundings;
 use super::host::Ended;
+use super::hosted::paced;
 use super::process::{raised, start, worker_settings};
 use super::stage::{self, Luck};
 use crate::history::{Place, What};
@@ -135,7 +136,7 @@ pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receive
     tokio::select! {
         biased;
         () = raised(&mut stop) => {}
-        _ = piece.inner_clients(engine.client()) => {}
+        _ = paced(place, Luck::Client, piece.inner_clients(engine.client())) => {}
     }
     engine.stop().await;
     Ended::Stopped

@@ -11,7 +11,6 @@ use super::stage::{self, Luck};
 use crate::acting::PlannedPanic;
 use crate::clock::HostClock;
 use crate::history::Place;
-use crate::plan::Clock;
 
 /// Clocks that run as the plan says, seeded ids, a process that can be frozen.
 #[derive(Debug)]
@@ -40,16 +39,19 @@ impl Surroundings {
 }
 
 impl Surroundings {
-    /// Of a client, which has perfect clocks. The first one begins with the run.
+    /// Of a client. The first one begins with the run.
     pub(super) fn of_client(place: Place) -> Self {
         let number = u64::from(client_of(place.host).unwrap_or_default());
         let generation = u64::from(place.generation);
-        let mut dice = stage::with(|stage| stage.dice(Luck::Process, 1_000 * generation, number));
+        let (mut dice, clock) = stage::with(|stage| {
+            let dice = stage.dice(Luck::Process, 1_000 * generation, number);
+            (dice, stage.known(place.host).clock)
+        });
         let now = turmoil::sim_elapsed().map_or(0, micros);
         Self {
             place,
             began: if generation > 1 { now } else { 0 },
-            clock: HostClock::new(Clock::default()),
+            clock,
             seed: [dice.draw(), dice.draw()],
         }
     }
@@ -86,10 +88,8 @@ impl Environment for Surroundings {
     fn wall_ms(&self) -> i64 {
         stage::with(|stage| {
             let now = stage.now;
-            let clock = match stage.hosts.get(self.place.host as usize) {
-                Some(host) => host.clock,
-                None => self.clock,
-            };
+            let clock = stage.state(self.place.host).map(|host| host.clock);
+            let clock = clock.unwrap_or(self.clock);
             clock.now(now).wall_ms
         })
     }

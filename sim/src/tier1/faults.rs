@@ -6,7 +6,7 @@ use super::servers;
 use super::stage::{self, Luck, Stage};
 use crate::clock::HostClock;
 use crate::history::{Life, Place, What};
-use crate::plan::{ClientFault, Fault, Leaving, Lost, Server};
+use crate::plan::{ClientFault, Fault, Leaving, Server};
 
 impl Director<'_> {
     pub(super) fn fault(&mut self, index: usize) {
@@ -101,7 +101,12 @@ impl Director<'_> {
                 }
             }),
             Fault::InboxLost { inbox, .. } => stage::with(|stage| {
-                let stream = stage.servers.lose_inbox(inbox, &mut stage.seen);
+                let stream = stage.servers.lose_inbox(inbox, &stage.seen);
+                stage.grown(stream).notify_waiters();
+            }),
+            Fault::LogLost { shard, newest, .. } => stage::with(|stage| {
+                let now = stage.now;
+                let stream = stage.servers.lose_log(now, shard, newest, &mut stage.seen);
                 stage.grown(stream).notify_waiters();
             }),
             Fault::MachinePanic { host, .. } => stage::with(|stage| {
@@ -110,14 +115,12 @@ impl Director<'_> {
                 state.panics = state.alive && !matches!(state.kind, Kind::Embedded);
             }),
             Fault::Client { client, what, .. } => self.befall(client, what, now),
-            Fault::WallStep { host, by_ms, .. } => stage::with(|stage| {
-                stage.seen.fire("wall_step");
-                stage.hosts[host as usize].clock.stepped_ms += by_ms;
-            }),
+            Fault::WallStep { host, by_ms, .. } => {
+                stage::with(|stage| stage.wall_step(host, by_ms))
+            }
             Fault::StoreClock { by_ms, .. } => stage::with(|stage| {
-                stage.seen.fire("store_clock");
-                stage.servers.store_ahead_ms += by_ms;
-                stage.note(What::StoreClock { by_ms });
+                let now = stage.now;
+                stage.servers.step_clock(now, by_ms, &mut stage.seen);
             }),
             Fault::Twin { host, .. } => {
                 let kind = stage::with(|stage| {
@@ -154,6 +157,7 @@ impl Director<'_> {
             ClientFault::Hold { for_ms, from } => {
                 self.cut(host, from, CutKind::Held, until(for_ms));
             }
+            ClientFault::WallStep { by_ms } => stage::with(|stage| stage.wall_step(host, by_ms)),
         }
     }
 
@@ -230,9 +234,7 @@ impl Stage {
                 (CutKind::Held, _) if is_client(place.host) => "client_hold",
                 (CutKind::Lost(_), _) if is_client(place.host) => "client_partition",
                 (CutKind::Held, _) => "hold",
-                (CutKind::Lost(Lost::Replies), _) => "partition_replies",
-                (_, Server::Store) => "partition_store",
-                (_, Server::Broker) => "partition_broker",
+                (CutKind::Lost(lost), from) => lost.family(from),
             });
         }
         let state = self.server(server);
@@ -253,11 +255,28 @@ impl Stage {
         }
     }
 
+    /// The wall clock of a host jumps.
+    fn wall_step(&mut self, host: u32, by_ms: i64) {
+        let state = self.known(host);
+        state.clock.stepped_ms += by_ms;
+        if state.alive {
+            self.seen.fire(if is_client(host) {
+                "client_wall_step"
+            } else {
+                "wall_step"
+            });
+        }
+    }
+
     /// Freezes a process.
     fn stall(&mut self, host: u32, until: u64) {
+        let now = self.now;
         let state = self.known(host);
         if !state.alive || until <= state.stalled_until {
             return;
+        }
+        if state.stalled_until <= now {
+            state.stalled_since = now;
         }
         state.stalled_until = until;
         state.gate.shut();
@@ -267,5 +286,23 @@ impl Stage {
             "stall"
         });
         self.note_life(host, Life::Stalled);
+    }
+
+    /// A process that was frozen goes on.
+    pub(super) fn goes_on(&mut self, host: u32) {
+        let now = self.now;
+        let world = &self.plan.world;
+        let (owner_ms, holder_ms) = (world.shard_lease_ttl_ms, world.lease_ttl_ms);
+        let state = self.known(host);
+        let lease_ms = match state.kind {
+            Kind::Coordinator => Some(owner_ms),
+            Kind::Worker { .. } | Kind::Embedded => Some(holder_ms),
+            Kind::Client => None,
+        };
+        let frozen_us = now - state.stalled_since;
+        if lease_ms.is_some_and(|ms| frozen_us > ms * 1_000) {
+            self.seen.fire("stall_past_lease");
+        }
+        self.note_life(host, Life::Resumed);
     }
 }

@@ -1,12 +1,15 @@
 //! A host as the run knows it: what runs there, whether it is frozen, when it comes back.
 
+use std::collections::BTreeMap;
+
 use flowkit_core::id::{Incarnation, WorkerId};
+use flowkit_core::port::Stream;
 use tokio::sync::watch;
 
 use super::gate::Gate;
 use crate::clock::HostClock;
 use crate::history::Place;
-use crate::plan::{Lost, Server};
+use crate::plan::{Lost, Plan, Server};
 
 /// What a host runs.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub(super) struct HostState {
     /// Shut while its process is frozen.
     pub(super) gate: Gate,
     pub(super) stalled_until: u64,
+    /// Since when it was frozen last.
+    pub(super) stalled_since: u64,
     /// Its machine breaks at its next input.
     pub(super) panics: bool,
     /// Its driver is about to take an input.
@@ -85,10 +90,12 @@ pub(super) struct HostState {
     /// Calls of all its processes by kind, which key their luck.
     pub(super) calls: [u64; 4],
     pub(super) paces: u64,
+    /// Appends on their way that later ones of their stream may overtake.
+    pub(super) overtaken: BTreeMap<Stream, u32>,
     pub(super) cuts: Vec<Cut>,
     /// Newest incarnation that its process registered.
     pub(super) incarnation: Incarnation,
-    /// Time that its worker has when it is told to stop.
+    /// Time that the workers of its process have when they are told to stop.
     pub(super) grace_ms: u64,
 }
 
@@ -118,6 +125,7 @@ impl HostState {
             alive: false,
             gate: Gate::default(),
             stalled_until: 0,
+            stalled_since: 0,
             panics: false,
             takes_input: false,
             stop: None,
@@ -128,9 +136,10 @@ impl HostState {
             asked: (0, 0),
             calls: [0; 4],
             paces: 0,
+            overtaken: BTreeMap::new(),
             cuts: Vec::new(),
             incarnation: Incarnation(0),
-            grace_ms: 1_000,
+            grace_ms: Plan::PROCESS_GRACE_MS,
         }
     }
 

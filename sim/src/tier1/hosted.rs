@@ -1,5 +1,5 @@
-//! Handlers on a simulated host: they freeze with their process, and let others go first now and
-//! then.
+//! Handlers and clients on a simulated host: they freeze with their process, and let others go first
+//! now and then.
 
 use std::error::Error;
 use std::fmt;
@@ -18,6 +18,18 @@ use super::stage::{self, Luck};
 use crate::acting::Journal;
 use crate::history::{Place, Step};
 use crate::plan::Logical;
+
+/// Work at the pace of its process: it freezes with it, and lets others go first now and then.
+pub(super) async fn paced<T>(place: Place, luck: Luck, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(
+        |cx| match stage::with(|stage| stage.poll_pace(place, luck, cx)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => work.as_mut().poll(cx),
+        },
+    )
+    .await
+}
 
 /// A handler in a process.
 #[derive(Debug)]
@@ -39,13 +51,8 @@ impl<H> Hosted<H> {
     /// The process's pace is the handler's.
     async fn paced<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        poll_fn(
-            |cx| match stage::with(|stage| stage.poll_pace(self.place, Luck::Handler, cx)) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(()) => panics::in_handler(|| work.as_mut().poll(cx)),
-            },
-        )
-        .await
+        let work = poll_fn(|cx| panics::in_handler(|| work.as_mut().poll(cx)));
+        paced(self.place, Luck::Handler, work).await
     }
 }
 

@@ -14,6 +14,8 @@ mod port;
 mod process;
 mod servers;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::rc::Rc;

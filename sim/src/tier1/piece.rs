@@ -8,6 +8,7 @@ use std::sync::Arc;
 use flowkit_core::function::Functions;
 use flowkit_runtime::{Client, WorkerBuilder};
 
+use super::host::client_host;
 use super::hosted::{Hosted, OnStage};
 use super::process;
 use super::stage;
@@ -97,14 +98,19 @@ impl Piece for Scripts {
 
     fn client(&self, number: u32, library: Client) -> Acting {
         let clients = self.0.clone();
-        Box::pin(
-            async move { process::act(&library, &clients, |action| action.client == number).await },
-        )
+        Box::pin(async move {
+            let host = client_host(number);
+            let place = stage::with(|stage| stage.known(host).place(host));
+            process::act(place, &library, &clients, |action| action.client == number).await
+        })
     }
 
     fn inner_clients(&self, library: Client) -> Acting {
         let clients = self.0.clone();
-        Box::pin(async move { process::act(&library, &clients, |_| true).await })
+        Box::pin(async move {
+            let place = stage::with(|stage| stage.known(0).place(0));
+            process::act(place, &library, &clients, |_| true).await
+        })
     }
 }
 

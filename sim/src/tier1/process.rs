@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::embedded;
 use super::environment::Surroundings;
 use super::host::{Ended, Kind};
+use super::hosted::paced;
 use super::port::Port;
 use super::stage::{self, Luck};
 use crate::acting::Clients;
@@ -158,11 +159,13 @@ pub(super) async fn client(number: u32) -> turmoil::Result {
     });
     let surroundings = Arc::new(Surroundings::of_client(place));
     let engine = engine(place, &plan).within(surroundings);
-    piece.client(number, engine.client()).await
+    let playing = piece.client(number, engine.client());
+    paced(place, Luck::Client, playing).await
 }
 
 /// Does the actions that are due, each until it has its last answer.
 pub(super) async fn act<T>(
+    place: Place,
     library: &Client,
     clients: &Arc<Clients>,
     mine: impl Fn(&Action) -> bool,
@@ -176,11 +179,12 @@ pub(super) async fn act<T>(
             let action = &plan.actions[index];
             if mine(action) && begun.insert(index) {
                 let (library, clients, action) = (library.clone(), clients.clone(), *action);
-                tokio::spawn(async move {
+                let acting = async move {
                     let done = clients.act(&library, &action).await;
                     done.expect("a plan's actions are about its own tasks");
                     stage::with(|stage| stage.action_done(index));
-                });
+                };
+                tokio::spawn(paced(place, Luck::Client, acting));
             }
         }
         more.await;

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use flowkit_core::port::{ErrorKind, PortError, TransportReply, TransportRequest};
+use flowkit_core::port::{ErrorKind, PortError, Stream, TransportReply, TransportRequest};
 use flowkit_memory::Outcome;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -109,9 +109,10 @@ async fn requests(
                     });
                 }
             }
-            Parcel::AskBroker(TransportRequest::Append { .. }) => {
+            Parcel::AskBroker(TransportRequest::Append { stream, .. }) => {
                 let fate = stage::with(|stage| fate(stage, caller.place, &request));
                 if fate.overtaken {
+                    stage::with(|stage| stage.falls_behind(caller.place, stream));
                     let caller = caller.clone();
                     tokio::spawn(async move {
                         sleep(fate.before).await;
@@ -194,6 +195,7 @@ fn fate(stage: &mut Stage, place: Place, request: &Parcel) -> Fate {
             }
         }
     }
+    stage.way_is_slow(key, nth, &mut fate);
     fate
 }
 
@@ -229,7 +231,7 @@ fn append_fate(stage: &mut Stage, call: Call, dice: &mut Dice, fate: &mut Fate) 
         stage.seen.strike(call, "append_lost");
         fate.lost = Some(None);
     } else if dice.permille(rates.append_overtaken) && named {
-        stage.seen.strike(call, "append_overtaken");
+        stage.seen.call_goes_wrong(call, "append_overtaken");
         fate.overtaken = true;
         fate.before = Duration::from_millis(dice.between(1, 2 * timeout));
     } else if dice.permille(rates.confirm_late) && named {
@@ -254,6 +256,45 @@ impl Stage {
                 host.calls[kind]
             }
             None => self.next_number(),
+        }
+    }
+
+    /// One message in so many takes up to 20 times as long as usual.
+    fn way_is_slow(&mut self, key: u64, nth: u64, fate: &mut Fate) {
+        let world = &self.plan.world;
+        let (slow, shortest, longest) = (
+            world.slow_permille,
+            world.latency_us_min,
+            world.latency_us_max,
+        );
+        if self.healed || slow == 0 {
+            return;
+        }
+        let mut dice = self.dice(Luck::Slow, key, nth);
+        for way in [&mut fate.before, &mut fate.after] {
+            if dice.permille(slow) {
+                let usual = dice.between(shortest, longest);
+                *way += Duration::from_micros(usual * dice.between(1, 19));
+                self.seen.fire("message_slow");
+            }
+        }
+    }
+
+    /// An append of a host will be made later; what is appended meanwhile overtakes it.
+    fn falls_behind(&mut self, place: Place, stream: Stream) {
+        if let Some(host) = self.host(place) {
+            *host.overtaken.entry(stream).or_default() += 1;
+        }
+    }
+
+    /// An append of a host is made.
+    fn overtakes(&mut self, place: Place, stream: Stream, fell_behind: bool) {
+        let Some(host) = self.host(place) else { return };
+        let behind = host.overtaken.entry(stream).or_default();
+        if fell_behind {
+            *behind = behind.saturating_sub(1);
+        } else if *behind > 0 {
+            self.seen.fire("append_overtaken");
         }
     }
 
@@ -336,7 +377,10 @@ impl Caller {
             }
             return;
         }
-        let result = stage::with(|stage| stage.append(stream, &envelope));
+        let result = stage::with(|stage| {
+            stage.overtakes(self.place, stream, fate.overtaken);
+            stage.append(stream, &envelope)
+        });
         self.answer(call, Parcel::BrokerSays(result), fate);
     }
 
@@ -364,7 +408,8 @@ impl Caller {
             gate(self.server).await;
             let mut more = std::pin::pin!(grown.notified());
             more.as_mut().enable();
-            let outcome = stage::with(|stage| stage.servers.broker(stage.now, &request));
+            let outcome =
+                stage::with(|stage| stage.servers.broker(stage.now, &request, &mut stage.seen));
             match outcome {
                 Outcome::Done(result) => break result,
                 Outcome::Wait => {
@@ -385,7 +430,7 @@ impl Stage {
     /// A message comes to stand in a stream, and its readers are told.
     pub(super) fn append(
         &mut self,
-        stream: flowkit_core::port::Stream,
+        stream: Stream,
         envelope: &std::sync::Arc<flowkit_core::message::Envelope>,
     ) -> Result<TransportReply, PortError> {
         let result = self

@@ -15,7 +15,7 @@ use flowkit_core::port::Stream;
 use flowkit_runtime::RunInfo;
 use tokio::sync::Notify;
 
-use super::host::{HostState, client_host, client_of, is_client};
+use super::host::{HostState, client_host, client_of};
 use super::piece::Piece;
 use super::servers::ServerState;
 use super::wire::Parcel;
@@ -37,6 +37,8 @@ pub(super) enum Luck {
     Pace = 3,
     Handler = 4,
     World = 5,
+    Client = 6,
+    Slow = 7,
 }
 
 /// The shared part of one run.
@@ -371,7 +373,9 @@ impl Stage {
 
     /// A process begins; the n-th on its host.
     pub(super) fn begins(&mut self, host: u32) -> Place {
+        let grace_ms = self.next_grace_ms(host).unwrap_or(Plan::PROCESS_GRACE_MS);
         let state = &mut self.hosts[host as usize];
+        state.grace_ms = grace_ms;
         state.generation += 1;
         state.alive = true;
         let place = Place {
@@ -382,6 +386,25 @@ impl Stage {
         let what = Life::Started;
         self.note(What::Process { place, what });
         place
+    }
+
+    /// The grace of the stop that a process of the host meets next, which it is given at its start: a
+    /// process reads its settings then. Of stops that wait for events nobody knows which comes first.
+    fn next_grace_ms(&self, host: u32) -> Option<u64> {
+        let due = self.waiting_faults.iter().filter_map(|(when, index)| {
+            let Fault::Shutdown {
+                host: at, grace_ms, ..
+            } = self.plan.faults[*index]
+            else {
+                return None;
+            };
+            let at_ms = match when {
+                When::At { ms } => *ms,
+                When::Effect { .. } | When::Event { .. } => u64::MAX,
+            };
+            (at == host).then_some((at_ms, *index, grace_ms))
+        });
+        due.min().map(|(.., grace_ms)| grace_ms)
     }
 
     /// A client begins, or who takes its place.
@@ -411,6 +434,7 @@ impl Stage {
         let state = self.known(host);
         state.alive = false;
         state.stalled_until = 0;
+        state.overtaken.clear();
         state.stop = None;
         state.panics = false;
         state.gate.open();
@@ -429,7 +453,7 @@ impl Stage {
         }
     }
 
-    /// Whether a driver or handler of a host may go on; now and then it lets others go first.
+    /// Whether a driver, handler or client of a host may go on; now and then it lets others go first.
     pub(super) fn poll_pace(&mut self, place: Place, luck: Luck, cx: &Context<'_>) -> Poll<()> {
         let Some(host) = self.host(place) else {
             // Its process is dead: it never goes on.
@@ -438,13 +462,11 @@ impl Stage {
         if host.gate.is_shut() {
             return host.gate.poll_pass(cx);
         }
-        if is_client(place.host) {
-            return Poll::Ready(());
-        }
         host.paces += 1;
         let paces = host.paces;
         let key = u64::from(place.host) << 8 | u64::from(place.machine);
-        if self.dice(luck, key, paces).permille(120) {
+        let yields = self.plan.world.yield_permille;
+        if self.dice(luck, key, paces).permille(yields) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

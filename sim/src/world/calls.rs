@@ -19,6 +19,14 @@ struct Fate {
     told: Option<(u64, ErrorKind)>,
 }
 
+/// The family that a call to a server which answers nobody counts for.
+pub(super) const fn away_family(server: Server) -> &'static str {
+    match server {
+        Server::Store => "store_away",
+        Server::Broker => "broker_away",
+    }
+}
+
 impl World<'_> {
     pub(super) fn rates(&self) -> Rates {
         if self.healed {
@@ -42,10 +50,11 @@ impl World<'_> {
     }
 
     /// Time of one way.
-    fn way(&self, dice: &mut Dice) -> u64 {
+    fn way(&mut self, dice: &mut Dice) -> u64 {
         let world = &self.plan.world;
         let usual = dice.between(world.latency_us_min, world.latency_us_max);
         if !self.healed && dice.permille(world.slow_permille) {
+            self.seen.fire("message_slow");
             usual * dice.between(2, 20)
         } else {
             usual
@@ -72,13 +81,9 @@ impl World<'_> {
         let cut = host.cut(self.now, server, false);
         let cut_back = host.cut(self.now, server, true);
         let away = self.away[server as usize] > self.now;
-        if cut || away {
-            self.seen.fire(match (cut, server) {
-                (true, Server::Store) => "partition_store",
-                (true, Server::Broker) => "partition_broker",
-                (false, Server::Store) => "store_away",
-                (false, Server::Broker) => "broker_away",
-            });
+        if cut.is_some() || away {
+            self.seen
+                .fire(cut.map_or(away_family(server), |lost| lost.family(server)));
             // A refused connection is known at once; a silent one only after the timeout.
             let told = if dice.permille(500) {
                 (self.now + dice.between(1_000, 50_000), ErrorKind::Retry)
@@ -98,8 +103,8 @@ impl World<'_> {
         if held_until > self.now {
             self.seen.fire("hold");
         }
-        if cut_back {
-            self.seen.fire("partition_replies");
+        if let Some(lost) = cut_back {
+            self.seen.fire(lost.family(server));
             return Fate {
                 arrives: Some(arrives),
                 back: Back::Lost,
@@ -226,7 +231,7 @@ impl World<'_> {
                 self.seen.strike(call, "append_lost");
                 self.lost(&mut fate, timeout);
             } else if dice.permille(rates.append_overtaken) && named {
-                self.seen.strike(call, "append_overtaken");
+                self.seen.call_goes_wrong(call, "append_overtaken");
                 overtaken = true;
                 let late = dice.between(1_000, 2 * timeout * 1_000);
                 if late / 1_000 > timeout {
@@ -249,14 +254,24 @@ impl World<'_> {
                 self.heap.push(at, Due::Append { stream, envelope });
             }
         }
-        if let Some(arrives) = &mut fate.arrives
-            && !overtaken
-        {
-            // Appends of one process to one stream keep their order.
-            let last = &mut self.hosts[from.host as usize].last_append;
-            let last = last.entry(stream).or_default();
-            *arrives = (*arrives).max(*last + 1);
-            *last = *arrives;
+        if let Some(arrives) = &mut fate.arrives {
+            let host = &mut self.hosts[from.host as usize];
+            if overtaken {
+                host.overtaken.insert(stream, *arrives);
+            } else {
+                // Appends of one process to one stream keep their order.
+                let last = host.last_append.entry(stream).or_default();
+                *arrives = (*arrives).max(*last + 1);
+                *last = *arrives;
+                if host
+                    .overtaken
+                    .get(&stream)
+                    .is_some_and(|behind| *arrives < *behind)
+                {
+                    host.overtaken.remove(&stream);
+                    self.seen.fire("append_overtaken");
+                }
+            }
         }
         self.send_broker(from, op, request, &fate);
     }

@@ -108,7 +108,6 @@ impl World<'_> {
                 self.hosts[host as usize].holds.push((until, from));
             }
             Fault::Stall { host, for_ms, .. } => {
-                self.seen.fire("stall");
                 self.stall(host, for_ms);
             }
             Fault::Partition {
@@ -133,7 +132,12 @@ impl World<'_> {
             } => self.slow[server as usize] = (until(for_ms, self.now), extra_ms * 1_000),
             Fault::Poison { shard, .. } => self.poison(shard),
             Fault::InboxLost { inbox, .. } => {
-                let stream = self.servers.lose_inbox(inbox, &mut self.seen);
+                let stream = self.servers.lose_inbox(inbox, &self.seen);
+                self.wake_readers(stream);
+            }
+            Fault::LogLost { shard, newest, .. } => {
+                let seen = &mut self.seen;
+                let stream = self.servers.lose_log(self.now, shard, newest, seen);
                 self.wake_readers(stream);
             }
             // Drivers make a machine anew, and clients are processes; there are none here.
@@ -145,16 +149,18 @@ impl World<'_> {
                 ..
             } => self.shutdown(host, grace_ms, down_ms),
             Fault::WallStep { host, by_ms, .. } => {
-                self.seen.fire("wall_step");
+                if self.hosts[host as usize].process.is_some() {
+                    self.seen.fire("wall_step");
+                }
                 self.hosts[host as usize].clock.stepped_ms += by_ms;
             }
             Fault::StoreClock { by_ms, .. } => {
-                self.seen.fire("store_clock");
-                self.servers.store_ahead_ms += by_ms;
-                self.note(What::StoreClock { by_ms });
+                self.servers.step_clock(self.now, by_ms, &mut self.seen);
             }
             Fault::Gone { host, .. } => {
-                self.seen.fire("gone");
+                if self.hosts[host as usize].process.is_some() {
+                    self.seen.fire("gone");
+                }
                 self.crash(host, 0);
                 self.hosts[host as usize].retired = true;
             }

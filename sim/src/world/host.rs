@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub(crate) process: Option<Process>,
     /// The process is frozen until then.
     pub(crate) stalled_until: u64,
+    /// Since when it was frozen last.
+    pub(crate) stalled_since: u64,
     /// What reached it meanwhile.
     pub(crate) waiting: VecDeque<Due>,
     /// Effects of all its processes.
@@ -31,6 +33,8 @@ pub(crate) struct Host {
     pub(crate) calls: [u64; 4],
     /// Latest arrival of an append by stream: appends of a process keep their order.
     pub(crate) last_append: BTreeMap<Stream, u64>,
+    /// Arrival of an append that later ones of its stream may overtake.
+    pub(crate) overtaken: BTreeMap<Stream, u64>,
     pub(crate) partitions: Vec<Cut>,
     /// Ways to servers on which messages are held back, and until when.
     pub(crate) holds: Vec<(u64, Server)>,
@@ -134,10 +138,12 @@ impl Host {
             generation: 0,
             process: None,
             stalled_until: 0,
+            stalled_since: 0,
             waiting: VecDeque::new(),
             effects: 0,
             calls: [0; 4],
             last_append: BTreeMap::new(),
+            overtaken: BTreeMap::new(),
             partitions: Vec::new(),
             holds: Vec::new(),
             retired: false,
@@ -151,16 +157,22 @@ impl Host {
         holds.map(|(until, _)| *until).max().unwrap_or(0)
     }
 
-    /// Whether a partition swallows requests to (or replies from) a server now.
-    pub(crate) fn cut(&self, now: u64, from: Server, replies: bool) -> bool {
-        self.partitions.iter().any(|cut| {
-            cut.until > now
-                && cut.from == from
-                && match cut.lost {
-                    Lost::Both => true,
-                    Lost::Requests => !replies,
-                    Lost::Replies => replies,
-                }
-        })
+    /// The partition that swallows requests to (or replies from) a server now, if one does.
+    pub(crate) fn cut(&self, now: u64, from: Server, replies: bool) -> Option<Lost> {
+        let one_way = if replies {
+            Lost::Replies
+        } else {
+            Lost::Requests
+        };
+        let cuts = self.partitions.iter();
+        let cuts = cuts.filter(|cut| cut.until > now && cut.from == from);
+        let mut swallow = cuts
+            .map(|cut| cut.lost)
+            .filter(|lost| *lost == Lost::Both || *lost == one_way);
+        let first = swallow.next()?;
+        Some(swallow.fold(
+            first,
+            |one, other| if other == Lost::Both { other } else { one },
+        ))
     }
 }

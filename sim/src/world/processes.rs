@@ -396,6 +396,7 @@ impl World<'_> {
         self.hosts[index].process = None;
         self.hosts[index].waiting.clear();
         self.hosts[index].last_append.clear();
+        self.hosts[index].overtaken.clear();
         let place = Place {
             host,
             generation,
@@ -438,6 +439,10 @@ impl World<'_> {
         if until <= self.hosts[index].stalled_until {
             return;
         }
+        self.seen.fire("stall");
+        if self.hosts[index].stalled_until <= self.now {
+            self.hosts[index].stalled_since = self.now;
+        }
         self.hosts[index].stalled_until = until;
         let generation = self.hosts[index].generation;
         self.note(What::Process {
@@ -467,6 +472,13 @@ impl World<'_> {
             },
             what: Life::Resumed,
         });
+        let lease_ms = match self.hosts[index].kind {
+            Kind::Coordinator => self.plan.world.shard_lease_ttl_ms,
+            Kind::Worker(..) | Kind::Embedded => self.plan.world.lease_ttl_ms,
+        };
+        if self.now - self.hosts[index].stalled_since > lease_ms * 1_000 {
+            self.seen.fire("stall_past_lease");
+        }
         // A driver may look at its timers or at its inputs first.
         let mut waiting = std::mem::take(&mut self.hosts[index].waiting);
         let timers_first = self

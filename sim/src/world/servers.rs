@@ -10,6 +10,7 @@ use flowkit_core::port::{
 use flowkit_memory::Outcome;
 
 use super::World;
+use super::calls::away_family;
 use super::heap::{Back, BrokerCall, Due, Given, StoreCall};
 use crate::history::Place;
 use crate::plan::Server;
@@ -31,8 +32,11 @@ impl World<'_> {
         if host.generation != from.generation {
             return None;
         }
-        if host.cut(self.now, server, true) || self.away[server as usize] > self.now {
-            self.seen.fire("partition_replies");
+        let away = self.away[server as usize] > self.now;
+        let cut = host.cut(self.now, server, true);
+        let cut = cut.map(|lost| lost.family(server));
+        if let Some(family) = cut.or(away.then(|| away_family(server))) {
+            self.seen.fire(family);
             return None;
         }
         let held_until = host.held_until(server);
@@ -94,7 +98,7 @@ impl World<'_> {
             self.answer_broker(call.from, call.op, call.back, reply);
             return;
         }
-        match self.servers.broker(self.now, &call.request) {
+        match self.servers.broker(self.now, &call.request, &mut self.seen) {
             Outcome::Done(result) => self.answer_broker(call.from, call.op, call.back, result),
             Outcome::Wait => {
                 if let TransportRequest::Read {
@@ -177,7 +181,7 @@ impl World<'_> {
         for number in waiting {
             if let Some(parked) = self.parked.remove(&number) {
                 let call = parked.call;
-                match self.servers.broker(self.now, &call.request) {
+                match self.servers.broker(self.now, &call.request, &mut self.seen) {
                     Outcome::Done(result) => {
                         self.answer_broker(call.from, call.op, call.back, result);
                     }

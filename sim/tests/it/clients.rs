@@ -1,7 +1,7 @@
 //! What befalls clients, on hosts of their own: their tasks are none the worse for it.
 
 use flowkit_runtime::task_id_of_key;
-use flowkit_sim::plan::{ClientFault, Fault, Logical, Lost, Plan, Server, When};
+use flowkit_sim::plan::{ClientFault, Clock, Fault, Logical, Lost, Plan, Server, When};
 use flowkit_sim::runner::{ReplayReport, Tier, replay_plan};
 
 const fn on(what: Logical, nth: u64) -> When {
@@ -88,6 +88,34 @@ fn a_frozen_client_finds_its_answers_when_it_goes_on() {
         "client_stall",
     );
     assert_eq!(rows(&report, "*** Resumed"), 1);
+}
+
+#[test]
+fn a_frozen_client_asks_for_nothing() {
+    let freezes = ClientFault::Stall { for_ms: 2_000 };
+    let plan = Plan::small().with(client(When::At { ms: 50 }, freezes));
+    let report = hold(&plan, "client_stall");
+    let place = |text: &str| report.rows.iter().position(|row| row.contains(text));
+    let (asks, goes_on) = (place("asks Submit"), place("*** Resumed"));
+    assert!(goes_on.is_some() && goes_on < asks, "{goes_on:?} {asks:?}");
+}
+
+#[test]
+fn clients_clocks_that_are_off_and_jump_change_nothing() {
+    let mut plan = Plan::small();
+    plan.world.clocks = vec![Clock::default(); 4];
+    plan.world.clocks.push(Clock {
+        mono_offset_ms: 777_777,
+        drift_ppm: 400,
+        wall_offset_ms: -10_000,
+    });
+    let by_ms = -86_400_000;
+    let jumps = ClientFault::WallStep { by_ms };
+    let report = hold(
+        &plan.with(client(on(Logical::Committed, 1), jumps)),
+        "client_wall_step",
+    );
+    assert_eq!(rows(&report, "gets Wait"), 1);
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn group_commit_an_owner_that_wakes_up_late_is_fenced() {
                 for_ms: 6_000,
             });
             let verdict = holds(&plan, &["stall"]);
-            fenced += verdict.fired.get("commit_fenced").copied().unwrap_or(0);
+            fenced += verdict.fired.get("zombie_owner").copied().unwrap_or(0);
         }
     }
     assert!(fenced > 0, "at least one late owner tried to commit");
@@ -262,6 +262,17 @@ fn the_network_reaches_the_broker_but_not_the_store() {
 }
 
 #[test]
+fn requests_get_lost_although_replies_would_come() {
+    for host in 0..4 {
+        for from in [Server::Store, Server::Broker] {
+            let when = at(Logical::Processing, 1);
+            let plan = Plan::small().with(partition(host, when, 2_500, from, Lost::Requests));
+            holds(&plan, &["partition_requests"]);
+        }
+    }
+}
+
+#[test]
 fn replies_get_lost_although_the_work_was_done() {
     for host in 0..4 {
         for from in [Server::Store, Server::Broker] {
@@ -329,9 +340,61 @@ fn a_worker_that_stops_hands_its_runs_over() {
 
 #[test]
 fn one_process_loses_its_unsynced_commits_with_its_broker() {
+    let mut lost = 0;
     for nth in 1..12 {
-        let plan = Plan::small_embedded().with(crash(0, at(Logical::Committed, nth), 100));
-        holds(&plan, &["crash"]);
+        let mut plan = Plan::small_embedded().with(crash(0, at(Logical::Committed, nth), 100));
+        // How many survive is drawn.
+        plan.seed = nth;
+        let verdict = holds(&plan, &["crash"]);
+        lost += verdict.fired.get("unsynced_lost").copied().unwrap_or(0);
+    }
+    assert!(lost > 3, "commits were lost {lost} times");
+}
+
+fn log_lost(when: When, newest: Option<u64>) -> Fault {
+    Fault::LogLost {
+        when,
+        shard: 0,
+        newest,
+    }
+}
+
+#[test]
+fn a_log_that_is_created_anew_under_its_owner_is_read_from_its_start() {
+    for what in [Logical::Granted, Logical::BatchSent, Logical::DoneSent] {
+        for nth in 1..4 {
+            let plan = Plan::small().with(log_lost(at(what, nth), None));
+            holds(&plan, &["log_lost"]);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_loses_its_newest_entries_costs_runs_and_no_batch() {
+    let mut noticed = 0;
+    for newest in [1, 2, 5] {
+        for what in [Logical::BatchSent, Logical::DoneSent] {
+            for nth in 1..4 {
+                let plan = Plan::small().with(log_lost(at(what, nth), Some(newest)));
+                let verdict = holds(&plan, &[]);
+                noticed += verdict.fired.get("log_lost").copied().unwrap_or(0);
+            }
+        }
+    }
+    assert!(noticed > 0, "an owner fell out of its log");
+}
+
+#[test]
+fn a_log_that_is_lost_with_its_owner_costs_no_acknowledged_task() {
+    for newest in [None, Some(1), Some(10)] {
+        for nth in 1..5 {
+            let when = at(Logical::Committed, nth);
+            let plan = Plan::small()
+                .with(log_lost(when, newest))
+                .with(crash(0, when, 1_000))
+                .with(crash(1, when, 500));
+            holds(&plan, &["crash"]);
+        }
     }
 }
 

@@ -60,12 +60,17 @@ fn fresh(tier: Tier, seeds: u64) {
     // A fault that never strikes proves nothing; the rarest ones need more seeds than these.
     let rare = BTreeSet::from([
         "broker_restarted",
+        "commit_fenced",
         "crash_new_id",
         "gone",
         "handler_blocks",
         "handler_hangs",
         "handler_ignores_cancel",
+        "handler_panics",
+        "handler_permanent",
         "inbox_lost",
+        "large_artifact",
+        "log_lost",
         "machine_panic",
         "power_loss",
         "refuse_batches",
@@ -75,6 +80,7 @@ fn fresh(tier: Tier, seeds: u64) {
         "superseded",
         "twin",
         "unsynced_lost",
+        "zombie_owner",
     ]);
     let silent: Vec<&String> = report
         .never_fired
