@@ -320,6 +320,8 @@ bugs! {
     Processes "runs" {
         PanicUnanswered = "panic-unanswered", "settle",
             "A panic of a handler ends its step without an answer to the machine.";
+        ClassifyUnanswered = "classify-unanswered", "settle",
+            "A handler that panics as it names its error leaves its step without an answer.";
         BatchStale = "batch-stale", "effect_once",
             "A batch that was drawn and skipped is handed over under the name of the next one.";
         LastWrong = "last-wrong", "settle",

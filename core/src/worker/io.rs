@@ -149,6 +149,23 @@ pub enum RunCommand {
     Close,
 }
 
+impl RunCommand {
+    /// Its kind, for logs: the rest may be a payload.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "begin",
+            Self::NextBatch => "next_batch",
+            Self::Process { .. } => "process",
+            Self::CheckpointSaved(_) => "checkpoint_saved",
+            Self::Finalize { .. } => "finalize",
+            Self::Cancel { .. } => "cancel",
+            Self::Abort => "abort",
+            Self::Close => "close",
+        }
+    }
+}
+
 /// What a handler tells the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunEvent {

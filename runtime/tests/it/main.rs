@@ -8,6 +8,7 @@ mod client;
 mod exec;
 mod failures;
 mod functions;
+mod hostile;
 mod operating;
 mod reruns;
 mod restart;
