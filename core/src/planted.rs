@@ -344,6 +344,8 @@ bugs! {
             "A handler's cleanup is not run.";
         HooksSkipped = "hooks-skipped", "hooks",
             "What a handler asked to be run at its end is not run.";
+        HooksInOrder = "hooks-in-order", "hooks",
+            "What a handler asked to be run at its end is run oldest first.";
         ClosedUnsaid = "closed-unsaid", "capacity",
             "A run that is closed does not say so, and keeps its slot.";
         MailboxOfOne = "mailbox-of-one", "hooks",

@@ -461,7 +461,11 @@ impl RunContext {
 
     /// The next cleanup to run; call until `None`.
     pub(crate) fn pop_cleanup(&self) -> Option<BoxFuture<'static, ()>> {
-        self.state().cleanups.pop()
+        let cleanups = &mut self.state().cleanups;
+        if cleanups.len() > 1 && is_planted(Bug::HooksInOrder) {
+            return Some(cleanups.remove(0));
+        }
+        cleanups.pop()
     }
 
     pub(crate) fn checkpoint_answered(&self, answer: Result<(), RunFailure>) {

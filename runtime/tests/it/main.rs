@@ -4,6 +4,7 @@ mod cancel;
 #[cfg(unix)]
 mod children;
 mod client;
+mod endings;
 #[cfg(unix)]
 mod exec;
 mod failures;

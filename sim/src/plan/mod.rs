@@ -9,6 +9,7 @@ mod fault;
 mod flow;
 mod form;
 mod graph;
+mod hooks;
 mod hosts;
 mod limits;
 mod operated;
@@ -20,7 +21,7 @@ mod workload;
 
 pub use fault::{ClientFault, Fault, Leaving};
 pub use graph::{
-    FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
+    FanIn, FunctionPlan, GraphPlan, Hook, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
 pub use reruns::RerunPlan;
 pub(crate) use reruns::fit as fit_reruns;
