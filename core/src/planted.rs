@@ -218,6 +218,8 @@ bugs! {
             "A run's totals begin at nothing, not at those of the accepted batches.";
         ResultUnstored = "result-unstored", "results",
             "What a node's finalize returned is not stored.";
+        MarkLost = "mark-lost", "results",
+            "What a batch marked as its node's result is not stored with it.";
     }
     Machines "capacity" {
         OneSlotMore = "one-slot-more", "capacity",

@@ -346,7 +346,7 @@ impl<H: Handler> Body<H> {
             unreachable!("a batch comes only after the run began");
         };
         let result = self.handler.process(&self.cx, state, batch).await?;
-        let written = self.cx.end_batch();
+        let (written, marked) = self.cx.end_batch();
         let artifact = match result.artifact {
             Some(artifact) => Some(Json::encode(&artifact).map_err(|error| no_json(&error))?),
             None => written.filter(|_| !is_planted(Bug::WrittenLost)),
@@ -356,7 +356,11 @@ impl<H: Handler> Body<H> {
         if is_planted(Bug::MetricsLost) {
             metrics.clear();
         }
-        Ok(RunEvent::Processed { metrics, artifact })
+        Ok(RunEvent::Processed {
+            metrics,
+            artifact,
+            result: marked,
+        })
     }
 
     async fn finalize(&mut self, totals: Totals) -> Result<RunEvent, HandlerError> {

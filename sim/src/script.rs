@@ -68,11 +68,20 @@ pub fn artifact(node: &NodePlan, index: Option<u32>, payload: &Value) -> (Value,
     (artifact, count)
 }
 
-/// What a node's `finalize` returns: what it knows of its batches by then.
+/// What a node's `finalize` returns: what it knows of its batches by then; nothing if each of them
+/// marks the result.
 #[must_use]
-pub fn result(node: &NodePlan, totals: &Totals) -> Value {
+pub fn result(node: &NodePlan, totals: &Totals) -> Option<Value> {
     let items = totals.get("items").copied().unwrap_or_default();
-    json!({ "node": node.id, "batches": items.count, "items": items.sum.0 })
+    let result = || json!({ "node": node.id, "batches": items.count, "items": items.sum.0 });
+    (!node.script.marks).then(result)
+}
+
+/// What a batch marks as the result of its node.
+#[must_use]
+pub fn marked(node: &NodePlan, uid: &str) -> Option<Value> {
+    let mark = || json!({ "node": node.id, "marked_by": uid });
+    node.script.marks.then(mark)
 }
 
 /// Whether a handler writes the artifact of a batch while it works, and does not return it.
@@ -163,6 +172,7 @@ pub fn strays(task: &str) -> Vec<Envelope> {
             artifact: None,
             checkpoint: None,
             cursor: None,
+            result: None,
         })
     }));
     let stray = |body| {

@@ -193,6 +193,8 @@ pub enum RunEvent {
         metrics: Metrics,
         /// Its artifact, if the handler wrote one.
         artifact: Option<Json>,
+        /// The node's result as of this batch, if the handler marked one.
+        result: Option<Json>,
     },
     /// `finalize` succeeded.
     Finalized {

@@ -202,7 +202,10 @@ async fn every_hook_is_called_in_its_order() {
         };
         assert_eq!((batch_uid.as_str(), is_last), (&*format!("b{n}"), last));
         let processed = machine.ask(process(&format!("b{n}"), payload.text())).await;
-        let RunEvent::Processed { metrics, artifact } = processed else {
+        let RunEvent::Processed {
+            metrics, artifact, ..
+        } = processed
+        else {
             panic!("{processed:?}");
         };
         assert_eq!(metrics["n"].text(), (n + 1).to_string());

@@ -273,6 +273,9 @@ impl<J: Journal> Scripted<J> {
         } else {
             BatchResult::of(artifact)
         };
+        if let Some(mark) = script::marked(node, uid.as_str()) {
+            cx.artifacts().mark_complete(&mark)?;
+        }
         self.step(cx, Step::Processed { uid });
         let result = result.metric("items", count);
         Ok(result.metric("label", &*batch.uid))
@@ -368,7 +371,8 @@ impl<J: Journal> Handler for Scripted<J> {
         self.part(cx, end).await?;
         self.step(cx, Step::Finalized);
         let result = script::result(node, &cx.totals());
-        Ok(FinalizeResult::of(result).metric("finals", 1))
+        let end = result.map_or_else(FinalizeResult::new, FinalizeResult::of);
+        Ok(end.metric("finals", 1))
     }
 
     fn classify_error(&self, error: &(dyn Error + Send + Sync + 'static)) -> ErrorClass {

@@ -121,6 +121,8 @@ pub struct Script {
     pub says_last: bool,
     /// It does not wait for one checkpoint to be safe before it saves the next.
     pub hasty: bool,
+    /// Each batch marks the node's result, and `finalize` returns none.
+    pub marks: bool,
     /// What goes wrong, and when.
     pub trouble: Vec<Trouble>,
     /// The handler does not react to a cancel.
@@ -209,6 +211,7 @@ impl Default for Script {
             large_at: None,
             says_last: false,
             hasty: false,
+            marks: false,
             trouble: Vec::new(),
             ignores_cancel: false,
             blocks: false,

@@ -1,4 +1,5 @@
-//! Troubles outside of batches and `finalize`: in the other hooks, and in how an error is named.
+//! Troubles outside of batches and `finalize`: in the other hooks, and in how an error is named. And
+//! handlers that mark their result batch by batch.
 
 use super::graph::{Hook, Trouble};
 use super::swarm::{Draw, moment};
@@ -52,6 +53,14 @@ pub(super) fn troubles(draw: &mut Draw, plan: &mut Plan, span: u64) {
                 grace_ms: draw.percent(50).then(|| draw.wide(0, 2_000)),
             },
         });
+    }
+}
+
+/// Some handlers mark their result.
+pub(super) fn marks(draw: &mut Draw, plan: &mut Plan) {
+    let nodes = plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes);
+    for node in nodes.filter(|node| node.function.is_none()) {
+        node.script.marks = draw.percent(25);
     }
 }
 

@@ -89,6 +89,7 @@ fn first_runs(seed: u64) -> Plan {
     super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
     super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
     super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
+    super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);

@@ -464,7 +464,7 @@ impl HandlerRun<'_> {
                 }
                 let metrics = Metrics::from([(Arc::from("finals"), Json::from(json!(1)))]);
                 let totals = std::mem::take(&mut self.totals);
-                let result = Some(Json::from(script::result(self.node, &totals)));
+                let result = script::result(self.node, &totals).map(Json::from);
                 let event = RunEvent::Finalized { metrics, result };
                 (Some(Step::Finalized), Some(event))
             }
@@ -532,10 +532,12 @@ impl HandlerRun<'_> {
             (Arc::from("items"), Json::from(json!(count))),
             (Arc::from("label"), Json::from(json!(work.uid.as_str()))),
         ]);
+        let marked = script::marked(self.node, work.uid.as_str());
         let step = Step::Processed { uid: work.uid };
         let event = RunEvent::Processed {
             metrics,
             artifact: Some(Json::from(artifact)),
+            result: marked.map(Json::from),
         };
         (Some(step), Some(event))
     }
