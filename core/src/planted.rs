@@ -160,6 +160,8 @@ bugs! {
             "A new owner does not count the grants that it finds.";
         LimitUnwoken = "limit-unwoken", "settle",
             "Nodes that wait for a key's limit are not looked at when it has room.";
+        OverloadTaken = "overload-taken", "limits",
+            "An owner that has as many tasks as it may takes one more.";
         StartsForgotten = "starts-forgotten", "limits",
             "A new owner believes that nothing was started before it came.";
     }

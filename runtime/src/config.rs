@@ -290,6 +290,81 @@ mod tests {
         assert!(faults.is_empty(), "{faults:?}");
     }
 
+    /// Every key of `T` has another value than its default in `given`, and no key is left out.
+    fn as_given<T>(given: &serde_json::Value) -> T
+    where
+        T: Default + Serialize + serde::de::DeserializeOwned,
+    {
+        let defaults = serde_json::to_value(T::default()).unwrap();
+        for (key, default) in defaults.as_object().unwrap() {
+            let value = given
+                .get(key)
+                .unwrap_or_else(|| panic!("{key} is not given"));
+            assert_ne!(value, default, "{key}");
+        }
+        serde_json::from_value(given.clone()).unwrap()
+    }
+
+    #[test]
+    fn every_key_of_a_worker_reaches_its_machine() {
+        let settings: WorkerSettings = as_given(&serde_json::json!({
+            "worker_version": "9.1",
+            "hb_interval_sec": 1.001,
+            "announce_interval_sec": 1.002,
+            "dedup_cache_size": 1_003,
+            "dedup_ttl_ms": 1_004,
+            "pull_poll_ms_default": 1_005,
+            "pull_empty_backoff_ms_max": 1_006,
+            "db_cancel_poll_ms": 1_007,
+            "strict_input_adapters": true,
+            "shutdown_grace_sec": 1.008,
+        }));
+        let worker = flowkit_core::id::WorkerId::new("w").unwrap();
+        let fresh = flowkit_core::worker::Config::new(worker, Vec::new(), 1, 1);
+        let mut config = fresh.clone();
+        settings.apply(&mut config);
+        let mut expected = fresh;
+        expected.worker_version = "9.1".into();
+        expected.hb_interval_ms = 1_001;
+        expected.announce_interval_ms = 1_002;
+        expected.dedup_cache_size = 1_003;
+        expected.dedup_ttl_ms = 1_004;
+        expected.pull_poll_ms = 1_005;
+        expected.pull_empty_backoff_ms_max = 1_006;
+        expected.db_cancel_poll_ms = 1_007;
+        expected.strict_input_adapters = true;
+        assert_eq!(config, expected);
+        assert_eq!(settings.shutdown_grace_ms(), 1_008);
+    }
+
+    #[test]
+    fn every_key_of_a_coordinator_reaches_its_machine() {
+        let settings: CoordinatorSettings = as_given(&serde_json::json!({
+            "cancel_grace_sec": 1.001,
+            "lease_ttl_sec": 1.002,
+            "shard_lease_ttl_sec": 1.003,
+            "tasks_in_flight_max": 1_004,
+            "limits": {"running_max": 1_005},
+            "retention_finished_sec": 1.006,
+            "retention_failed_sec": 1.007,
+            "sweep_interval_sec": 1.008,
+        }));
+        let owner = flowkit_core::id::ClientId::new("c").unwrap();
+        let mut config = flowkit_core::coordinator::Config::new(owner.clone(), 1);
+        settings.apply(&mut config);
+        let mut expected = flowkit_core::coordinator::Config::new(owner, 1);
+        expected.cancel_grace_ms = 1_001;
+        expected.lease_ttl_ms = 1_002;
+        expected.shard_lease_ttl_ms = 1_003;
+        expected.tasks_in_flight_max = 1_004;
+        expected.limits = Limits::default().all(1_005);
+        expected.retention_finished_ms = Some(1_006);
+        expected.retention_failed_ms = Some(1_007);
+        expected.sweep_interval_ms = 1_008;
+        let text = |config| serde_json::to_value(config).unwrap();
+        assert_eq!(text(&config), text(&expected));
+    }
+
     #[test]
     fn a_retention_that_makes_no_sense_is_refused_and_0_is_for_ever() {
         for value in [-1.0, f64::NAN, f64::INFINITY, 1e12, 0.000_1] {
