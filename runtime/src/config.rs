@@ -29,6 +29,9 @@ macro_rules! setters {
 pub struct WorkerSettings {
     /// The worker's version, for people; default `2.0.0`.
     pub worker_version: String,
+    /// What the worker takes the length of the deployment's leases for; by default it takes what
+    /// coordinators say. Theirs counts in any case; if this is another, the worker says so.
+    pub lease_ttl_sec: Option<f64>,
     /// Time between heartbeats of a run; default 20.
     pub hb_interval_sec: f64,
     /// Time between announcements; default 60.
@@ -53,6 +56,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             worker_version: "2.0.0".to_owned(),
+            lease_ttl_sec: None,
             hb_interval_sec: 20.0,
             announce_interval_sec: 60.0,
             dedup_cache_size: 10_000,
@@ -70,6 +74,8 @@ impl WorkerSettings {
     setters! {
         /// Sets the worker's version.
         worker_version: String,
+        /// Sets what the worker takes the length of the deployment's leases for.
+        lease_ttl_sec: Option<f64>,
         /// Sets the time between heartbeats.
         hb_interval_sec: f64,
         /// Sets the time between announcements.
@@ -92,6 +98,9 @@ impl WorkerSettings {
 
     /// Adds one sentence for each value that is impossible, with its key.
     pub fn faults(&self, faults: &mut Vec<String>) {
+        if let Some(lease_ttl_sec) = self.lease_ttl_sec {
+            seconds("lease_ttl_sec", lease_ttl_sec, faults);
+        }
         seconds("hb_interval_sec", self.hb_interval_sec, faults);
         seconds("announce_interval_sec", self.announce_interval_sec, faults);
         if !(0.0..=MAX_SEC).contains(&self.shutdown_grace_sec) {
@@ -114,6 +123,7 @@ impl WorkerSettings {
 
     pub(crate) fn apply(&self, config: &mut flowkit_core::worker::Config) {
         config.worker_version = self.worker_version.as_str().into();
+        config.lease_ttl_ms = self.lease_ttl_sec.map(millis);
         config.hb_interval_ms = millis(self.hb_interval_sec);
         config.announce_interval_ms = millis(self.announce_interval_sec);
         config.dedup_cache_size = self.dedup_cache_size;
@@ -309,6 +319,7 @@ mod tests {
     fn every_key_of_a_worker_reaches_its_machine() {
         let settings: WorkerSettings = as_given(&serde_json::json!({
             "worker_version": "9.1",
+            "lease_ttl_sec": 1.009,
             "hb_interval_sec": 1.001,
             "announce_interval_sec": 1.002,
             "dedup_cache_size": 1_003,
@@ -325,6 +336,7 @@ mod tests {
         settings.apply(&mut config);
         let mut expected = fresh;
         expected.worker_version = "9.1".into();
+        expected.lease_ttl_ms = Some(1_009);
         expected.hb_interval_ms = 1_001;
         expected.announce_interval_ms = 1_002;
         expected.dedup_cache_size = 1_003;
