@@ -108,7 +108,17 @@ impl WorkerSettings {
         }
         positive("dedup_cache_size", self.dedup_cache_size as u64, faults);
         positive("dedup_ttl_ms", self.dedup_ttl_ms, faults);
-        positive("pull_poll_ms_default", self.pull_poll_ms_default, faults);
+        let poll_max_ms = u64::from(flowkit_core::graph::adapter::POLL_MS_MAX);
+        for (key, ms) in [
+            ("pull_poll_ms_default", self.pull_poll_ms_default),
+            ("pull_empty_backoff_ms_max", self.pull_empty_backoff_ms_max),
+        ] {
+            if !(1..=poll_max_ms).contains(&ms) {
+                faults.push(format!(
+                    "{key}: must be from 1 to 86,400,000 milliseconds, not {ms}"
+                ));
+            }
+        }
         positive("db_cancel_poll_ms", self.db_cancel_poll_ms, faults);
         if self.pull_empty_backoff_ms_max < self.pull_poll_ms_default {
             faults.push(
