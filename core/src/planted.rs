@@ -160,6 +160,8 @@ bugs! {
             "A new owner does not count the grants that it finds.";
         LimitUnwoken = "limit-unwoken", "settle",
             "Nodes that wait for a key's limit are not looked at when it has room.";
+        OverloadTaken = "overload-taken", "limits",
+            "An owner that has as many tasks as it may takes one more.";
         StartsForgotten = "starts-forgotten", "limits",
             "A new owner believes that nothing was started before it came.";
     }
@@ -218,6 +220,8 @@ bugs! {
             "A run's totals begin at nothing, not at those of the accepted batches.";
         ResultUnstored = "result-unstored", "results",
             "What a node's finalize returned is not stored.";
+        MarkLost = "mark-lost", "results",
+            "What a batch marked as its node's result is not stored with it.";
     }
     Machines "capacity" {
         OneSlotMore = "one-slot-more", "capacity",
@@ -320,6 +324,8 @@ bugs! {
     Processes "runs" {
         PanicUnanswered = "panic-unanswered", "settle",
             "A panic of a handler ends its step without an answer to the machine.";
+        ClassifyUnanswered = "classify-unanswered", "settle",
+            "A handler that panics as it names its error leaves its step without an answer.";
         BatchStale = "batch-stale", "effect_once",
             "A batch that was drawn and skipped is handed over under the name of the next one.";
         LastWrong = "last-wrong", "settle",
@@ -342,6 +348,8 @@ bugs! {
             "A handler's cleanup is not run.";
         HooksSkipped = "hooks-skipped", "hooks",
             "What a handler asked to be run at its end is not run.";
+        HooksInOrder = "hooks-in-order", "hooks",
+            "What a handler asked to be run at its end is run oldest first.";
         ClosedUnsaid = "closed-unsaid", "capacity",
             "A run that is closed does not say so, and keeps its slot.";
         MailboxOfOne = "mailbox-of-one", "hooks",

@@ -316,7 +316,7 @@ pub struct NodeRecord {
     pub cursor_batches: u64,
     /// Totals over accepted batches (and `finalize`, once finished).
     pub totals: Totals,
-    /// What `finalize` returned.
+    /// What `finalize` returned; until then, and without that, what the newest batch marked.
     pub result: Option<Json>,
     /// Attempts that the handler ended in failure.
     pub failures: u32,

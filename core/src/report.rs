@@ -48,6 +48,8 @@ pub enum ReportKind {
     Run,
     /// A newer process of this worker id is alive.
     Superseded,
+    /// Leases of the deployment have another length than this worker's settings say.
+    LeaseDiffers,
 }
 
 impl ReportKind {
@@ -67,6 +69,7 @@ impl ReportKind {
             Self::PortFailed => "port_failed",
             Self::Run => "run",
             Self::Superseded => "superseded",
+            Self::LeaseDiffers => "lease_differs",
         }
     }
 

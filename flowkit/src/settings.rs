@@ -7,7 +7,7 @@ use flowkit_runtime::{CoordinatorSettings, WorkerSettings};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -220,10 +220,12 @@ impl Given {
                 faults.push(format!("{key} ({from}): no such setting{near}"));
             }
         }
+        let fleet = self.part(&mut faults);
+        let coordinator = self.part(&mut faults);
         let settings = Settings {
-            fleet: self.part(&mut faults),
+            fleet,
             worker: self.part(&mut faults),
-            coordinator: self.part(&mut faults),
+            coordinator,
         };
         if settings.fleet.shards == 0 || settings.fleet.inboxes == 0 {
             faults.push("shards, inboxes: must not be 0".to_owned());
@@ -250,6 +252,9 @@ impl Given {
         let mut impossible = Vec::new();
         settings.worker.faults(&mut impossible);
         settings.coordinator.faults(&mut impossible);
+        // A key that both have has one fault.
+        let mut told = BTreeSet::new();
+        impossible.retain(|fault| told.insert(fault.clone()));
         faults.extend(impossible.into_iter().map(|fault| {
             let key = fault.split(':').next().unwrap_or_default();
             match self.0.get(key) {
@@ -274,6 +279,11 @@ impl Given {
             let Some((value, from)) = self.0.get(&key) else {
                 continue;
             };
+            let place = format!("{key} ({from}): ");
+            // Another part has this key, too.
+            if faults.iter().any(|fault| fault.starts_with(&place)) {
+                continue;
+            }
             let alone = json!({ key.as_str(): value });
             match serde_json::from_value::<T>(alone) {
                 Ok(_) => {

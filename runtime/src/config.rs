@@ -29,6 +29,9 @@ macro_rules! setters {
 pub struct WorkerSettings {
     /// The worker's version, for people; default `2.0.0`.
     pub worker_version: String,
+    /// What the worker takes the length of the deployment's leases for; by default it takes what
+    /// coordinators say. Theirs counts in any case; if this is another, the worker says so.
+    pub lease_ttl_sec: Option<f64>,
     /// Time between heartbeats of a run; default 20.
     pub hb_interval_sec: f64,
     /// Time between announcements; default 60.
@@ -53,6 +56,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             worker_version: "2.0.0".to_owned(),
+            lease_ttl_sec: None,
             hb_interval_sec: 20.0,
             announce_interval_sec: 60.0,
             dedup_cache_size: 10_000,
@@ -70,6 +74,8 @@ impl WorkerSettings {
     setters! {
         /// Sets the worker's version.
         worker_version: String,
+        /// Sets what the worker takes the length of the deployment's leases for.
+        lease_ttl_sec: Option<f64>,
         /// Sets the time between heartbeats.
         hb_interval_sec: f64,
         /// Sets the time between announcements.
@@ -92,6 +98,9 @@ impl WorkerSettings {
 
     /// Adds one sentence for each value that is impossible, with its key.
     pub fn faults(&self, faults: &mut Vec<String>) {
+        if let Some(lease_ttl_sec) = self.lease_ttl_sec {
+            seconds("lease_ttl_sec", lease_ttl_sec, faults);
+        }
         seconds("hb_interval_sec", self.hb_interval_sec, faults);
         seconds("announce_interval_sec", self.announce_interval_sec, faults);
         if !(0.0..=MAX_SEC).contains(&self.shutdown_grace_sec) {
@@ -99,7 +108,17 @@ impl WorkerSettings {
         }
         positive("dedup_cache_size", self.dedup_cache_size as u64, faults);
         positive("dedup_ttl_ms", self.dedup_ttl_ms, faults);
-        positive("pull_poll_ms_default", self.pull_poll_ms_default, faults);
+        let poll_max_ms = u64::from(flowkit_core::graph::adapter::POLL_MS_MAX);
+        for (key, ms) in [
+            ("pull_poll_ms_default", self.pull_poll_ms_default),
+            ("pull_empty_backoff_ms_max", self.pull_empty_backoff_ms_max),
+        ] {
+            if !(1..=poll_max_ms).contains(&ms) {
+                faults.push(format!(
+                    "{key}: must be from 1 to 86,400,000 milliseconds, not {ms}"
+                ));
+            }
+        }
         positive("db_cancel_poll_ms", self.db_cancel_poll_ms, faults);
         if self.pull_empty_backoff_ms_max < self.pull_poll_ms_default {
             faults.push(
@@ -114,6 +133,7 @@ impl WorkerSettings {
 
     pub(crate) fn apply(&self, config: &mut flowkit_core::worker::Config) {
         config.worker_version = self.worker_version.as_str().into();
+        config.lease_ttl_ms = self.lease_ttl_sec.map(millis);
         config.hb_interval_ms = millis(self.hb_interval_sec);
         config.announce_interval_ms = millis(self.announce_interval_sec);
         config.dedup_cache_size = self.dedup_cache_size;
@@ -288,6 +308,83 @@ mod tests {
         WorkerSettings::default().faults(&mut faults);
         CoordinatorSettings::default().faults(&mut faults);
         assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    /// Every key of `T` has another value than its default in `given`, and no key is left out.
+    fn as_given<T>(given: &serde_json::Value) -> T
+    where
+        T: Default + Serialize + serde::de::DeserializeOwned,
+    {
+        let defaults = serde_json::to_value(T::default()).unwrap();
+        for (key, default) in defaults.as_object().unwrap() {
+            let value = given
+                .get(key)
+                .unwrap_or_else(|| panic!("{key} is not given"));
+            assert_ne!(value, default, "{key}");
+        }
+        serde_json::from_value(given.clone()).unwrap()
+    }
+
+    #[test]
+    fn every_key_of_a_worker_reaches_its_machine() {
+        let settings: WorkerSettings = as_given(&serde_json::json!({
+            "worker_version": "9.1",
+            "lease_ttl_sec": 1.009,
+            "hb_interval_sec": 1.001,
+            "announce_interval_sec": 1.002,
+            "dedup_cache_size": 1_003,
+            "dedup_ttl_ms": 1_004,
+            "pull_poll_ms_default": 1_005,
+            "pull_empty_backoff_ms_max": 1_006,
+            "db_cancel_poll_ms": 1_007,
+            "strict_input_adapters": true,
+            "shutdown_grace_sec": 1.008,
+        }));
+        let worker = flowkit_core::id::WorkerId::new("w").unwrap();
+        let fresh = flowkit_core::worker::Config::new(worker, Vec::new(), 1, 1);
+        let mut config = fresh.clone();
+        settings.apply(&mut config);
+        let mut expected = fresh;
+        expected.worker_version = "9.1".into();
+        expected.lease_ttl_ms = Some(1_009);
+        expected.hb_interval_ms = 1_001;
+        expected.announce_interval_ms = 1_002;
+        expected.dedup_cache_size = 1_003;
+        expected.dedup_ttl_ms = 1_004;
+        expected.pull_poll_ms = 1_005;
+        expected.pull_empty_backoff_ms_max = 1_006;
+        expected.db_cancel_poll_ms = 1_007;
+        expected.strict_input_adapters = true;
+        assert_eq!(config, expected);
+        assert_eq!(settings.shutdown_grace_ms(), 1_008);
+    }
+
+    #[test]
+    fn every_key_of_a_coordinator_reaches_its_machine() {
+        let settings: CoordinatorSettings = as_given(&serde_json::json!({
+            "cancel_grace_sec": 1.001,
+            "lease_ttl_sec": 1.002,
+            "shard_lease_ttl_sec": 1.003,
+            "tasks_in_flight_max": 1_004,
+            "limits": {"running_max": 1_005},
+            "retention_finished_sec": 1.006,
+            "retention_failed_sec": 1.007,
+            "sweep_interval_sec": 1.008,
+        }));
+        let owner = flowkit_core::id::ClientId::new("c").unwrap();
+        let mut config = flowkit_core::coordinator::Config::new(owner.clone(), 1);
+        settings.apply(&mut config);
+        let mut expected = flowkit_core::coordinator::Config::new(owner, 1);
+        expected.cancel_grace_ms = 1_001;
+        expected.lease_ttl_ms = 1_002;
+        expected.shard_lease_ttl_ms = 1_003;
+        expected.tasks_in_flight_max = 1_004;
+        expected.limits = Limits::default().all(1_005);
+        expected.retention_finished_ms = Some(1_006);
+        expected.retention_failed_ms = Some(1_007);
+        expected.sweep_interval_ms = 1_008;
+        let text = |config| serde_json::to_value(config).unwrap();
+        assert_eq!(text(&config), text(&expected));
     }
 
     #[test]

@@ -104,6 +104,9 @@ struct State {
     batch: Option<BatchUid>,
     batch_checkpoint: Option<Json>,
     partial: Option<Json>,
+    /// The node's result as the batch in work marked it.
+    marked: Option<Json>,
+    /// The same outside of batches, unless a batch has marked one since.
     complete: Option<Json>,
     totals: Totals,
     progress: Progress,
@@ -433,16 +436,22 @@ impl RunContext {
         state.batch = Some(uid);
         state.batch_checkpoint = checkpoint;
         state.partial = None;
+        state.marked = None;
         state.progress = Progress::default();
     }
 
-    /// Ends the batch; returns the artifact that the handler wrote beside its result.
-    pub(crate) fn end_batch(&self) -> Option<Json> {
+    /// Ends the batch; returns the artifact and the node's result that the handler wrote beside what
+    /// it returned.
+    pub(crate) fn end_batch(&self) -> (Option<Json>, Option<Json>) {
         self.shared.checkpoints.clear();
         let mut state = self.state();
         state.batch = None;
         state.batch_checkpoint = None;
-        state.partial.take()
+        let marked = state.marked.take();
+        if marked.is_some() {
+            state.complete = None;
+        }
+        (state.partial.take(), marked)
     }
 
     pub(crate) fn count(&self, metrics: &Metrics) {
@@ -461,7 +470,11 @@ impl RunContext {
 
     /// The next cleanup to run; call until `None`.
     pub(crate) fn pop_cleanup(&self) -> Option<BoxFuture<'static, ()>> {
-        self.state().cleanups.pop()
+        let cleanups = &mut self.state().cleanups;
+        if cleanups.len() > 1 && is_planted(Bug::HooksInOrder) {
+            return Some(cleanups.remove(0));
+        }
+        cleanups.pop()
     }
 
     pub(crate) fn checkpoint_answered(&self, answer: Result<(), RunFailure>) {
@@ -540,13 +553,22 @@ impl ArtifactWriter<'_> {
         })
     }
 
-    /// Sets the node's result, kept when it finishes. A result that `finalize` returns wins over it.
+    /// Sets the node's result; the last one counts, and one that `finalize` returns wins.
+    ///
+    /// While a batch is in work it belongs to the batch: kept when the batch is accepted, whatever
+    /// becomes of the run, and dropped when the batch fails. Elsewhere it belongs to the run: kept
+    /// when this very run finishes the node.
     ///
     /// # Errors
     /// Permanent, `bad_output`: the value has no JSON form.
     pub fn mark_complete<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), HandlerError> {
         let value = Json::encode(value).map_err(|error| no_json(&error))?;
-        self.cx.state().complete = Some(value);
+        let mut state = self.cx.state();
+        if state.batch.is_some() {
+            state.marked = Some(value);
+        } else {
+            state.complete = Some(value);
+        }
         Ok(())
     }
 }

@@ -3,8 +3,11 @@
 use flowkit_core::worker::RunFailure;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::run::panic_text;
 
 /// Reason code of an error that was not classified.
 pub(crate) const UNEXPECTED_ERROR: &str = "unexpected_error";
@@ -15,7 +18,7 @@ pub(crate) const PANIC: &str = "panic";
 /// Reason code of a handler that ended because it was told to.
 pub(crate) const CANCELLED: &str = "cancelled";
 
-type Source = Box<dyn Error + Send + Sync + 'static>;
+pub(crate) type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// An error of a handler: what kind, and what to do about it.
 ///
@@ -130,7 +133,7 @@ impl HandlerError {
     }
 
     pub(crate) fn panic(text: &str) -> Self {
-        Self::transient(PANIC, format_args!("the handler panicked: {text}"))
+        Self::machine(panicked(text))
     }
 
     pub(crate) fn machine(failure: RunFailure) -> Self {
@@ -157,8 +160,12 @@ impl HandlerError {
             .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let (class, error, cancelled) = match self.cause {
             Cause::Unclassified(source) => {
-                let class = classify(&source);
-                (class, Arc::from(chain(&*source)), false)
+                let known = classified(&source, classify);
+                let gone = caught(|| drop(source));
+                match known.and_then(|known| gone.map(|()| known)) {
+                    Ok((class, text)) => (class, text.into(), false),
+                    Err(panic) => return panicked(&panic),
+                }
             }
             Cause::Classified { class, text } => (class, text, false),
             Cause::Cancelled => (
@@ -181,6 +188,34 @@ impl HandlerError {
             cancelled,
         }
     }
+}
+
+/// A panic in a handler, as the machine takes it.
+pub(crate) fn panicked(text: &str) -> RunFailure {
+    RunFailure {
+        reason_code: Arc::from(PANIC),
+        permanent: false,
+        error: Arc::from(format!("the handler panicked: {text}")),
+        retry_after_ms: None,
+        cancelled: false,
+    }
+}
+
+/// The name of an error that came through `?`, and its text; or what panicked: both are the user's code.
+fn classified(
+    source: &Source,
+    classify: impl Fn(&Source) -> ErrorClass,
+) -> Result<(ErrorClass, String), String> {
+    let text = caught(|| chain(&**source));
+    let text = text.map_err(|panic| format!("as its error was written: {panic}"))?;
+    let class = caught(|| classify(source));
+    let class =
+        class.map_err(|panic| format!("in classify_error: {panic}; of the error: {text}"))?;
+    Ok((class, text))
+}
+
+fn caught<T>(of_the_handler: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(of_the_handler)).map_err(|panic| panic_text(&*panic))
 }
 
 /// The error and what caused it, in one line.

@@ -14,9 +14,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::mpsc;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::batch::no_json;
+use crate::error::{PANIC, Source, panicked};
 use crate::mailbox::Mailbox;
 use crate::{Batch, BatchStream, Handler, HandlerError, RunContext, TaskInput};
 
@@ -24,10 +25,41 @@ mod span;
 
 /// What a run's task is given by the worker's driver.
 pub(crate) struct RunSeat {
-    pub(crate) run: RunId,
-    pub(crate) cx: RunContext,
-    pub(crate) commands: Mailbox,
-    pub(crate) events: mpsc::UnboundedSender<(RunId, RunEvent)>,
+    run: RunId,
+    cx: RunContext,
+    commands: Mailbox,
+    events: mpsc::UnboundedSender<(RunId, RunEvent)>,
+    owes: Owes,
+}
+
+/// What the machine waits for.
+enum Owes {
+    Nothing,
+    Answer,
+    Closed,
+}
+
+impl RunSeat {
+    pub(crate) fn new(
+        run: RunId,
+        cx: RunContext,
+        commands: Mailbox,
+        events: mpsc::UnboundedSender<(RunId, RunEvent)>,
+    ) -> Self {
+        Self {
+            run,
+            cx,
+            commands,
+            events,
+            owes: Owes::Nothing,
+        }
+    }
+
+    fn answer(&mut self, event: RunEvent) {
+        self.owes = Owes::Nothing;
+        // Fails only when the worker is gone; then `recv` ends the loop.
+        let _ = self.events.send((self.run, event));
+    }
 }
 
 /// A handler without its types.
@@ -41,10 +73,18 @@ impl<H: Handler> ErasedHandler for H {
     }
 }
 
-/// What a run holds goes, too, when nobody closes it: its worker is gone.
+/// What a run holds goes, too, when nobody closes it: its worker is gone. And should its task end
+/// without a word, the machine hears of it all the same.
 impl Drop for RunSeat {
     fn drop(&mut self) {
+        drop_cleanups(&self.cx);
         self.cx.resources().abandon();
+        let event = match self.owes {
+            Owes::Nothing => return,
+            Owes::Answer => RunEvent::Failed(panicked("its task ended")),
+            Owes::Closed => RunEvent::Closed,
+        };
+        self.answer(event);
     }
 }
 
@@ -61,41 +101,46 @@ async fn run<H: Handler>(handler: Arc<H>, mut seat: RunSeat) {
         source: None,
         drawn: None,
         state: None,
+        hook: "init",
     };
     while let Some(command) = seat.commands.recv().await {
-        let event = match command {
-            RunCommand::Abort => continue, // what it was meant for has answered already
+        match command {
+            RunCommand::Abort => {} // what it was meant for has answered already
             RunCommand::Close => {
+                seat.owes = Owes::Closed;
                 span::closing(&seat.cx);
                 close(body, &mut seat.commands).await;
                 if is_planted(Bug::ClosedUnsaid) {
+                    seat.owes = Owes::Nothing;
                     return;
                 }
-                let _ = seat.events.send((seat.run, RunEvent::Closed));
-                return;
+                return seat.answer(RunEvent::Closed);
             }
             command => {
+                seat.owes = Owes::Answer;
                 // Pinned here and passed on by reference: passed by value, a future is stored
                 // once per function that it goes through.
                 let (outcome, batch) = {
                     let (batch, command) = span::of_batch(command);
-                    let mut step = pin!(body.step(command).instrument(batch));
-                    (
-                        unless_aborted(caught(step.as_mut()), &mut seat.commands).await,
-                        step.span().clone(),
-                    )
+                    let mut step = pin!(Some(body.step(command).instrument(batch)));
+                    let outcome = unless_aborted(caught(step.as_mut()), &mut seat.commands).await;
+                    let batch = step.as_ref().as_pin_ref().map(|step| step.span().clone());
+                    unharmed("a step that is dropped", || step.set(None));
+                    (outcome, batch.unwrap_or_else(Span::none))
                 };
                 if matches!(outcome, Some(Err(_))) && is_planted(Bug::PanicUnanswered) {
                     continue;
                 }
+                let returned = matches!(outcome, Some(Ok(_)));
                 // The future is dropped by now, whatever the outcome.
                 let event = body.answer(outcome);
+                if returned && is_panic(&event) && is_planted(Bug::ClassifyUnanswered) {
+                    continue;
+                }
                 span::answered(&batch, &event);
-                event
+                seat.answer(event);
             }
-        };
-        // Fails only when the worker is gone; then `recv` ends the loop.
-        let _ = seat.events.send((seat.run, event));
+        }
     }
 }
 
@@ -106,8 +151,9 @@ async fn unless_aborted<T>(step: impl Future<Output = T>, commands: &mut Mailbox
             if command == RunCommand::Abort {
                 return;
             }
+            // Its kind alone: it may carry a payload.
             tracing::error!(
-                ?command,
+                command = command.name(),
                 "a command came while another was in work; dropped"
             );
         }
@@ -120,40 +166,81 @@ async fn unless_aborted<T>(step: impl Future<Output = T>, commands: &mut Mailbox
 }
 
 async fn close<H: Handler>(body: Body<H>, commands: &mut Mailbox) {
-    let Body { handler, cx, .. } = body; // drops the source and the run's state
-    let cleanup = async {
-        if !cx.resources().is_empty() {
-            Box::pin(cx.resources().end_processes(cx.cancel_info())).await;
-        }
-        while let Some(mut cleanup) = cx.pop_cleanup()
-            && !is_planted(Bug::HooksSkipped)
-        {
-            if let Err(text) = caught(cleanup.as_mut()).await {
-                tracing::warn!(run = ?cx, "a cleanup panicked: {text}");
-            }
-        }
-        if is_planted(Bug::CleanupSkipped) {
-            return;
-        }
-        if let Err(text) = caught(pin!(handler.cleanup(&cx))).await {
-            tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
-        }
-        if !cx.resources().is_empty() {
-            Box::pin(cx.resources().end()).await;
-        }
-    };
-    unless_aborted(cleanup, commands).await;
+    let Body {
+        handler,
+        cx,
+        input,
+        source,
+        drawn,
+        state,
+        hook: _,
+    } = body;
+    drop(input);
+    // Each by itself: of two panics at once the process would die.
+    unharmed("the source of batches", || drop(source));
+    unharmed("a batch", || drop(drawn));
+    unharmed("the state of the run", || drop(state));
+    let mut cleanup = pin!(Some(clean_up(&*handler, &cx)));
+    unless_aborted(caught(cleanup.as_mut()), commands).await;
+    unharmed("a cleanup that is dropped", || cleanup.set(None));
+    drop_cleanups(&cx);
     // A run that is told to have ended holds nothing.
     cx.resources().abandon();
 }
 
+async fn clean_up<H: Handler>(handler: &H, cx: &RunContext) {
+    if !cx.resources().is_empty() {
+        Box::pin(cx.resources().end_processes(cx.cancel_info())).await;
+    }
+    while let Some(cleanup) = cx.pop_cleanup()
+        && !is_planted(Bug::HooksSkipped)
+    {
+        let mut cleanup = Some(cleanup);
+        if let Err(text) = caught(Pin::new(&mut cleanup)).await {
+            tracing::warn!(run = ?cx, "a cleanup panicked: {text}");
+        }
+        unharmed("a cleanup that is dropped", || drop(cleanup.take()));
+    }
+    if is_planted(Bug::CleanupSkipped) {
+        return;
+    }
+    // Within a block of its own: it may panic before it is a future.
+    if let Err(text) = caught(pin!(Some(async { handler.cleanup(cx).await }))).await {
+        tracing::warn!(run = ?cx, "the handler's cleanup panicked: {text}");
+    }
+    if !cx.resources().is_empty() {
+        Box::pin(cx.resources().end()).await;
+    }
+}
+
+/// Drops what nobody will run any more: not later, in whoever holds the context last.
+fn drop_cleanups(cx: &RunContext) {
+    while let Some(cleanup) = cx.pop_cleanup() {
+        unharmed("a cleanup that is dropped", || drop(cleanup));
+    }
+}
+
+/// Runs what belongs to the handler and is over; a panic in it changes nothing.
+fn unharmed(what: &str, over: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(over)) {
+        tracing::warn!("{what} panicked: {}", panic_text(&*panic));
+    }
+}
+
+fn is_panic(event: &RunEvent) -> bool {
+    matches!(event, RunEvent::Failed(failure) if *failure.reason_code == *PANIC)
+}
+
 /// Runs a future to its end; a panic in it is its outcome.
-fn caught<F: Future + ?Sized>(
-    mut future: Pin<&mut F>,
+fn caught<F: Future>(
+    mut future: Pin<&mut Option<F>>,
 ) -> impl Future<Output = Result<F::Output, String>> {
     std::future::poll_fn(move |cx| {
+        let Some(future) = future.as_mut().as_pin_mut() else {
+            unreachable!("dropped only when this is");
+        };
         // After a panic the future is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
@@ -177,6 +264,8 @@ struct Body<H: Handler> {
     /// The batch drawn last, as its type: the machine carries only its uid, so nothing is encoded.
     drawn: Option<Batch<H::Input>>,
     state: Option<H::Run>,
+    /// Which one is asked, for errors.
+    hook: &'static str,
 }
 
 impl<H: Handler> Body<H> {
@@ -201,6 +290,7 @@ impl<H: Handler> Body<H> {
     async fn begin(&mut self, spec: &RunSpec) -> Result<RunEvent, HandlerError> {
         self.state = Some(self.handler.init(&self.cx).await?);
         let input = TaskInput::of_spec(&spec.input)?;
+        self.hook = "load_input";
         let mut input = self.handler.load_input(&self.cx, input).await?;
         let adapter = input.adapter.take().or_else(|| adapter_of(&input));
         self.input = Some(input);
@@ -208,6 +298,7 @@ impl<H: Handler> Body<H> {
     }
 
     async fn next_batch(&mut self) -> Result<RunEvent, HandlerError> {
+        self.hook = "batches";
         let source = match &mut self.source {
             Some(source) => source,
             none => {
@@ -235,6 +326,7 @@ impl<H: Handler> Body<H> {
         payload: &Json,
         checkpoint: Option<Json>,
     ) -> Result<RunEvent, HandlerError> {
+        self.hook = "process";
         let drawn = self
             .drawn
             .take()
@@ -254,7 +346,7 @@ impl<H: Handler> Body<H> {
             unreachable!("a batch comes only after the run began");
         };
         let result = self.handler.process(&self.cx, state, batch).await?;
-        let written = self.cx.end_batch();
+        let (written, marked) = self.cx.end_batch();
         let artifact = match result.artifact {
             Some(artifact) => Some(Json::encode(&artifact).map_err(|error| no_json(&error))?),
             None => written.filter(|_| !is_planted(Bug::WrittenLost)),
@@ -264,10 +356,15 @@ impl<H: Handler> Body<H> {
         if is_planted(Bug::MetricsLost) {
             metrics.clear();
         }
-        Ok(RunEvent::Processed { metrics, artifact })
+        Ok(RunEvent::Processed {
+            metrics,
+            artifact,
+            result: marked,
+        })
     }
 
     async fn finalize(&mut self, totals: Totals) -> Result<RunEvent, HandlerError> {
+        self.hook = "finalize";
         let mut totals = totals;
         if is_planted(Bug::TotalsUnset) {
             totals.clear();
@@ -287,14 +384,23 @@ impl<H: Handler> Body<H> {
 
     /// The one answer to a command.
     fn answer(&self, outcome: Option<Result<Result<RunEvent, HandlerError>, String>>) -> RunEvent {
+        let mut returned = false;
         let error = match outcome {
             Some(Ok(Ok(event))) => return event,
-            Some(Ok(Err(error))) => error,
-            Some(Err(panic)) => HandlerError::panic(&panic),
+            Some(Ok(Err(error))) => {
+                returned = true;
+                error
+            }
+            Some(Err(panic)) => HandlerError::panic(&format!("in {}: {panic}", self.hook)),
             None => HandlerError::cancelled(),
         };
         self.cx.end_batch();
-        let mut failure = error.into_failure(|source| self.handler.classify_error(&**source));
+        let classify = |source: &Source| self.handler.classify_error(&**source);
+        let mut failure = error.into_failure(classify);
+        // A batch's failure carries its uid.
+        if returned && !failure.cancelled && self.hook != "process" {
+            failure.error = format!("{}: {}", self.hook, failure.error).into();
+        }
         if failure.permanent && is_planted(Bug::PermanentUnsaid) {
             failure.permanent = false;
         }

@@ -6,8 +6,8 @@ use flowkit_core::record::NodeState;
 use serde_json::Value;
 
 use crate::checkers::{Standing, holds, standing};
-use crate::plan::{FanIn, Fault, GraphPlan, Link, NodePlan, Plan, TroubleKind};
-use crate::script::{source_len, source_uid};
+use crate::plan::{FanIn, Fault, GraphPlan, Hook, Link, NodePlan, Plan, TroubleKind};
+use crate::script::{self, source_len, source_uid};
 use crate::vars_model as model;
 
 /// What a task must come to.
@@ -222,6 +222,11 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
     // Index behind which a checkpoint lies, and how many batches were accepted then.
     let mut checkpoint: Option<(u32, u64)> = None;
     'attempts: for epoch in 1..=node.retry_max.max(1) {
+        match fate(&at_begin(node, epoch)) {
+            Fate::GoesOn => {}
+            Fate::Again => continue 'attempts,
+            Fate::Ends(end) => return end,
+        }
         let first = checkpoint.map_or(0, |(index, _)| index + 1);
         let (mut seen, mut new, mut skipped) = (BTreeSet::new(), 0, 0);
         for index in first..source_len(node, epoch) {
@@ -233,15 +238,10 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
                 skipped += 1;
                 continue;
             }
-            for kind in troubles(node, epoch, Some(index)) {
-                match kind {
-                    TroubleKind::Permanent => return End::Failed,
-                    TroubleKind::Hangs => return End::Hangs,
-                    TroubleKind::Transient
-                    | TroubleKind::Panics
-                    | TroubleKind::RetryAfter { .. } => continue 'attempts,
-                    TroubleKind::Slow { .. } => {}
-                }
+            match fate(&script::troubles(node, epoch, Some(index))) {
+                Fate::GoesOn => {}
+                Fate::Again => continue 'attempts,
+                Fate::Ends(end) => return end,
             }
             if refused {
                 return End::Failed;
@@ -252,15 +252,10 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
                 checkpoint = Some((index, accepted.len() as u64));
             }
         }
-        for kind in troubles(node, epoch, None) {
-            match kind {
-                TroubleKind::Permanent => return End::Failed,
-                TroubleKind::Hangs => return End::Hangs,
-                TroubleKind::Transient | TroubleKind::Panics | TroubleKind::RetryAfter { .. } => {
-                    continue 'attempts;
-                }
-                TroubleKind::Slow { .. } => {}
-            }
+        match fate(&script::final_troubles(node, epoch)) {
+            Fate::GoesOn => {}
+            Fate::Again => continue 'attempts,
+            Fate::Ends(end) => return end,
         }
         // The checkpoint that the attempt began with counts, not the ones it saved itself.
         let behind = accepted.len() as u64 - new - skipped;
@@ -289,37 +284,53 @@ fn saves(node: &NodePlan, index: u32) -> bool {
 }
 
 fn reader_end(node: &NodePlan, input: u64, refused: bool) -> End {
-    'attempts: for epoch in 1..=node.retry_max.max(1) {
-        let mut kinds = troubles(node, epoch, None);
+    for epoch in 1..=node.retry_max.max(1) {
+        let mut kinds = at_begin(node, epoch);
         if input > 0 {
-            let of_batches = node.script.trouble.iter();
-            kinds.extend(
-                of_batches
-                    .filter(|t| t.batch.is_some() && (t.epoch == 0 || t.epoch == epoch))
-                    .map(|t| t.kind),
-            );
-            if refused {
+            kinds.extend(script::troubles(node, epoch, None));
+        }
+        kinds.extend(script::final_troubles(node, epoch));
+        match fate(&kinds) {
+            _ if input > 0 && refused && fate(&at_begin(node, epoch)) == Fate::GoesOn => {
                 return End::Failed;
             }
+            Fate::GoesOn => return End::Finished(input),
+            Fate::Again => {}
+            Fate::Ends(end) => return end,
         }
-        for kind in kinds {
-            match kind {
-                TroubleKind::Permanent => return End::Failed,
-                TroubleKind::Hangs => return End::Hangs,
-                TroubleKind::Transient | TroubleKind::Panics | TroubleKind::RetryAfter { .. } => {
-                    continue 'attempts;
-                }
-                TroubleKind::Slow { .. } => {}
-            }
-        }
-        return End::Finished(input);
     }
     End::Failed
 }
 
-fn troubles(node: &NodePlan, epoch: u32, batch: Option<u32>) -> Vec<TroubleKind> {
-    let all = node.script.trouble.iter();
-    all.filter(|t| (t.epoch == 0 || t.epoch == epoch) && t.batch == batch)
-        .map(|t| t.kind)
-        .collect()
+/// What goes wrong before the first batch.
+fn at_begin(node: &NodePlan, epoch: u32) -> Vec<TroubleKind> {
+    let mut kinds = script::hook_troubles(node, epoch, Hook::Init);
+    kinds.extend(script::hook_troubles(node, epoch, Hook::LoadInput));
+    if node.reader.is_none() {
+        kinds.extend(script::hook_troubles(node, epoch, Hook::Batches));
+    }
+    kinds
+}
+
+/// What troubles make of an attempt.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    GoesOn,
+    Again,
+    Ends(End),
+}
+
+fn fate(troubles: &[TroubleKind]) -> Fate {
+    for kind in troubles {
+        match kind {
+            TroubleKind::Slow { .. } => {}
+            TroubleKind::Permanent => return Fate::Ends(End::Failed),
+            TroubleKind::Hangs => return Fate::Ends(End::Hangs),
+            TroubleKind::Transient
+            | TroubleKind::Panics
+            | TroubleKind::PanicsNaming
+            | TroubleKind::RetryAfter { .. } => return Fate::Again,
+        }
+    }
+    Fate::GoesOn
 }

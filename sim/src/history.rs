@@ -274,8 +274,11 @@ pub enum Step {
     },
     /// It was ended.
     Abort,
-    /// What it asked to be run at its end is run.
-    Hook,
+    /// Something that it asked to be run at its end is run.
+    Hook {
+        /// The n-th that it asked for, from 1.
+        number: u32,
+    },
     /// Nothing of it is left.
     Closed,
     /// Its process died.

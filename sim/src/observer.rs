@@ -263,7 +263,7 @@ impl Observer {
                     Step::Abort => 9,
                     Step::Closed => 10,
                     Step::Lost => 11,
-                    Step::Hook => 12,
+                    Step::Hook { .. } => 12,
                 };
                 trace
                     .event(at, 8, u64::from(run.place.host))

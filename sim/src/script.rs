@@ -10,7 +10,7 @@ use flowkit_core::record::Totals;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use crate::plan::{NodePlan, TroubleKind};
+use crate::plan::{Hook, NodePlan, Trouble, TroubleKind};
 
 /// Over the limit of what travels in a message.
 const LARGE_BYTES: usize = 270 * 1024;
@@ -68,11 +68,20 @@ pub fn artifact(node: &NodePlan, index: Option<u32>, payload: &Value) -> (Value,
     (artifact, count)
 }
 
-/// What a node's `finalize` returns: what it knows of its batches by then.
+/// What a node's `finalize` returns: what it knows of its batches by then; nothing if each of them
+/// marks the result.
 #[must_use]
-pub fn result(node: &NodePlan, totals: &Totals) -> Value {
+pub fn result(node: &NodePlan, totals: &Totals) -> Option<Value> {
     let items = totals.get("items").copied().unwrap_or_default();
-    json!({ "node": node.id, "batches": items.count, "items": items.sum.0 })
+    let result = || json!({ "node": node.id, "batches": items.count, "items": items.sum.0 });
+    (!node.script.marks).then(result)
+}
+
+/// What a batch marks as the result of its node.
+#[must_use]
+pub fn marked(node: &NodePlan, uid: &str) -> Option<Value> {
+    let mark = || json!({ "node": node.id, "marked_by": uid });
+    node.script.marks.then(mark)
 }
 
 /// Whether a handler writes the artifact of a batch while it works, and does not return it.
@@ -111,6 +120,7 @@ pub const fn family(trouble: TroubleKind) -> &'static str {
         TroubleKind::Transient | TroubleKind::RetryAfter { .. } => "handler_transient",
         TroubleKind::Permanent => "handler_permanent",
         TroubleKind::Panics => "handler_panics",
+        TroubleKind::PanicsNaming => "handler_panics_naming",
         TroubleKind::Hangs => "handler_hangs",
         TroubleKind::Slow { .. } => "handler_slow",
     }
@@ -123,6 +133,12 @@ pub(crate) const fn lasting(trouble: TroubleKind) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// The family of troubles in other hooks than `process` and `finalize`, beside their own.
+pub const IN_HOOK: &str = "handler_hook_trouble";
+
+/// What a handler asks to be run at its end: so many things, known by their numbers from 1.
+pub const HOOKS: u32 = 2;
 
 /// The family under which a handler counts that does not end when it is told to.
 pub const IGNORES_CANCEL: &str = "handler_ignores_cancel";
@@ -156,6 +172,7 @@ pub fn strays(task: &str) -> Vec<Envelope> {
             artifact: None,
             checkpoint: None,
             cursor: None,
+            result: None,
         })
     }));
     let stray = |body| {
@@ -172,27 +189,29 @@ pub fn strays(task: &str) -> Vec<Envelope> {
 /// What goes wrong in a batch; readers have no index, and trouble in any batch is theirs in each.
 #[must_use]
 pub fn troubles(node: &NodePlan, epoch: u32, index: Option<u32>) -> Vec<TroubleKind> {
-    let of_attempt = node
-        .script
-        .trouble
-        .iter()
-        .filter(|t| t.epoch == 0 || t.epoch == epoch);
-    of_attempt
-        .filter(|t| t.batch.is_some() && (index.is_none() || t.batch == index))
-        .map(|t| t.kind)
-        .collect()
+    struck(node, epoch, |trouble| {
+        let batch = trouble.batch.filter(|_| trouble.hook.is_none());
+        batch.is_some() && (index.is_none() || batch == index)
+    })
 }
 
 /// What goes wrong in `finalize`.
 #[must_use]
 pub fn final_troubles(node: &NodePlan, epoch: u32) -> Vec<TroubleKind> {
-    let of_attempt = node
-        .script
-        .trouble
-        .iter()
-        .filter(|t| t.epoch == 0 || t.epoch == epoch);
-    of_attempt
-        .filter(|t| t.batch.is_none())
-        .map(|t| t.kind)
+    struck(node, epoch, |trouble| {
+        trouble.hook.is_none() && trouble.batch.is_none()
+    })
+}
+
+/// What goes wrong in another hook.
+#[must_use]
+pub fn hook_troubles(node: &NodePlan, epoch: u32, hook: Hook) -> Vec<TroubleKind> {
+    struck(node, epoch, |trouble| trouble.hook == Some(hook))
+}
+
+fn struck(node: &NodePlan, epoch: u32, here: impl Fn(&Trouble) -> bool) -> Vec<TroubleKind> {
+    let all = node.script.trouble.iter();
+    all.filter(|trouble| trouble.is_in(epoch) && here(trouble))
+        .map(|trouble| trouble.kind)
         .collect()
 }

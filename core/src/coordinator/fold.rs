@@ -249,6 +249,9 @@ impl Shard {
                 record.cursor_batches = record.accepted;
             }
         }
+        if batch.result.is_some() && !is_planted(Bug::MarkLost) {
+            record.result.clone_from(&batch.result);
+        }
         let artifact = ArtifactRecord {
             version: RECORD_VERSION,
             task_id: record.task_id.clone(),
@@ -296,7 +299,8 @@ impl Shard {
         self.open.bytes += done.result.as_ref().map_or(0, crate::json::Json::len);
         let record = &mut self.node_mut(key).record;
         add_metrics(&mut record.totals, &done.metrics);
-        if !is_planted(Bug::ResultUnstored) {
+        // Without one, what its batches marked stays.
+        if done.result.is_some() && !is_planted(Bug::ResultUnstored) {
             record.result.clone_from(&done.result);
         }
         self.end_finished(ctx, key);
@@ -416,7 +420,9 @@ fn size_of_batch(batch: &BatchOk) -> usize {
         _ => 0,
     };
     let metrics: usize = batch.metrics.values().map(crate::json::Json::len).sum();
-    artifact + metrics + batch.checkpoint.as_ref().map_or(0, crate::json::Json::len)
+    let values = [&batch.checkpoint, &batch.result];
+    let values = values.map(|value| value.as_ref().map_or(0, crate::json::Json::len));
+    artifact + metrics + values.iter().sum::<usize>()
 }
 
 pub(super) fn reject(ctx: &mut Context<'_>, message: &Envelope, why: &str) {

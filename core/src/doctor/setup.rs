@@ -35,6 +35,8 @@ pub struct Listed {
 pub struct Timing {
     /// `lease_ttl_sec` in milliseconds.
     pub lease_ttl_ms: u64,
+    /// It was given, and is no default: leases must be that long.
+    pub lease_given: bool,
     /// `hb_interval_sec` in milliseconds.
     pub hb_interval_ms: u64,
     /// `db_cancel_poll_ms`.
@@ -159,9 +161,24 @@ pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding>
     let mut findings = Vec::new();
     let Timing {
         lease_ttl_ms,
+        lease_given,
         hb_interval_ms,
         db_cancel_poll_ms,
     } = settings;
+    let mut held = workers.iter().map(|worker| worker.lease_ttl_ms);
+    let other = held.find(|held| *held > 0 && *held != lease_ttl_ms);
+    if let Some(other) = other.filter(|_| lease_given) {
+        findings.push(Finding::new(
+            Check::Timing,
+            "lease_ttl_sec",
+            format!(
+                "leases last {} as the coordinators say, and these settings say {}",
+                span(other),
+                span(lease_ttl_ms)
+            ),
+            "give coordinators and workers the same lease_ttl_sec; the coordinators' counts",
+        ));
+    }
     if hb_interval_ms.saturating_mul(3) > lease_ttl_ms {
         findings.push(Finding::new(
             Check::Timing,

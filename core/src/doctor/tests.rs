@@ -36,6 +36,7 @@ fn listed(name: &str) -> Listed {
 
 const TIMING: Timing = Timing {
     lease_ttl_ms: 60_000,
+    lease_given: true,
     hb_interval_ms: 20_000,
     db_cancel_poll_ms: 500,
 };
@@ -116,6 +117,22 @@ fn times_that_do_not_fit_are_found() {
         subjects(&timing(TIMING, &[listed("w")], 1)),
         ["lease_ttl_sec"]
     );
+}
+
+#[test]
+fn leases_of_another_length_than_the_settings_say_are_found() {
+    let mut other = listed("other");
+    other.lease_ttl_ms = 30_000;
+    let found = timing(TIMING, &[listed("w"), other.clone()], 0);
+    assert_eq!(subjects(&found), ["lease_ttl_sec"]);
+    let text = &found[0].finding;
+    assert!(text.contains("30 s") && text.contains("60 s"), "{text}");
+    // A default says nothing, and a worker without a lease neither.
+    let mut timing_of_defaults = TIMING;
+    timing_of_defaults.lease_given = false;
+    assert_eq!(timing(timing_of_defaults, &[other.clone()], 0), []);
+    other.lease_ttl_ms = 0;
+    assert_eq!(timing(TIMING, &[other], 0), []);
 }
 
 #[test]

@@ -375,6 +375,13 @@ pub struct BatchOk {
     /// The adapter's cursor after this batch, if it moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
+    /// The node's result as of this batch, if the handler marked one; TASK_DONE's replaces it.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub result: Option<Json>,
 }
 
 /// How the batches of a finished run add up to its final input.

@@ -55,7 +55,8 @@ fn batch(ok: &BatchOk) -> usize {
         Some(Artifact::Inline(body)) => body.len(),
         Some(Artifact::Staged(_)) | None => 0,
     };
-    metrics(&ok.metrics) + artifact + value(&ok.checkpoint) + ok.cursor.as_ref().map_or(0, cursor)
+    let values = value(&ok.checkpoint) + value(&ok.result);
+    metrics(&ok.metrics) + artifact + values + ok.cursor.as_ref().map_or(0, cursor)
 }
 
 fn start(start: &TaskStart) -> usize {

@@ -49,8 +49,15 @@ impl Worker {
                 self.drawn(id, drawn, now, out);
             }
             (Work::Drawing, RunEvent::BatchesEnded) => self.batches_ended(id, now, out),
-            (Work::Processing(_), RunEvent::Processed { metrics, artifact }) => {
-                self.processed(id, metrics, artifact, now, out);
+            (
+                Work::Processing(_),
+                RunEvent::Processed {
+                    metrics,
+                    artifact,
+                    result,
+                },
+            ) => {
+                self.processed(id, metrics, artifact, result, now, out);
             }
             (_, RunEvent::Checkpoint(checkpoint)) => self.save(id, checkpoint, now, out),
             (Work::Finalizing, RunEvent::Finalized { metrics, result }) => {

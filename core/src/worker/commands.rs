@@ -116,10 +116,30 @@ impl Worker {
             RefusalReason::Busy
         } else {
             let role = role.expect("checked above");
+            self.check_lease(start.lease_ttl_ms, out);
             self.take(node, token, role, envelope, start);
             return;
         };
         self.refuse(&node, token, refusal, now, out);
+    }
+
+    /// A START carries the deployment's value, which counts; says once if the settings have another.
+    fn check_lease(&mut self, lease_ttl_ms: u64, out: &mut Vec<Effect>) {
+        let Some(set) = self.config.lease_ttl_ms else {
+            return;
+        };
+        if lease_ttl_ms == set || self.lease_told == Some(lease_ttl_ms) {
+            return;
+        }
+        self.lease_told = Some(lease_ttl_ms);
+        let detail = format!(
+            "lease_ttl_sec: this worker's settings say {set} ms, and leases of the deployment last \
+             {lease_ttl_ms} ms, which counts: give workers and coordinators the same value"
+        );
+        out.push(Effect::Report(Report::new(
+            ReportKind::LeaseDiffers,
+            detail,
+        )));
     }
 
     /// Occupies a slot; the grant is checked with the next read of grants.

@@ -37,6 +37,9 @@ pub struct Config {
     pub pull_empty_backoff_ms_max: u64,
     /// How often grants of active runs are read; default 500 ms.
     pub db_cancel_poll_ms: u64,
+    /// What it takes the length of the deployment's leases for: told apart, it says so. Unchecked if
+    /// absent, the default.
+    pub lease_ttl_ms: Option<u64>,
     /// `rechunk` demands its `meta_list_key`; default false.
     pub strict_input_adapters: bool,
     /// First wait before a failed port call is repeated; doubles up to 2 s. Default 50 ms.
@@ -62,6 +65,7 @@ impl Config {
             pull_poll_ms: 300,
             pull_empty_backoff_ms_max: 4_000,
             db_cancel_poll_ms: 500,
+            lease_ttl_ms: None,
             strict_input_adapters: false,
             retry_backoff_ms: 50,
         }

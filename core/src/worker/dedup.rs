@@ -55,3 +55,35 @@ impl Dedup {
         assert_eq!(self.order.len(), self.seen.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of so many identities are known; what is unknown is noted.
+    fn known(dedup: &mut Dedup, ids: &[u64], at: u64) -> Vec<bool> {
+        let known = ids.iter().map(|id| dedup.seen(DedupId(*id), Mono(at)));
+        let known = known.collect();
+        dedup.check_invariants();
+        known
+    }
+
+    #[test]
+    fn the_oldest_identity_goes_when_there_are_too_many() {
+        let mut dedup = Dedup::new(3, 1_000);
+        assert_eq!(known(&mut dedup, &[1, 2, 3, 1, 2, 3], 0)[3..], [true; 3]);
+        assert_eq!(known(&mut dedup, &[4], 1), [false]);
+        assert_eq!(known(&mut dedup, &[2, 3, 4], 2), [true; 3]);
+        assert_eq!(known(&mut dedup, &[1], 3), [false], "forgotten");
+    }
+
+    #[test]
+    fn an_identity_is_forgotten_after_its_time_however_often_it_was_met() {
+        let mut dedup = Dedup::new(10, 1_000);
+        known(&mut dedup, &[1], 5_000);
+        known(&mut dedup, &[2], 5_500);
+        assert_eq!(known(&mut dedup, &[1, 2], 5_999), [true, true]);
+        assert_eq!(known(&mut dedup, &[1, 2], 6_000), [false, true]);
+        assert_eq!(known(&mut dedup, &[1], 6_999), [true], "noted anew");
+    }
+}

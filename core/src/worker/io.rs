@@ -149,6 +149,23 @@ pub enum RunCommand {
     Close,
 }
 
+impl RunCommand {
+    /// Its kind, for logs: the rest may be a payload.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "begin",
+            Self::NextBatch => "next_batch",
+            Self::Process { .. } => "process",
+            Self::CheckpointSaved(_) => "checkpoint_saved",
+            Self::Finalize { .. } => "finalize",
+            Self::Cancel { .. } => "cancel",
+            Self::Abort => "abort",
+            Self::Close => "close",
+        }
+    }
+}
+
 /// What a handler tells the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunEvent {
@@ -176,6 +193,8 @@ pub enum RunEvent {
         metrics: Metrics,
         /// Its artifact, if the handler wrote one.
         artifact: Option<Json>,
+        /// The node's result as of this batch, if the handler marked one.
+        result: Option<Json>,
     },
     /// `finalize` succeeded.
     Finalized {

@@ -49,7 +49,9 @@ pub(super) fn batch_bytes(ok: &BatchOk) -> usize {
         .cursor
         .as_ref()
         .map_or(0, |cursor| cursor.len() * ID_BYTES);
-    metrics_bytes(&ok.metrics) + artifact + ok.checkpoint.as_ref().map_or(0, Json::len) + cursor
+    let values = [&ok.checkpoint, &ok.result];
+    let values = values.map(|value| value.as_ref().map_or(0, Json::len));
+    metrics_bytes(&ok.metrics) + artifact + values.iter().sum::<usize>() + cursor
 }
 
 /// Upper bound of the bytes of a run's result in a message, its last batch not counted.
@@ -58,7 +60,10 @@ pub(super) fn done_bytes(done: &TaskDone) -> usize {
 }
 
 /// Refuses values that a store could not keep.
-pub(super) fn check_output(metrics: &Metrics, value: Option<&Json>) -> Result<(), RunFailure> {
+pub(super) fn check_output<'a>(
+    metrics: &Metrics,
+    values: impl IntoIterator<Item = Option<&'a Json>>,
+) -> Result<(), RunFailure> {
     for (name, value) in metrics {
         if name.is_empty() || name.starts_with('$') || name.contains('\0') {
             let text = format!("metric name {name:?} is empty, starts with `$` or holds a NUL");
@@ -66,9 +71,8 @@ pub(super) fn check_output(metrics: &Metrics, value: Option<&Json>) -> Result<()
         }
         check(&format!("metric `{name}`"), value, MESSAGE_BYTES_MAX)?;
     }
-    value.map_or(Ok(()), |value| {
-        check("the artifact or result", value, ARTIFACT_BYTES_MAX)
-    })
+    let mut values = values.into_iter().flatten();
+    values.try_for_each(|value| check("the artifact or result", value, ARTIFACT_BYTES_MAX))
 }
 
 fn check(what: &str, value: &Json, bytes_max: usize) -> Result<(), RunFailure> {

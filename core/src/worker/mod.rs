@@ -85,6 +85,8 @@ pub struct Worker {
     drain: Option<Drain>,
     /// Length of a lease, as of the newest START.
     ttl_ms: u64,
+    /// The deployment's value that was told apart from the settings' one.
+    lease_told: Option<u64>,
     timers: Timers,
     calls: BTreeMap<OpId, Call>,
     sent: BTreeMap<OpId, Sent>,
@@ -122,6 +124,7 @@ impl Worker {
             announce_failures: 0,
             drain: None,
             ttl_ms: 60_000,
+            lease_told: None,
             timers: Timers::default(),
             calls: BTreeMap::new(),
             sent: BTreeMap::new(),

@@ -24,10 +24,12 @@ impl Worker {
         id: RunId,
         metrics: Metrics,
         artifact: Option<Json>,
+        result: Option<Json>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        if let Err(failure) = limits::check_output(&metrics, artifact.as_ref()) {
+        let values = [artifact.as_ref(), result.as_ref()];
+        if let Err(failure) = limits::check_output(&metrics, values) {
             let uid = self.batch_in_work(id);
             self.fail(id, uid, &failure, now, out);
             return;
@@ -48,6 +50,7 @@ impl Worker {
             cursor: batch.cursor.clone(),
             checkpoint: batch.checkpoint.clone(),
             metrics,
+            result,
         };
         match artifact {
             Some(body) if body.len() > ARTIFACT_INLINE_BYTES_MAX => {
@@ -120,11 +123,13 @@ impl Worker {
             artifact,
             checkpoint: done.checkpoint,
             cursor: done.cursor,
+            result: done.result,
         };
         let bytes = limits::batch_bytes(&ok);
         let envelope = self.next_event(id, Body::BatchOk(ok.clone()), now);
         if !limits::fits(bytes, || envelope.clone()) {
-            let text = "metrics, artifact and checkpoint of the batch do not fit into a message";
+            let text = "metrics, artifact, checkpoint and result of the batch do not fit into a \
+                        message";
             let failure = limits::permanent("message_too_large", text);
             self.fail(id, Some(ok.batch_uid), &failure, now, out);
             return;
@@ -161,7 +166,7 @@ impl Worker {
             self.drop_result(id, now, out);
             return;
         }
-        if let Err(failure) = limits::check_output(&done.metrics, done.result.as_ref()) {
+        if let Err(failure) = limits::check_output(&done.metrics, [done.result.as_ref()]) {
             self.fail(id, None, &failure, now, out);
             return;
         }

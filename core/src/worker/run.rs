@@ -117,6 +117,8 @@ pub(super) struct Done {
     pub(super) cursor: Option<Cursor>,
     pub(super) checkpoint: Option<Json>,
     pub(super) metrics: Metrics,
+    /// The node's result as of this batch.
+    pub(super) result: Option<Json>,
 }
 
 /// A run.

@@ -175,6 +175,7 @@ impl World {
             (Move::End, Doing::Batch { number, .. }) => RunEvent::Processed {
                 metrics: [(Arc::from("n"), number_json(number))].into(),
                 artifact: None,
+                result: None,
             },
             (Move::End, Doing::Finalizing) => finalized(),
             _ => RunEvent::Failed(RunFailure {

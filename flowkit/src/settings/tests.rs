@@ -342,6 +342,24 @@ fn code(cell: &str) -> Option<&str> {
 }
 
 #[test]
+fn the_length_of_a_lease_is_for_both_sides_and_its_fault_is_told_once() {
+    let mut given = Given::default();
+    given.set("lease_ttl_sec", json!(12.5));
+    let settings = given.settings().expect("it fits");
+    assert_eq!(settings.coordinator.lease_ttl_sec, 12.5);
+    assert_eq!(settings.worker.lease_ttl_sec, Some(12.5));
+    let settings = Given::default().settings().expect("defaults fit");
+    assert_eq!(settings.coordinator.lease_ttl_sec, 60.0);
+    assert_eq!(settings.worker.lease_ttl_sec, None, "unchecked");
+    for wrong in [json!("long"), json!(-1)] {
+        let mut given = Given::default();
+        given.set("lease_ttl_sec", wrong);
+        let error = given.settings().expect_err("it does not fit");
+        assert!(error.starts_with("1 faults"), "{error}");
+    }
+}
+
+#[test]
 fn no_debug_text_shows_a_secret() {
     let mut given = Given::default();
     given.set("mongo_uri", json!("mongodb://me:hunter2@host"));

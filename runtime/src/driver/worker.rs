@@ -220,12 +220,7 @@ impl Runs {
             let cx = RunContext::new(spec, self.worker_id.clone(), self.clock.clone(), outlet);
             let (sender, commands) = mailbox();
             if let Some(handler) = self.handlers.get(spec.role.as_str()) {
-                let seat = RunSeat {
-                    run,
-                    cx: cx.clone(),
-                    commands,
-                    events: self.events.clone(),
-                };
+                let seat = RunSeat::new(run, cx.clone(), commands, self.events.clone());
                 tokio::spawn(handler.clone().run(seat));
             }
             // Without a handler the channel is closed, and the command is answered below.

@@ -13,6 +13,7 @@ use crate::context::Outlet;
 use crate::mailbox::{Commands, mailbox};
 use crate::{BatchResult, ErrorClass, FinalizeResult, handler_fn};
 
+mod panics;
 #[cfg(unix)]
 mod resources;
 
@@ -35,12 +36,7 @@ fn start(handler: impl Handler) -> Machine {
     };
     let worker = WorkerId::new("w").unwrap();
     let cx = RunContext::new(&spec("null"), worker, Clock::new(), outlet);
-    let seat = RunSeat {
-        run: RUN,
-        cx: cx.clone(),
-        commands: from_machine,
-        events: to_machine,
-    };
+    let seat = RunSeat::new(RUN, cx.clone(), from_machine, to_machine);
     let handler: Arc<dyn ErasedHandler> = Arc::new(handler);
     Machine {
         cx,
@@ -206,7 +202,10 @@ async fn every_hook_is_called_in_its_order() {
         };
         assert_eq!((batch_uid.as_str(), is_last), (&*format!("b{n}"), last));
         let processed = machine.ask(process(&format!("b{n}"), payload.text())).await;
-        let RunEvent::Processed { metrics, artifact } = processed else {
+        let RunEvent::Processed {
+            metrics, artifact, ..
+        } = processed
+        else {
             panic!("{processed:?}");
         };
         assert_eq!(metrics["n"].text(), (n + 1).to_string());
@@ -365,6 +364,45 @@ async fn an_aborted_handler_answers_once_it_is_really_gone() {
     machine.close().await;
 }
 
+/// Where a log goes.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_comes_out_of_turn_is_logged_without_its_payload() {
+    let log = Written::default();
+    let to = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = subscriber.with_writer(move || to.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut machine = start(handler_fn(|_, _: Batch<String>| async move {
+        std::future::pending::<()>().await;
+        Ok(BatchResult::of(1))
+    }));
+    machine.ask(begin("1")).await;
+    for payload in ["\"first hunter2\"", "\"second hunter2\""] {
+        machine.send(process("b", payload));
+    }
+    machine.send(RunCommand::Abort);
+    machine.event().await;
+    machine.close().await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("process"), "{text}");
+    assert!(text.contains("dropped"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
 #[tokio::test]
 async fn a_run_whose_worker_is_gone_drops_its_handler() {
     let log = Log::default();
@@ -516,12 +554,8 @@ fn the_future_of_a_run_stays_small() {
         .build()
         .unwrap();
     let _guard = runtime.enter();
-    let seat = RunSeat {
-        run: RUN,
-        cx: RunContext::new(&spec("null"), worker, Clock::new(), outlet),
-        commands: from_machine,
-        events,
-    };
+    let cx = RunContext::new(&spec("null"), worker, Clock::new(), outlet);
+    let seat = RunSeat::new(RUN, cx, from_machine, events);
     let handler = handler_fn(|_, _: Batch<u32>| async move { Ok(BatchResult::of(1)) });
     let size = size_of_val(&within_span(Arc::new(handler), seat));
     assert!(size <= 1_024, "{size} bytes");

@@ -1,6 +1,8 @@
 //! Submissions, their repeats and their refusals; nothing here needs a worker.
 
-use flowkit_runtime::{ClientError, ReplyError, SubmitOptions, TaskId, TaskState};
+use flowkit_runtime::{
+    ClientError, CoordinatorSettings, Engine, ReplyError, SubmitOptions, TaskId, TaskState,
+};
 use serde_json::json;
 
 use crate::support::{engine, one_node};
@@ -114,6 +116,31 @@ async fn a_cancelled_task_that_nobody_runs_is_settled_at_once() {
 }
 
 #[tokio::test]
+async fn an_engine_with_enough_in_flight_says_so_and_takes_more_later() {
+    let engine = Engine::memory();
+    let settings = CoordinatorSettings::default().tasks_in_flight_max(2);
+    engine.start_with(settings).await.unwrap();
+    let client = engine.client();
+    let graph = one_node("nobody", json!({}));
+    let options = || SubmitOptions::with_key("k");
+    let first = client.submit(&graph, options()).await.unwrap();
+    let second = SubmitOptions::default();
+    client.submit(&graph, second.clone()).await.unwrap();
+    let error = client.submit(&graph, second.clone()).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(ReplyError::Overloaded));
+    let text = error.to_string();
+    assert!(text.contains("2 tasks are in flight"), "{text}");
+    // What is there is answered all the same.
+    let again = client.submit(&graph, options()).await.unwrap();
+    assert_eq!(again.id(), first.id());
+    first.cancel("room", None).await.unwrap();
+    first.wait().await.unwrap();
+    client.submit(&graph, second).await.unwrap();
+    assert_eq!(client.list(None, 10).await.unwrap().0.len(), 3);
+    engine.stop().await;
+}
+
+#[tokio::test]
 async fn an_unknown_task_is_said_to_be_unknown() {
     let engine = engine().await;
     let task = engine
@@ -134,7 +161,7 @@ async fn an_unknown_task_is_said_to_be_unknown() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_coordinator_the_client_says_so() {
-    let engine = flowkit_runtime::Engine::memory();
+    let engine = Engine::memory();
     let graph = one_node("nobody", json!({}));
     let error = engine
         .client()

@@ -192,6 +192,63 @@ async fn a_failed_attempt_resumes_behind_the_last_accepted_batch() {
     engine.stop().await;
 }
 
+/// Two batches that mark the node's result; the second fails once, after it has.
+struct Marking;
+
+impl Handler for Marking {
+    type Run = ();
+    type Input = u32;
+    type Output = u32;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        cx: &RunContext,
+        _: TaskInput,
+    ) -> Result<BatchStream<u32>, HandlerError> {
+        let done = cx.checkpoint::<u32>()?.map_or(0, |last| last + 1);
+        let batches = (done..3).map(|n| Batch::new(format!("b{n}"), n));
+        Ok(BatchStream::iter(batches))
+    }
+
+    async fn process(
+        &self,
+        cx: &RunContext,
+        (): &mut (),
+        batch: Batch<u32>,
+    ) -> Result<BatchResult<u32>, HandlerError> {
+        let number = batch.payload;
+        cx.save_checkpoint(&number).await?;
+        let first = cx.info().epoch.0 == 1;
+        if number == 0 || first {
+            let marked = json!({"by": number, "first": first});
+            cx.artifacts().mark_complete(&marked)?;
+        }
+        if number == 1 && first {
+            return Err(HandlerError::transient("half", "it broke behind its mark"));
+        }
+        Ok(BatchResult::of(number))
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_was_marked_in_an_accepted_batch_outlives_a_failed_run() {
+    let engine = engine().await;
+    worker(&engine, "r", Marking);
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    let status = task.status().await.unwrap();
+    let node = status.node("n").unwrap();
+    assert_eq!((node.attempts.0, node.batches), (2, 3));
+    // Not that of the batch that failed.
+    let result: serde_json::Value = node.result.as_ref().unwrap().decode().unwrap();
+    assert_eq!(result, json!({"by": 0, "first": true}));
+    engine.stop().await;
+}
+
 #[tokio::test]
 async fn the_same_batch_uid_twice_is_a_permanent_failure() {
     struct Twice;

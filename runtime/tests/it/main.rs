@@ -5,10 +5,12 @@ mod cancel;
 #[cfg(unix)]
 mod children;
 mod client;
+mod endings;
 #[cfg(unix)]
 mod exec;
 mod failures;
 mod functions;
+mod hostile;
 mod operating;
 mod reruns;
 mod restart;

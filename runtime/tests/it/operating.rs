@@ -2,14 +2,14 @@
 
 use flowkit_memory::{LocalTransport, MemoryStore};
 use flowkit_runtime::{
-    ClientError, CoordinatorSettings, Engine, EngineSettings, Limit, Limits, ReplyError,
-    StartError, SubmitOptions, TaskId,
+    Batch, BatchResult, ClientError, CoordinatorSettings, Engine, EngineSettings, Handler, Limit,
+    Limits, ReplyError, Role, RunContext, StartError, SubmitOptions, TaskId, TaskState, handler_fn,
 };
-use serde_json::json;
-use std::sync::Arc;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{engine, one_node};
+use crate::support::{engine, one_node, submit, worker};
 
 #[tokio::test]
 async fn nobody_can_pause_a_task_that_is_not_there() {
@@ -71,4 +71,82 @@ async fn impossible_limits_do_not_start() {
         text.contains("limits: running_max must be 1 or more"),
         "{text}"
     );
+}
+
+/// So many at once, and the most of them so far.
+type AtOnce = Arc<Mutex<(u32, u32)>>;
+
+/// Counts how many of its runs there are at once, and when each began.
+fn counting(counts: &AtOnce, begun: &Arc<Mutex<Vec<tokio::time::Instant>>>) -> impl Handler {
+    let (counts, begun) = (counts.clone(), begun.clone());
+    handler_fn(move |cx: RunContext, batch: Batch<Value>| {
+        let (counts, begun) = (counts.clone(), begun.clone());
+        async move {
+            begun
+                .lock()
+                .expect("no panic")
+                .push(tokio::time::Instant::now());
+            {
+                let mut counts = counts.lock().expect("no panic");
+                counts.0 += 1;
+                counts.1 = counts.1.max(counts.0);
+            }
+            cx.sleep(Duration::from_millis(20)).await?;
+            counts.lock().expect("no panic").0 -= 1;
+            Ok(BatchResult::of(batch.payload))
+        }
+    })
+}
+
+/// Runs six tasks of each of two types on three slots each; the most at once, and when they began.
+async fn six_of_each(limits: Limits) -> [(u32, Vec<tokio::time::Instant>); 2] {
+    let engine = Engine::memory();
+    let coordinator = CoordinatorSettings::default().limits(limits);
+    engine.start_with(coordinator).await.expect("started");
+    let seen = ["limited", "free"].map(|role| {
+        let (counts, begun) = (AtOnce::default(), Arc::default());
+        for _ in 0..3 {
+            worker(&engine, role, counting(&counts, &begun));
+        }
+        (counts, begun)
+    });
+    let mut tasks = Vec::new();
+    for number in 0..12 {
+        let role = ["limited", "free"][number % 2];
+        tasks.push(submit(&engine, &one_node(role, json!({ "n": number }))).await);
+    }
+    for task in tasks {
+        let state = task.wait().await.expect("it ends").state;
+        assert_eq!(state, TaskState::Finished);
+    }
+    engine.stop().await;
+    seen.map(|(counts, begun)| {
+        let most = counts.lock().expect("no panic").1;
+        (most, begun.lock().expect("no panic").clone())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_a_limited_type_run_one_after_the_other_and_others_do_not() {
+    let role = Role::new("limited").expect("a role");
+    let limits = Limits::default().of_type(role, Limit::running(1));
+    let [(limited, _), (free, _)] = six_of_each(limits).await;
+    assert_eq!((limited, free), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_of_a_type_start_within_its_window_than_its_limit_says() {
+    let window = Duration::from_millis(1_000);
+    let role = Role::new("limited").expect("a role");
+    let limits = Limits::default().of_type(role, Limit::starts(2, 1_000));
+    let [(_, limited), (_, free)] = six_of_each(limits).await;
+    assert_eq!((limited.len(), free.len()), (6, 6));
+    for third in limited.windows(3) {
+        // What is limited is the grant, which comes a little before.
+        let apart = third[2] - third[0];
+        assert!(apart >= window - Duration::from_millis(50), "{limited:?}");
+    }
+    let all = limited[5] - limited[0];
+    assert!(all < 3 * window, "nobody waits for longer: {all:?}");
+    assert!(free[5] - free[0] < window, "{free:?}");
 }

@@ -3,16 +3,19 @@
 use flowkit_core::id::BatchUid;
 use flowkit_core::json::Json;
 use flowkit_runtime::{
-    Batch, BatchResult, BatchStream, FinalizeResult, Handler, HandlerError, RunContext, TaskInput,
+    Batch, BatchResult, BatchStream, ErrorClass, FinalizeResult, Handler, HandlerError, RunContext,
+    TaskInput,
 };
 use serde_json::{Value, json};
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Journal;
 use crate::judge::Step;
-use crate::plan::{NodePlan, Plan, TroubleKind};
+use crate::plan::{Hook, NodePlan, Plan, TroubleKind};
 use crate::script;
 
 /// Works for any role.
@@ -42,6 +45,30 @@ impl<J: Journal> Drop for Unfinished<'_, J> {
 /// What a script throws that panics; nothing else does.
 #[derive(Debug)]
 pub(crate) struct PlannedPanic;
+
+/// An error of a script that cannot be named.
+#[derive(Debug)]
+struct Unnamed;
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("as the script says")
+    }
+}
+
+impl Error for Unnamed {}
+
+/// Says that nothing is left of a run when it is dropped: its cleanup may panic or be cut short.
+struct Closes<'a, J: Journal> {
+    scripted: &'a Scripted<J>,
+    cx: &'a RunContext,
+}
+
+impl<J: Journal> Drop for Closes<'_, J> {
+    fn drop(&mut self) {
+        self.scripted.step(self.cx, Step::Closed);
+    }
+}
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -92,6 +119,40 @@ impl<J: Journal> Scripted<J> {
             self.ended(cx, None, true);
         }
         slept
+    }
+
+    /// Lets go wrong what the script says of another hook.
+    async fn troubled_hook(
+        &self,
+        cx: &RunContext,
+        node: &NodePlan,
+        hook: Hook,
+    ) -> Result<(), HandlerError> {
+        let troubles = script::hook_troubles(node, cx.info().epoch.0, hook);
+        if !troubles.is_empty() {
+            self.journal.struck(script::IN_HOOK);
+        }
+        self.troubled(cx, node, &troubles).await
+    }
+
+    /// The same where nobody asks how it went.
+    async fn troubled_cleanup(&self, cx: &RunContext) {
+        let Ok(node) = self.node(cx) else {
+            return;
+        };
+        for trouble in script::hook_troubles(node, cx.info().epoch.0, Hook::Cleanup) {
+            self.journal.struck(script::IN_HOOK);
+            match trouble {
+                TroubleKind::Panics | TroubleKind::PanicsNaming => {
+                    std::panic::panic_any(PlannedPanic)
+                }
+                TroubleKind::Hangs => tokio::time::sleep(Duration::from_secs(86_400)).await,
+                TroubleKind::Slow { ms: more } => tokio::time::sleep(ms(more)).await,
+                TroubleKind::Transient
+                | TroubleKind::RetryAfter { .. }
+                | TroubleKind::Permanent => {}
+            }
+        }
     }
 
     /// Says how it ends: by a trouble of its script, or because it was told to.
@@ -151,6 +212,7 @@ impl<J: Journal> Scripted<J> {
                     self.ended(cx, Some(*trouble), false);
                     std::panic::panic_any(PlannedPanic);
                 }
+                TroubleKind::PanicsNaming => HandlerError::from(Unnamed),
                 TroubleKind::Hangs => {
                     self.work(cx, node, Duration::from_secs(86_400)).await?;
                     continue;
@@ -211,6 +273,9 @@ impl<J: Journal> Scripted<J> {
         } else {
             BatchResult::of(artifact)
         };
+        if let Some(mark) = script::marked(node, uid.as_str()) {
+            cx.artifacts().mark_complete(&mark)?;
+        }
         self.step(cx, Step::Processed { uid });
         let result = result.metric("items", count);
         Ok(result.metric("label", &*batch.uid))
@@ -239,13 +304,26 @@ impl<J: Journal> Handler for Scripted<J> {
             };
             journal.step(told.info(), step);
         });
-        let (ended, journal) = (cx.info().clone(), self.journal.clone());
-        cx.on_cleanup(async move {
-            watch.abort();
-            journal.step(&ended, Step::Hook);
-        });
-        let init = self.work(cx, node, ms(node.script.init_ms));
+        cx.on_cleanup(async move { watch.abort() });
+        for number in 1..=script::HOOKS {
+            let (ended, journal) = (cx.info().clone(), self.journal.clone());
+            cx.on_cleanup(async move { journal.step(&ended, Step::Hook { number }) });
+        }
+        let init = async {
+            self.work(cx, node, ms(node.script.init_ms)).await?;
+            self.troubled_hook(cx, node, Hook::Init).await
+        };
         self.part(cx, init).await
+    }
+
+    async fn load_input(
+        &self,
+        cx: &RunContext,
+        input: TaskInput,
+    ) -> Result<TaskInput, HandlerError> {
+        let load = self.troubled_hook(cx, self.node(cx)?, Hook::LoadInput);
+        self.part(cx, load).await?;
+        Ok(input)
     }
 
     async fn batches(
@@ -254,6 +332,8 @@ impl<J: Journal> Handler for Scripted<J> {
         _input: TaskInput,
     ) -> Result<BatchStream<Value>, HandlerError> {
         let node = self.node(cx)?.clone();
+        let open = self.troubled_hook(cx, &node, Hook::Batches);
+        self.part(cx, open).await?;
         let checkpoint: Option<Value> = cx.checkpoint()?;
         let first = script::resumes_at(checkpoint.as_ref());
         let last = script::source_len(&node, cx.info().epoch.0);
@@ -291,10 +371,19 @@ impl<J: Journal> Handler for Scripted<J> {
         self.part(cx, end).await?;
         self.step(cx, Step::Finalized);
         let result = script::result(node, &cx.totals());
-        Ok(FinalizeResult::of(result).metric("finals", 1))
+        let end = result.map_or_else(FinalizeResult::new, FinalizeResult::of);
+        Ok(end.metric("finals", 1))
+    }
+
+    fn classify_error(&self, error: &(dyn Error + Send + Sync + 'static)) -> ErrorClass {
+        if error.is::<Unnamed>() {
+            std::panic::panic_any(PlannedPanic);
+        }
+        ErrorClass::transient("unexpected_error")
     }
 
     async fn cleanup(&self, cx: &RunContext) {
-        self.step(cx, Step::Closed);
+        let _closes = Closes { scripted: self, cx };
+        self.troubled_cleanup(cx).await;
     }
 }

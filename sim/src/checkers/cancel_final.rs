@@ -9,6 +9,8 @@ use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
 use crate::history::{Ask, Change, Life, Place, Step, What};
+use crate::plan::Hook;
+use crate::script;
 
 const NAME: &str = "cancel_final";
 /// Time for a machine to act on its deadline.
@@ -103,7 +105,14 @@ impl Judge for CancelFinal {
                     Step::Cancel { grace_ms, .. } => {
                         let drift = grace_ms * view.plan.world.clock_rate_error_ppm / 1_000_000;
                         let slack = SLACK_US + view.plan.world.slack_us();
-                        let last = at + (grace_ms + 2 * drift + 2) * 1_000 + slack;
+                        let node = view.node(run.task.as_str(), run.node.as_str());
+                        // A cleanup has a second at least, however near the deadline.
+                        let cleans_up = node.is_some_and(|node| {
+                            !script::hook_troubles(node, run.epoch.0, Hook::Cleanup).is_empty()
+                        });
+                        let cleanup_ms = if cleans_up { 1_002 } else { 0 };
+                        let grace_ms = grace_ms + 2 * drift + cleanup_ms;
+                        let last = at + (grace_ms + 2) * 1_000 + slack;
                         let told = self.told.entry(key).or_insert(last);
                         // Told again: a shorter time counts, a longer one does not.
                         *told = (*told).min(last);

@@ -1,5 +1,6 @@
 //! `hooks`: a run's handler is asked for one thing at a time; what it wanted to be run at its end
-//! is run once, behind everything else, and then its cleanup. No run outlives its task.
+//! is run once, behind everything else, the newest first, and then its cleanup. No run outlives its
+//! task.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use flowkit_core::id::{BatchUid, TaskId};
 
 use super::{Broken, Finish, Judge, View};
 use crate::history::{Life, Place, Step, What};
+use crate::script;
 
 const NAME: &str = "hooks";
 
@@ -66,15 +68,18 @@ impl Judge for Hooks {
                     Step::Finalize if seen.batch.is_some() => {
                         broken.push(format!("{} finalizes in the middle of a batch", seen.name));
                     }
-                    Step::Hook => {
+                    Step::Hook { number } => {
+                        let due = script::HOOKS.saturating_sub(seen.hooks);
                         seen.hooks += 1;
-                        if seen.hooks > 1 {
-                            broken.push(format!("{} ends {} times", seen.name, seen.hooks));
+                        if *number != due {
+                            let name = &seen.name;
+                            broken.push(format!("{name} ends with hook {number}, not {due}"));
                         }
                     }
                     Step::Closed => {
-                        if seen.hooks == 0 {
-                            let what = "what it wanted to be run at its end was not";
+                        let left = script::HOOKS.saturating_sub(seen.hooks);
+                        if left > 0 {
+                            let what = format!("{left} things that it wanted to be run were not");
                             broken.push(format!("{} is closed, {what}", seen.name));
                         }
                         self.runs.remove(&key);

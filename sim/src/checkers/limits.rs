@@ -1,5 +1,5 @@
 //! `limits`: never more grants than a limit says, of all, of a type and of a key; and never more of
-//! them made within a limit's time.
+//! them made within a limit's time. And no more tasks in flight than the coordinators may have.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -42,6 +42,9 @@ fn limits_of(view: &View<'_>, task: &TaskId, node: &NodeId) -> Vec<(String, Limi
 
 impl Judge for Limited {
     fn event(&mut self, view: &mut View<'_>) {
+        if matches!(view.event.what, What::Committed { .. }) {
+            in_flight(view);
+        }
         if view.plan.world.limits.is_none() {
             return;
         }
@@ -117,6 +120,24 @@ impl Limited {
                 view.broken(NAME, what);
             }
         }
+    }
+}
+
+/// Counts every task that is not settled.
+fn in_flight(view: &mut View<'_>) {
+    let world = &view.plan.world;
+    let Some(max) = world.tasks_in_flight_max else {
+        return;
+    };
+    let most = u64::from(max) * u64::from(world.shards);
+    let tasks = view.ledger.tasks.values();
+    let facts = tasks.filter_map(|task| task.fact.as_ref());
+    // One that was set aside is nobody's business any more.
+    let open = facts.filter(|fact| !fact.settled && fact.state != TaskState::Quarantined);
+    let open = open.count() as u64;
+    if open > most {
+        let what = format!("{open} tasks are in flight, {most} are allowed");
+        view.broken(NAME, what);
     }
 }
 

@@ -90,7 +90,7 @@ impl Judge for Stops {
                     | Step::Failed { .. }
                     | Step::Finalized
                     | Step::Abort
-                    | Step::Hook => {
+                    | Step::Hook { .. } => {
                         if let Some(open) = self.runs.get_mut(&key) {
                             open.told = true;
                         }

@@ -96,6 +96,7 @@ fn shrinking(draw: &mut Draw) -> GraphPlan {
         trouble: vec![Trouble {
             epoch: 1,
             batch: None,
+            hook: None,
             kind: TroubleKind::Transient,
         }],
         ..Script::default()

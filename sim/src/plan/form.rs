@@ -238,6 +238,9 @@ impl Plan {
             wrong.push("world.limits: processes are not told of them yet".to_owned());
         }
         self.world.clocks.clear();
+        // They are not told of these either, and do well without.
+        self.world.tasks_in_flight_max = None;
+        (self.world.dedup_cache_size, self.world.dedup_ttl_ms) = (None, None);
         for fault in &mut self.faults {
             if let Fault::Shutdown { grace_ms, .. } = fault {
                 *grace_ms = Self::PROCESS_GRACE_MS;

@@ -121,6 +121,8 @@ pub struct Script {
     pub says_last: bool,
     /// It does not wait for one checkpoint to be safe before it saves the next.
     pub hasty: bool,
+    /// Each batch marks the node's result, and `finalize` returns none.
+    pub marks: bool,
     /// What goes wrong, and when.
     pub trouble: Vec<Trouble>,
     /// The handler does not react to a cancel.
@@ -133,6 +135,9 @@ pub struct Script {
     pub duplicate_at: Option<u32>,
 }
 
+/// The longest that a cleanup may take which nobody waits for, and the second that its end takes.
+const CLEANUP_MS: u64 = 31_000;
+
 /// What goes wrong in a handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
@@ -140,8 +145,32 @@ pub struct Trouble {
     pub epoch: u32,
     /// In which batch of its own source (from 0); readers: in any. Absent: in `finalize`.
     pub batch: Option<u32>,
+    /// In which other hook; `batch` does not matter then.
+    #[serde(default)]
+    pub hook: Option<Hook>,
     /// What.
     pub kind: TroubleKind,
+}
+
+/// Hooks beside `process` and `finalize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hook {
+    /// `init`.
+    Init,
+    /// `load_input`.
+    LoadInput,
+    /// `batches`; readers do not have it.
+    Batches,
+    /// `cleanup`; what it cannot say is no trouble there.
+    Cleanup,
+}
+
+impl Trouble {
+    /// It strikes in this attempt.
+    #[must_use]
+    pub const fn is_in(&self, epoch: u32) -> bool {
+        self.epoch == 0 || self.epoch == epoch
+    }
 }
 
 /// Ways a handler goes wrong.
@@ -158,6 +187,8 @@ pub enum TroubleKind {
     Permanent,
     /// A panic: a transient failure.
     Panics,
+    /// An error, and a panic as it is classified: a transient failure.
+    PanicsNaming,
     /// It never returns by itself (until it is cancelled).
     Hangs,
     /// It takes so much longer.
@@ -180,6 +211,7 @@ impl Default for Script {
             large_at: None,
             says_last: false,
             hasty: false,
+            marks: false,
             trouble: Vec::new(),
             ignores_cancel: false,
             blocks: false,
@@ -407,9 +439,10 @@ impl GraphPlan {
                 };
                 let slow = script.trouble.iter().map(|trouble| match trouble.kind {
                     // Every chunk of a reader may count as the batch in question.
-                    TroubleKind::Slow { ms } if node.reader.is_some() => {
+                    TroubleKind::Slow { ms } if node.reader.is_some() && trouble.hook.is_none() => {
                         ms.saturating_mul(upstream)
                     }
+                    TroubleKind::Hangs if trouble.hook == Some(Hook::Cleanup) => CLEANUP_MS,
                     TroubleKind::Slow { ms } | TroubleKind::RetryAfter { ms } => ms,
                     _ => 0,
                 });

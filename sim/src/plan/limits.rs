@@ -87,6 +87,15 @@ impl Numbers<'_> {
         ] {
             self.positive(&format!("world.{name}"), u64::from(count), COUNT_MAX);
         }
+        for (name, most) in [
+            ("tasks_in_flight_max", world.tasks_in_flight_max),
+            ("dedup_cache_size", world.dedup_cache_size),
+        ] {
+            let most = most.map_or(1, u64::from);
+            self.positive(&format!("world.{name}"), most, ITEMS_MAX);
+        }
+        let dedup_ttl_ms = world.dedup_ttl_ms.unwrap_or(1);
+        self.positive("world.dedup_ttl_ms", dedup_ttl_ms, TIME_MS_MAX);
         // A machine that is to wake every 0 ms never sleeps.
         for (name, ms) in [
             ("lease_ttl_ms", world.lease_ttl_ms),

@@ -10,6 +10,7 @@ mod fault;
 mod flow;
 mod form;
 mod graph;
+mod hooks;
 mod hosts;
 mod large;
 mod limits;
@@ -23,7 +24,7 @@ mod workload;
 pub use call::{Call, CallKind};
 pub use fault::{ClientFault, Fault, Leaving};
 pub use graph::{
-    FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
+    FanIn, FunctionPlan, GraphPlan, Hook, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };
 pub use reruns::RerunPlan;
 pub(crate) use reruns::fit as fit_reruns;
@@ -116,6 +117,15 @@ pub struct World {
     /// What may run at once, and how often something may start.
     #[serde(default)]
     pub limits: Limits,
+    /// Most tasks that are not settled, per shard; the engine's default if absent.
+    #[serde(default)]
+    pub tasks_in_flight_max: Option<u32>,
+    /// Most message identities that a worker remembers; the engine's default if absent.
+    #[serde(default)]
+    pub dedup_cache_size: Option<u32>,
+    /// How long it remembers one; the engine's default if absent.
+    #[serde(default)]
+    pub dedup_ttl_ms: Option<u64>,
     /// How long finished tasks are kept; for ever if absent.
     #[serde(default)]
     pub retention_finished_ms: Option<u64>,
@@ -469,10 +479,18 @@ impl Plan {
         let late_ms = 60 * world.slack_ms;
         // A handler that does not listen is dropped, and given up a second later.
         let ending_ms = self.grace_ms_max() + 2_000;
-        (self.round_ms() + 2 * (world.lease_ttl_ms + 1_000) + ending_ms + after_losses_ms)
+        let turn_ms = (self.round_ms() + 2 * (world.lease_ttl_ms + 1_000) + ending_ms)
             .saturating_add(client_ms + late_ms + self.paused_ms_max())
+            .saturating_add(self.held_ms_max());
+        // Where few tasks may be in flight, each waits for its turn.
+        let turns = match world.tasks_in_flight_max {
+            Some(_) => self.tasks.len() as u64,
+            None => 1,
+        };
+        turn_ms
+            .saturating_mul(turns)
+            .saturating_add(after_losses_ms)
             .saturating_add(work.saturating_mul(2))
-            .saturating_add(self.held_ms_max())
     }
 
     /// One round of dispatch after the faults healed: the longest time that a node is ready beside a
@@ -596,6 +614,9 @@ impl Default for World {
             call_timeout_ms: 1_000,
             slack_ms: 0,
             limits: Limits::default(),
+            tasks_in_flight_max: None,
+            dedup_cache_size: None,
+            dedup_ttl_ms: None,
             retention_finished_ms: None,
             retention_failed_ms: None,
             sweep_interval_ms: a_minute(),

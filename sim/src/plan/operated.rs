@@ -69,6 +69,18 @@ pub(super) fn limits(draw: &mut Draw, plan: &mut Plan) {
     plan.world.limits = limits;
 }
 
+/// Coordinators that are soon full, and workers that remember little.
+pub(super) fn caches(draw: &mut Draw, plan: &mut Plan) {
+    let world = &mut plan.world;
+    world.tasks_in_flight_max = draw.percent(12).then(|| draw.small(1, 2));
+    if draw.percent(30) {
+        world.dedup_cache_size = Some(*draw.pick(&[1, 1, 2, 5]));
+    }
+    if draw.percent(30) {
+        world.dedup_ttl_ms = Some(draw.wide(1, 5_000));
+    }
+}
+
 fn limit(draw: &mut Draw) -> Limit {
     let mut limit = Limit::default();
     limit.running_max = draw.percent(75).then(|| draw.small(1, 2));

@@ -91,6 +91,9 @@ fn first_runs(seed: u64) -> Plan {
     super::operated::options(&mut Draw::stream(seed, 17), &mut plan);
     super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
     super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
+    super::operated::caches(&mut Draw::stream(seed, 42), &mut plan);
+    super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
+    super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
@@ -197,6 +200,9 @@ fn world(draw: &mut Draw) -> World {
         call_timeout_ms: draw.between(300, 1_500),
         slack_ms: 0,
         limits: Limits::default(),
+        tasks_in_flight_max: None,
+        dedup_cache_size: None,
+        dedup_ttl_ms: None,
         retention_finished_ms: None,
         retention_failed_ms: None,
         sweep_interval_ms: 60_000,

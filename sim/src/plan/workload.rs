@@ -172,7 +172,12 @@ fn trouble(draw: &mut Draw, graph: &mut GraphPlan, at: usize) {
             },
         };
         for epoch in 1..=draw.small(1, 3) {
-            script.trouble.push(Trouble { epoch, batch, kind });
+            script.trouble.push(Trouble {
+                epoch,
+                batch,
+                hook: None,
+                kind,
+            });
         }
     }
     script.ignores_cancel = draw.percent(15);

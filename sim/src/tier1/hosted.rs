@@ -97,7 +97,7 @@ impl<H: Handler> Handler for Hosted<H> {
     }
 
     fn classify_error(&self, error: &(dyn Error + Send + Sync + 'static)) -> ErrorClass {
-        self.handler.classify_error(error)
+        panics::in_handler(|| self.handler.classify_error(error))
     }
 
     async fn cleanup(&self, cx: &RunContext) {

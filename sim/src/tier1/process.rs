@@ -82,7 +82,11 @@ fn seconds(ms: u64) -> f64 {
 
 pub(super) fn coordinator_settings(plan: &Plan) -> CoordinatorSettings {
     let world = &plan.world;
-    CoordinatorSettings::default()
+    let settings = CoordinatorSettings::default();
+    let in_flight_max = world.tasks_in_flight_max.map(|most| most as usize);
+    let in_flight_max = in_flight_max.unwrap_or(settings.tasks_in_flight_max);
+    settings
+        .tasks_in_flight_max(in_flight_max)
         .cancel_grace_sec(seconds(world.cancel_grace_ms))
         .lease_ttl_sec(seconds(world.lease_ttl_ms))
         .shard_lease_ttl_sec(seconds(world.shard_lease_ttl_ms))
@@ -94,7 +98,13 @@ pub(super) fn coordinator_settings(plan: &Plan) -> CoordinatorSettings {
 
 pub(super) fn worker_settings(plan: &Plan, grace_ms: u64) -> WorkerSettings {
     let world = &plan.world;
-    WorkerSettings::default()
+    let settings = WorkerSettings::default();
+    let remembered = world.dedup_cache_size.map(|most| most as usize);
+    let remembered = remembered.unwrap_or(settings.dedup_cache_size);
+    let dedup_ttl_ms = world.dedup_ttl_ms.unwrap_or(settings.dedup_ttl_ms);
+    settings
+        .dedup_cache_size(remembered)
+        .dedup_ttl_ms(dedup_ttl_ms)
         .hb_interval_sec(seconds(world.hb_interval_ms))
         .announce_interval_sec(seconds(world.announce_interval_ms))
         .db_cancel_poll_ms(world.db_cancel_poll_ms)

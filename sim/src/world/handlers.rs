@@ -15,11 +15,14 @@ use super::{Luck, World};
 use crate::checkers::Broken;
 use crate::dice::Dice;
 use crate::history::{Place, Run, Step, What};
-use crate::plan::{NodePlan, TroubleKind};
+use crate::plan::{Hook, NodePlan, TroubleKind};
 use crate::script;
 
 /// A probe ends a process whose handler cannot be ended after so long.
 const PROBE_US: u64 = 5_000_000;
+
+/// What a handler does as it begins.
+const LOAD: [Hook; 2] = [Hook::Init, Hook::LoadInput];
 
 /// A handler at work on one run.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) struct HandlerRun<'p> {
     node: &'p NodePlan,
     /// Next batch of its own source (from 0).
     next: u32,
+    /// Its source is.
+    opened: bool,
     phase: Phase,
     /// Answers with an older ticket are void.
     ticket: u64,
@@ -133,9 +138,14 @@ impl<'p> World<'p> {
         match command {
             RunCommand::Begin(_) => {}
             RunCommand::NextBatch => {
+                let hooks: &[Hook] = if handler.opened {
+                    &[]
+                } else {
+                    &[Hook::Batches]
+                };
                 handler.phase = Phase::Drawing;
                 let after = handler.dice.between(50, 500);
-                self.handler_at(place, run, after);
+                self.hook_at(place, run, hooks, after);
             }
             RunCommand::Process {
                 batch_uid,
@@ -145,19 +155,15 @@ impl<'p> World<'p> {
             RunCommand::CheckpointSaved(result) => self.saved(place, run, result.is_ok()),
             RunCommand::Finalize { totals } => {
                 handler.totals = totals;
-                let script = &handler.node.script;
-                let epoch = handler.info.epoch.0;
-                let mut after = script.finalize_ms * 1_000;
-                for trouble in script.trouble.iter().filter(|t| t.batch.is_none()) {
-                    if trouble.epoch == 0 || trouble.epoch == epoch {
-                        match trouble.kind {
-                            TroubleKind::Slow { ms } => after = after.saturating_add(ms * 1_000),
-                            TroubleKind::Hangs => after = u64::MAX,
-                            _ => {}
-                        }
-                        if let Some(family) = script::lasting(trouble.kind) {
-                            self.seen.fire(family);
-                        }
+                let mut after = handler.node.script.finalize_ms * 1_000;
+                for kind in script::final_troubles(handler.node, handler.info.epoch.0) {
+                    match kind {
+                        TroubleKind::Slow { ms } => after = after.saturating_add(ms * 1_000),
+                        TroubleKind::Hangs => after = u64::MAX,
+                        _ => {}
+                    }
+                    if let Some(family) = script::lasting(kind) {
+                        self.seen.fire(family);
                     }
                 }
                 handler.phase = Phase::Finalizing;
@@ -210,8 +216,32 @@ impl<'p> World<'p> {
             }
             RunCommand::Close => {
                 handler.phase = Phase::Closing;
-                self.handler_at(place, run, 300);
+                self.hook_at(place, run, &[Hook::Cleanup], 300);
             }
+        }
+    }
+
+    /// A handler is done with hooks after so long, or longer, or never.
+    fn hook_at(&mut self, place: Place, run: RunId, hooks: &[Hook], after_us: u64) {
+        let Some(handler) = self.runs.get(&(place, run)) else {
+            return;
+        };
+        let mut after = Some(after_us);
+        for kind in handler.hook_troubles(hooks) {
+            self.seen.fire(script::IN_HOOK);
+            match kind {
+                TroubleKind::Slow { ms } => after = after.map(|after| after + ms * 1_000),
+                TroubleKind::Hangs => after = None,
+                // What it says behind its end nobody hears.
+                _ if hooks == [Hook::Cleanup] => {}
+                _ => break,
+            }
+            if let Some(family) = script::lasting(kind) {
+                self.seen.fire(family);
+            }
+        }
+        if let Some(after) = after {
+            self.handler_at(place, run, after);
         }
     }
 
@@ -246,6 +276,7 @@ impl<'p> World<'p> {
             }),
             node,
             next,
+            opened: false,
             phase: Phase::Loading,
             ticket: 0,
             cancelled: false,
@@ -260,7 +291,7 @@ impl<'p> World<'p> {
             self.seen.broken.push(broken);
         }
         self.step(place, run, Step::Begin);
-        self.handler_at(place, run, after);
+        self.hook_at(place, run, &LOAD, after);
     }
 
     fn process(
@@ -355,7 +386,9 @@ impl<'p> World<'p> {
             return;
         };
         if step == Some(Step::Closed) {
-            self.step(place, run, Step::Hook);
+            for number in (1..=script::HOOKS).rev() {
+                self.step(place, run, Step::Hook { number });
+            }
         }
         if let Some(step) = step {
             self.step(place, run, step);
@@ -380,8 +413,20 @@ impl HandlerRun<'_> {
         script::troubles(self.node, self.info.epoch.0, index)
     }
 
+    fn hook_troubles(&self, hooks: &[Hook]) -> Vec<TroubleKind> {
+        let epoch = self.info.epoch.0;
+        let troubles = |hook: &Hook| script::hook_troubles(self.node, epoch, *hook);
+        hooks.iter().flat_map(troubles).collect()
+    }
+
     fn hangs(&self) -> bool {
         let index = match &self.phase {
+            Phase::Loading => return self.hook_troubles(&LOAD).contains(&TroubleKind::Hangs),
+            Phase::Drawing if !self.opened => {
+                return self
+                    .hook_troubles(&[Hook::Batches])
+                    .contains(&TroubleKind::Hangs);
+            }
             Phase::Working(work) => work.index,
             Phase::Finalizing => {
                 return script::final_troubles(self.node, self.info.epoch.0)
@@ -400,8 +445,15 @@ impl HandlerRun<'_> {
                 self.phase = Phase::Saving(work);
                 (None, None)
             }
-            Phase::Loading => (None, Some(RunEvent::Loaded { adapter: None })),
-            Phase::Drawing => (None, Some(self.draw())),
+            Phase::Loading => {
+                let loaded = RunEvent::Loaded { adapter: None };
+                self.unless_failed(&LOAD, |_| loaded)
+            }
+            Phase::Drawing if self.opened => (None, Some(self.draw())),
+            Phase::Drawing => {
+                self.opened = true;
+                self.unless_failed(&[Hook::Batches], Self::draw)
+            }
             Phase::Working(work) => self.work(work),
             Phase::Finalizing => {
                 let epoch = self.info.epoch.0;
@@ -412,7 +464,7 @@ impl HandlerRun<'_> {
                 }
                 let metrics = Metrics::from([(Arc::from("finals"), Json::from(json!(1)))]);
                 let totals = std::mem::take(&mut self.totals);
-                let result = Some(Json::from(script::result(self.node, &totals)));
+                let result = script::result(self.node, &totals).map(Json::from);
                 let event = RunEvent::Finalized { metrics, result };
                 (Some(Step::Finalized), Some(event))
             }
@@ -427,6 +479,18 @@ impl HandlerRun<'_> {
             }
             Phase::Closing => (Some(Step::Closed), Some(RunEvent::Closed)),
         }
+    }
+
+    fn unless_failed(
+        &mut self,
+        hooks: &[Hook],
+        event: impl FnOnce(&mut Self) -> RunEvent,
+    ) -> (Option<Step>, Option<RunEvent>) {
+        if let Some((kind, step, event)) = failed(&self.hook_troubles(hooks)) {
+            self.struck = Some(script::family(kind));
+            return (Some(step), Some(event));
+        }
+        (None, Some(event(self)))
     }
 
     fn draw(&mut self) -> RunEvent {
@@ -468,10 +532,12 @@ impl HandlerRun<'_> {
             (Arc::from("items"), Json::from(json!(count))),
             (Arc::from("label"), Json::from(json!(work.uid.as_str()))),
         ]);
+        let marked = script::marked(self.node, work.uid.as_str());
         let step = Step::Processed { uid: work.uid };
         let event = RunEvent::Processed {
             metrics,
             artifact: Some(Json::from(artifact)),
+            result: marked.map(Json::from),
         };
         (Some(step), Some(event))
     }
@@ -482,7 +548,9 @@ fn failed(kinds: &[TroubleKind]) -> Option<(TroubleKind, Step, RunEvent)> {
     kinds.iter().find_map(|kind| {
         let (mut failure, permanent) = match kind {
             TroubleKind::Transient => (failure("flaky", false, false), false),
-            TroubleKind::Panics => (failure("panic", false, false), false),
+            TroubleKind::Panics | TroubleKind::PanicsNaming => {
+                (failure("panic", false, false), false)
+            }
             TroubleKind::RetryAfter { .. } => (failure("busy", false, false), false),
             TroubleKind::Permanent => (failure("hopeless", true, false), true),
             TroubleKind::Hangs | TroubleKind::Slow { .. } => return None,

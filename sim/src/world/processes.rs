@@ -107,6 +107,9 @@ impl World<'_> {
         config.sweep_interval_ms = world.sweep_interval_ms;
         config.accept_timeout_ms = world.accept_timeout_ms;
         config.limits = world.limits.clone();
+        if let Some(most) = world.tasks_in_flight_max {
+            config.tasks_in_flight_max = most as usize;
+        }
         config.applies_before_sync = world.embedded;
         config.predecessors_dead = world.embedded;
         config.functions = crate::functions::functions();
@@ -127,6 +130,10 @@ impl World<'_> {
         config.hb_interval_ms = world.hb_interval_ms;
         config.announce_interval_ms = world.announce_interval_ms;
         config.db_cancel_poll_ms = world.db_cancel_poll_ms;
+        if let Some(most) = world.dedup_cache_size {
+            config.dedup_cache_size = most as usize;
+        }
+        config.dedup_ttl_ms = world.dedup_ttl_ms.unwrap_or(config.dedup_ttl_ms);
         Machine::new(
             Inner::Worker(Box::new(Worker::new(config))),
             Some(id.clone()),

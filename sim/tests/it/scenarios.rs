@@ -412,6 +412,7 @@ fn a_handler_that_cannot_be_ended_is_abandoned_and_the_task_settles() {
         trouble: vec![Trouble {
             epoch: 0,
             batch: Some(1),
+            hook: None,
             kind: TroubleKind::Hangs,
         }],
         ..Script::default()
@@ -442,7 +443,12 @@ fn the_same_submission_again_is_answered_and_another_graph_is_a_conflict() {
 
 #[test]
 fn retries_wait_for_their_back_off_and_end_at_the_policy() {
-    let trouble = |epoch, batch, kind| Trouble { epoch, batch, kind };
+    let trouble = |epoch, batch, kind| Trouble {
+        epoch,
+        batch,
+        hook: None,
+        kind,
+    };
     let mut plan = one_node(Script {
         batches: 4,
         checkpoints: 1,
@@ -467,6 +473,7 @@ fn a_source_that_lost_an_accepted_batch_fails_for_good() {
         trouble: vec![Trouble {
             epoch: 1,
             batch: None,
+            hook: None,
             kind: TroubleKind::Transient,
         }],
         shrinks_at_epoch: Some(2),
@@ -483,6 +490,7 @@ fn a_handled_failure_leaves_the_task_on_its_way() {
         trouble: vec![Trouble {
             epoch: 0,
             batch: Some(0),
+            hook: None,
             kind: TroubleKind::Permanent,
         }],
         ..Script::default()

@@ -31,6 +31,7 @@ fn message(number: u64) -> Arc<Envelope> {
         artifact: None,
         checkpoint: Some(json(r#"{"at":"ü"}"#)),
         cursor: None,
+        result: Some(json(r#"["ü"]"#)),
     });
     let mut message = Envelope::new(sender, -1, body);
     message.to = Some("c".into());

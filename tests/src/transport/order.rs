@@ -136,6 +136,7 @@ pub async fn a_large_message_comes_back_whole(instance: &mut TransportInstance) 
         artifact: Some(Artifact::Inline(large_json(900 * 1024))),
         checkpoint: None,
         cursor: None,
+        result: None,
     });
     let large = Envelope {
         body,

@@ -403,6 +403,7 @@ pub(super) fn batch(uid: &str) -> BatchOk {
         artifact: None,
         checkpoint: None,
         cursor: None,
+        result: None,
     }
 }
 

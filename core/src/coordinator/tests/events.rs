@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::coordinator::{Effect, Input};
 use crate::id::Token;
 use crate::json::Json;
-use crate::message::{Body, CancelReason, TaskFailed};
+use crate::message::{BatchOk, Body, CancelReason, TaskFailed};
 use crate::port::Record;
 use crate::record::{NodeState, TaskState};
 
@@ -44,6 +44,33 @@ fn a_batch_counts_once_however_often_it_arrives() {
         [],
         "a copy changes nothing, so there is nothing to commit"
     );
+}
+
+#[test]
+fn what_a_batch_marks_stays_the_nodes_result_unless_finalize_returns_another() {
+    let marks = |uid: &str, text: &str| BatchOk {
+        result: Json::parse(text).ok(),
+        ..batch(uid)
+    };
+    for (finalized, stored) in [(None, "2"), (Some("3"), "3")] {
+        let mut bench = Bench::owned();
+        bench.submitted("t", ONE);
+        let first = event("t", "n", 1, 1, Body::BatchOk(marks("b1", "1")));
+        bench.arrive(vec![first]);
+        let commit = bench.take_commit();
+        let result = node_of(&commit, "n").result.as_ref();
+        assert_eq!(result.map(Json::text), Some("1"), "with its batch");
+        let Body::TaskDone(mut end) = done(2, 0, 0) else {
+            panic!("a TASK_DONE");
+        };
+        end.last_batch = Some(marks("b2", "2"));
+        end.result = finalized.and_then(|text| Json::parse(text).ok());
+        bench.arrive(vec![event("t", "n", 1, 2, Body::TaskDone(end))]);
+        let commit = bench.take_commit();
+        let node = node_of(&commit, "n");
+        assert_eq!(node.state, NodeState::Finished);
+        assert_eq!(node.result.as_ref().map(Json::text), Some(stored));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::control::TaskOptions;
-use crate::coordinator::{Config, Limit, Limits};
+use crate::coordinator::{Config, Input, Limit, Limits};
 use crate::message::{Body, CancelReason, Envelope, ReplyError, TaskReleased};
 use crate::port::{Commit, Record, TaskWithNodes};
 use crate::record::{NodeState, TaskState};
@@ -415,4 +415,32 @@ fn a_machine_of_several_shards_takes_no_limits() {
     });
     config.shards = 2;
     let _ = crate::coordinator::Coordinator::new(config);
+}
+
+#[test]
+fn an_owner_with_as_many_tasks_as_it_may_refuses_others_until_one_is_settled() {
+    let mut config = long(Limits::default());
+    config.tasks_in_flight_max = 2;
+    let worker = worker_record("w1", 1, &["a"]);
+    let mut bench = Bench::owned_with(config, Vec::new(), vec![worker]);
+    bench.submitted("t1", ONE);
+    bench.submitted("t2", ONE);
+    let answer = |bench: &Bench| {
+        let replies = bench.sent().into_iter().find_map(|(_, body)| match body {
+            Body::Reply(reply) => Some(reply.error.map(|error| error.kind)),
+            _ => None,
+        });
+        replies.expect("a reply")
+    };
+    bench.arrive(vec![submit("t3", ONE)]);
+    bench.unknown_tasks();
+    assert_eq!(answer(&bench), Some(ReplyError::Overloaded));
+    bench.input(Input::Idle);
+    assert_eq!(bench.out, [], "nothing is stored of it");
+    bench.arrive(vec![submit("t2", ONE)]);
+    assert_eq!(answer(&bench), None, "what is there is no more load");
+    bench.arrive(vec![event("t1", "n", 1, 1, done(0, 0, 0))]);
+    bench.take_commit();
+    bench.submitted("t3", ONE);
+    assert_eq!(answer(&bench), None);
 }

@@ -209,14 +209,16 @@ fn batch_ok() -> impl Strategy<Value = BatchOk> {
         option::of(artifact),
         option::of(json()),
         option::of(cursor()),
+        option::of(json()),
     );
     parts.prop_map(
-        |(batch_uid, metrics, artifact, checkpoint, cursor)| BatchOk {
+        |(batch_uid, metrics, artifact, checkpoint, cursor, result)| BatchOk {
             batch_uid,
             metrics,
             artifact,
             checkpoint,
             cursor,
+            result,
         },
     )
 }

@@ -12,10 +12,6 @@ use crate::worker::Config;
 pub(super) const BAD_ARGS: &str = "bad_input_args";
 const BAD_ADAPTER: &str = "bad_input_adapter";
 
-/// Shortest poll and longest backoff that are taken as given, in milliseconds.
-const POLL_MS_MIN: u64 = 10;
-const BACKOFF_MS_MAX: u64 = 3_600_000;
-
 /// How artifacts become batches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::worker) enum Shape {
@@ -82,17 +78,68 @@ impl Args {
                 list_key: meta_list_key,
             },
         };
-        let poll_ms = pull.poll_ms.unwrap_or(config.pull_poll_ms);
-        let poll_ms = poll_ms.clamp(POLL_MS_MIN, BACKOFF_MS_MAX);
-        let backoff = pull
-            .backoff_max_ms
-            .unwrap_or(config.pull_empty_backoff_ms_max);
+        // What is given is within the bounds of graphs. What is not is the worker's setting, and
+        // gives way to what is.
+        let poll_ms = match (pull.poll_ms, pull.backoff_max_ms) {
+            (Some(given), _) => given,
+            (None, Some(most)) => config.pull_poll_ms.min(most),
+            (None, None) => config.pull_poll_ms,
+        };
+        let backoff = pull.backoff_max_ms;
+        let backoff = backoff.unwrap_or(config.pull_empty_backoff_ms_max);
         Ok(Self {
             from_nodes: pull.sources,
-            poll_ms,
-            backoff_max_ms: backoff.clamp(poll_ms, BACKOFF_MS_MAX),
+            poll_ms: poll_ms.max(1),
+            backoff_max_ms: backoff.max(poll_ms).max(1),
             eof_on_task_done: pull.eof_on_task_done,
             shape,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::WorkerId;
+    use crate::json::Json;
+
+    fn times(args: &str) -> Result<(u64, u64), String> {
+        let text = format!("{{\"from_node\":\"a\"{args}}}");
+        let spec = AdapterSpec {
+            name: Arc::from(PULL),
+            args: Json::parse(&text).expect("JSON"),
+        };
+        let worker = WorkerId::new("w").expect("an id");
+        let config = Config::new(worker, Vec::new(), 1, 1);
+        let args = Args::parse(&spec, &config).map_err(|(_, text)| text)?;
+        Ok((args.poll_ms, args.backoff_max_ms))
+    }
+
+    #[test]
+    fn times_within_the_bounds_of_graphs_are_taken_as_given() {
+        for (args, expected) in [
+            (r#","poll_ms":1,"backoff_max_ms":1"#, (1, 1)),
+            (r#","poll_ms":7,"backoff_max_ms":86400000"#, (7, 86_400_000)),
+            (r#","poll_ms":86400000"#, (86_400_000, 86_400_000)),
+        ] {
+            assert_eq!(times(args), Ok(expected), "{args}");
+        }
+        for (args, field) in [
+            (r#","poll_ms":0"#, "poll_ms"),
+            (r#","poll_ms":86400001"#, "poll_ms"),
+            (r#","backoff_max_ms":0.5"#, "backoff_max_ms"),
+            (r#","backoff_max_ms":86400001"#, "backoff_max_ms"),
+        ] {
+            let error = times(args).expect_err(field);
+            let bounds = error.contains("86400000") || error.contains("86,400,000");
+            assert!(error.contains(field) && bounds, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_setting_gives_way_to_what_the_graph_says() {
+        assert_eq!(times(""), Ok((300, 4_000)));
+        assert_eq!(times(r#","poll_ms":5000"#), Ok((5_000, 5_000)));
+        assert_eq!(times(r#","backoff_max_ms":100"#), Ok((100, 100)));
     }
 }

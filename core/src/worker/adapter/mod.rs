@@ -220,7 +220,10 @@ impl Puller {
 
     /// The wait before the next look doubles from `poll_ms` to `backoff_max_ms`.
     fn pause_ms(&self) -> u64 {
-        let pause = self.args.poll_ms << self.idle_looks.min(16);
+        let pause = self
+            .args
+            .poll_ms
+            .saturating_mul(1 << self.idle_looks.min(16));
         pause.min(self.args.backoff_max_ms)
     }
 

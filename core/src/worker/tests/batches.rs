@@ -167,6 +167,7 @@ fn a_large_artifact_is_staged_before_its_batch_is_told() {
         RunEvent::Processed {
             metrics: metrics("n", "2"),
             artifact: Some(body.clone()),
+            result: None,
         },
     );
     let stage = || StoreRequest::StageArtifact {
@@ -200,10 +201,11 @@ fn what_does_not_fit_into_a_message_fails_for_good_and_leaves_nothing() {
         RunEvent::Processed {
             metrics: Metrics::from([("text".into(), Json::encode(&large).unwrap())]),
             artifact: Some(Json::encode(&"x".repeat(250 * 1024)).unwrap()),
+            result: None,
         },
     );
     let out = bench.run(1, RunEvent::Closed);
-    let text = "metrics, artifact and checkpoint of the batch do not fit into a message";
+    let text = "metrics, artifact, checkpoint and result of the batch do not fit into a message";
     let end = task_failed(Some("a"), "message_too_large", true, text);
     assert_eq!(out, vec![ended(1, "TASK_FAILED"), event(9, 1, 1, end, 2)]);
 }
@@ -217,6 +219,7 @@ fn a_value_that_no_store_could_keep_fails_its_batch() {
         RunEvent::Processed {
             metrics: Metrics::new(),
             artifact: Some(json(r#"{"$a":1}"#)),
+            result: None,
         },
     );
     let out = bench.run(1, RunEvent::Closed);
@@ -241,6 +244,7 @@ fn finalize_gets_the_totals_of_all_attempts() {
         RunEvent::Processed {
             metrics: metrics("n", "2"),
             artifact: None,
+            result: None,
         },
     );
     let mut totals = before;

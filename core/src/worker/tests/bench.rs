@@ -472,6 +472,7 @@ pub(super) fn processed() -> RunEvent {
     RunEvent::Processed {
         metrics: Metrics::new(),
         artifact: None,
+        result: None,
     }
 }
 
@@ -500,6 +501,7 @@ pub(super) fn ok(batch_uid: &str) -> BatchOk {
         artifact: None,
         checkpoint: None,
         cursor: None,
+        result: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::id::Incarnation;
-use crate::message::Body;
+use crate::message::{Body, TaskStart};
 use crate::port::{StoreReply, StoreRequest, TransportRequest};
 use crate::record::Totals;
 use crate::report::ReportKind;
@@ -87,6 +87,36 @@ fn the_last_batch_travels_inside_task_done() {
     let ended = note(ReportKind::Run, 1, "ended: TASK_DONE");
     let sent = event(9, 1, 1, done((1, 0, 0), Some(ok("a"))), 2);
     assert_eq!(out, vec![ended, sent]);
+}
+
+#[test]
+fn a_cleanup_that_hangs_is_dropped_after_30_s_and_given_up_a_second_later() {
+    let mut bench = Bench::new();
+    let start = TaskStart {
+        lease_ttl_ms: 600_000,
+        ..start()
+    };
+    bench.begin(start, 1);
+    bench.run(1, RunEvent::Loaded { adapter: None });
+    bench.run(1, RunEvent::BatchesEnded);
+    let out = bench.run(1, finalized());
+    assert_eq!(out, vec![tell(1, RunCommand::Close)]);
+    let out = bench.pass(29_999);
+    assert!(!out.contains(&tell(1, RunCommand::Abort)), "{out:?}");
+    let out = bench.pass(1);
+    assert!(out.contains(&tell(1, RunCommand::Abort)), "{out:?}");
+    let out = bench.pass(1_000);
+    // What the run has come to stands, and only its slot is lost.
+    let given_up = note(
+        ReportKind::Abandoned,
+        1,
+        "the handler does not end; its slot stays taken",
+    );
+    assert!(out.contains(&given_up), "{out:?}");
+    assert!(out.contains(&ended(1, "TASK_DONE")), "{out:?}");
+    assert_eq!(bench.worker.free_slots(), 1);
+    bench.run(1, RunEvent::Closed);
+    assert_eq!(bench.worker.free_slots(), 2);
 }
 
 #[test]

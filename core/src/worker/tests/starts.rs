@@ -16,6 +16,28 @@ fn of_node(name: &str, token: u64) -> crate::message::Envelope {
 }
 
 #[test]
+fn a_lease_of_another_length_than_the_settings_say_is_told_once() {
+    let told = |out: &[Effect]| {
+        let report = out.iter().find_map(|effect| match effect {
+            Effect::Report(report) => Some(report.clone()),
+            _ => None,
+        });
+        report.map(|report| (report.kind, report.detail.to_string()))
+    };
+    let mut bench = Bench::with(|config| config.lease_ttl_ms = Some(30_000));
+    let (kind, text) = told(&bench.arrive(vec![started(1)])).expect("a report");
+    assert_eq!(kind, ReportKind::LeaseDiffers);
+    for part in ["lease_ttl_sec", "30000 ms", "9000 ms"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(told(&bench.arrive(vec![of_node("b", 1)])), None);
+    for same in [None, Some(TTL)] {
+        let mut bench = Bench::with(|config| config.lease_ttl_ms = same);
+        assert_eq!(told(&bench.arrive(vec![started(1)])), None, "{same:?}");
+    }
+}
+
+#[test]
 fn what_is_meant_for_another_worker_or_process_is_ignored() {
     let mut bench = Bench::new();
     let mut other = started(1);

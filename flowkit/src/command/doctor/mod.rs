@@ -139,6 +139,7 @@ fn timing_of(worker: &WorkerSettings, coordinator: &CoordinatorSettings) -> Timi
     let ms = |sec: f64| (sec * 1_000.0) as u64;
     Timing {
         lease_ttl_ms: ms(coordinator.lease_ttl_sec),
+        lease_given: worker.lease_ttl_sec.is_some(),
         hb_interval_ms: ms(worker.hb_interval_sec),
         db_cancel_poll_ms: worker.db_cancel_poll_ms,
     }

@@ -190,6 +190,7 @@ fn body() -> impl Strategy<Value = Body> {
             artifact,
             checkpoint,
             cursor: Some(BTreeMap::from([(node_id("n"), u64::MAX)])),
+            result: None,
         },
     );
     let reply = (any::<bool>(), words(), vec(words(), 0..3)).prop_map(|(ok, message, faults)| {
