@@ -1,11 +1,11 @@
 //! One sentence for each node that has not ended.
 
-use super::waits::{held_back, slots};
+use super::waits::turn;
 use super::{Facts, NodeWhy, Owner, WaitsFor, span};
 use crate::graph::{EdgeState, FanIn, ParentView, Plan, PlanNode, edge_state};
 use crate::id::NodeId;
 use crate::message::CancelReason;
-use crate::record::{Grant, NodeRecord, NodeState};
+use crate::record::{Grant, NodeRecord, NodeState, TaskState};
 use std::collections::BTreeMap;
 
 /// Parents that are named in a sentence.
@@ -78,7 +78,7 @@ fn one<'a>(
             Some(grant) => run(facts, record, grant, age_ms),
             None => Said::new(WaitsFor::Nothing, "runs"),
         },
-        _ => ready(facts, plan, node, record, state_of),
+        _ => ready(facts, plan, node, state_of),
     }
 }
 
@@ -220,14 +220,18 @@ fn ready<'a>(
     facts: &Facts<'_>,
     plan: &Plan,
     node: &PlanNode,
-    record: &NodeRecord,
     state_of: &dyn Fn(usize) -> Option<&'a NodeRecord>,
 ) -> Said {
     if facts.owner == Owner::Stopped {
         return stopped("is ready to start".to_owned());
     }
-    if let Some(said) = held_back(facts, node, record) {
-        return said;
+    if facts.task.task.state == TaskState::Paused {
+        let said = Said::new(WaitsFor::Limit, "is ready, and its task is paused");
+        return said.cure("resume the task");
+    }
+    if node.function.is_some() {
+        let why = "is about to run inside the coordinator";
+        return away_or(facts, Said::new(WaitsFor::Nothing, why));
     }
     let mut sources = node.reads.iter();
     let dry = sources.find(|source| {
@@ -240,7 +244,7 @@ fn ready<'a>(
             format!("reads `{id}` and starts once `{id}` runs; see what is said of `{id}`"),
         );
     }
-    away_or(facts, slots(facts, &node.role))
+    away_or(facts, turn(facts, node))
 }
 
 /// What is said, unless nobody would act on it.

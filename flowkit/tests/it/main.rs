@@ -12,4 +12,5 @@ mod observe;
 mod reruns;
 mod sim;
 mod tasks;
+mod why;
 mod workers;
