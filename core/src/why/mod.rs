@@ -119,6 +119,8 @@ pub enum WaitsFor {
     Limit,
     /// Its retry time.
     Retry,
+    /// The start time that its submission asked for.
+    Delay,
     /// The end of a run that was told to end.
     RunsEnd,
     /// The lease of a worker that is not heard any more.

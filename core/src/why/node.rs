@@ -73,6 +73,9 @@ fn one<'a>(
 ) -> Said {
     match record.state {
         NodeState::Queued => parents(plan, node, state_of),
+        NodeState::Deferred if record.failures == 0 && record.losses == 0 => {
+            delay(facts, record, age_ms)
+        }
         NodeState::Deferred => retry(facts, node, record, age_ms),
         NodeState::Running => match &record.grant {
             Some(grant) => run(facts, record, grant, age_ms),
@@ -131,6 +134,25 @@ fn parents<'a>(
         return Said::new(WaitsFor::Parents, what);
     }
     Said::new(WaitsFor::Parents, format!("{what}: {}", names.join(", ")))
+}
+
+/// It never ran: its submission asked for a later start.
+fn delay(facts: &Facts<'_>, record: &NodeRecord, age_ms: u64) -> Said {
+    let asked_ms = facts.task.task.control.options.start_delay_ms;
+    let left_ms = record.wait_ms.unwrap_or(0).saturating_sub(age_ms);
+    let asked = format!("its submission asked for a delay of {}", span(asked_ms));
+    if facts.owner == Owner::Stopped {
+        return stopped(format!("waits for its start time ({asked})"));
+    }
+    if left_ms == 0 {
+        let why = format!("{asked}, which is over: it may start at once");
+        return away_or(facts, Said::new(WaitsFor::Delay, why));
+    }
+    Said::new(
+        WaitsFor::Delay,
+        format!("starts in {}: {asked}", span(left_ms)),
+    )
+    .cure("nothing need be done; the delay is `--delay-sec` of the submission")
 }
 
 /// It waits for its retry time.

@@ -514,3 +514,39 @@ fn a_function_runs_inside_the_coordinator_and_needs_no_worker() {
     assert_eq!(said.nodes[0].waits_for, WaitsFor::Nothing);
     assert_eq!(said.nodes[0].why, "is about to run inside the coordinator");
 }
+
+#[test]
+fn a_delayed_start_says_when_it_is_and_who_asked_for_it() {
+    let mut record = node("n", NodeState::Deferred);
+    record.wait_ms = Some(90_000);
+    record.new_attempt = true;
+    record
+        .history
+        .push(NodeState::Deferred, 0, "its task starts in 90000 ms");
+    let said = |record: &NodeRecord, owner| {
+        let mut found = task(TaskState::Queued, &single(), vec![record.clone()]);
+        found.task.control.options.start_delay_ms = 90_000;
+        ask(&found, &[], owner).nodes.remove(0)
+    };
+    let waits = said(&record, KEEPS_UP);
+    assert_eq!(waits.waits_for, WaitsFor::Delay);
+    assert_eq!(
+        waits.why,
+        "starts in 80 s: its submission asked for a delay of 90 s"
+    );
+    let cure = "nothing need be done; the delay is `--delay-sec` of the submission";
+    assert_eq!(waits.cure.as_deref(), Some(cure));
+    let stopped = said(&record, Owner::Stopped);
+    assert_eq!(stopped.waits_for, WaitsFor::Engine);
+    assert_eq!(
+        stopped.why,
+        "waits for its start time (its submission asked for a delay of 90 s); no engine runs on this \
+         data folder"
+    );
+    record.wait_ms = Some(10_000);
+    let over = said(&record, KEEPS_UP);
+    assert_eq!(
+        over.why,
+        "its submission asked for a delay of 90 s, which is over: it may start at once"
+    );
+}

@@ -76,3 +76,22 @@ async fn the_limit_that_holds_a_node_back_is_named_with_how_many_run() {
     assert_eq!(of(&next).await, (WaitsFor::Limit, starts.to_owned()));
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_start_is_told_as_such() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = engine(folder.path(), Limits::default()).await;
+    let later = SubmitOptions::default().start_delay(Duration::from_secs(86_400));
+    let task = submitted(&engine, "quick", later).await;
+    let (waits_for, why) = of(&task).await;
+    assert_eq!(waits_for, WaitsFor::Delay);
+    assert!(
+        why.starts_with("starts in 23 h: ") || why.starts_with("starts in 24 h: "),
+        "{why}"
+    );
+    assert!(
+        why.ends_with(": its submission asked for a delay of 24 h"),
+        "{why}"
+    );
+    engine.stop().await;
+}
