@@ -31,6 +31,8 @@ pub struct FleetSettings {
     pub kafka_properties: BTreeMap<String, String>,
     /// Roles of a worker.
     pub roles: Vec<String>,
+    /// Programs that run roles, as `ROLE=COMMAND`; a worker of one role leaves `ROLE=` out.
+    pub exec: Vec<String>,
     /// Id of a worker; generated if empty.
     pub worker_id: String,
     /// Nodes that a worker runs at once.
@@ -52,6 +54,7 @@ impl Default for FleetSettings {
             inboxes: 16,
             kafka_properties: BTreeMap::new(),
             roles: Vec::new(),
+            exec: Vec::new(),
             worker_id: String::new(),
             capacity: 1,
             health_listen: String::new(),
@@ -193,6 +196,12 @@ impl Given {
                 self.0.insert(key, (parsed(default, &text), name));
             }
         }
+    }
+
+    /// Something was given for a key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 
     /// Sets a value in code.

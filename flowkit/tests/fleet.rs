@@ -218,6 +218,68 @@ fn why_and_doctor_name_the_role_without_a_worker_and_a_worker_is_shown_with_its_
 }
 
 #[test]
+fn why_names_the_limit_that_the_settings_tell_of() {
+    let deployment = Deployment::new("limit", 1);
+    let config = deployment.folder.path().join("limits.toml");
+    let text = "[limits.keys.tenant-7]\nrunning_max = 1\n";
+    fs::write(&config, text).expect("written");
+    let config = config.to_str().expect("UTF-8");
+    let _coordinator = deployment.start(&["coordinator", "--config", config]);
+    let _worker = deployment.worker("w");
+    let file = deployment.graph(&sleepers(2, 60_000, 1));
+    let task = deployment.json(&["submit", &file, "--limit-key", "tenant-7"], 0);
+    let id = task["task_id"].as_str().expect("an id");
+    let ask = || deployment.json(&["why", id, "--config", config], 0);
+    let runs = |why: &Value| {
+        let states = why["nodes"].as_array().into_iter().flatten();
+        states.filter(|node| node["state"] == "running").count() == 1
+    };
+    let why = until(ask, runs);
+    let nodes = why["nodes"].as_array().expect("a list");
+    let waiting = nodes.iter().find(|node| node["state"] == "ready");
+    let waiting = waiting.expect("the other one waits");
+    assert_eq!(waiting["waits_for"], "limit", "{why}");
+    let said = "is ready, and limit `tenant-7` is full: 1 of 1 nodes run";
+    assert_eq!(waiting["why"], said, "{why}");
+    // Who is not told of limits says how to ask with them.
+    let blind = deployment.json(&["why", id], 0);
+    let waiting = blind["nodes"].as_array().expect("a list");
+    let waiting = waiting.iter().find(|node| node["state"] == "ready");
+    let cure = waiting.expect("it waits")["cure"].as_str().expect("text");
+    assert!(cure.contains("--config FILE"), "{blind}");
+}
+
+#[test]
+fn the_demo_over_servers_obeys_the_settings() {
+    let deployment = Deployment::new("obeys", 2);
+    let dir = deployment.folder.path().join("files");
+    fs::create_dir_all(&dir).expect("a folder");
+    fs::write(dir.join("a.txt"), "a b\n").expect("written");
+    let dir = dir.to_str().expect("UTF-8");
+    let run = |name: &str, value: &str| {
+        let mut command = deployment.command(&["demo", dir, "--json"]);
+        let output = command.env(name, value).output().expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), errors)
+    };
+    let (code, errors) = run("FLOWKIT_WORKER_VERSION", "7.7");
+    assert_eq!(code, Some(0), "{errors}");
+    let list = deployment.json(&["worker", "list"], 0);
+    let workers = list["workers"].as_array().expect("a list");
+    assert!(!workers.is_empty(), "{list}");
+    for worker in workers {
+        assert_eq!(worker["version"], "7.7", "{list}");
+    }
+    // Its coordinator has the settings as well: with two shards it refuses limits.
+    let (code, errors) = run("FLOWKIT_LIMITS", r#"{"running_max": 1}"#);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains("limits: need a deployment of one shard"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
     let deployment = Deployment::new("health", 1);
     let _coordinator = deployment.coordinator();

@@ -10,6 +10,7 @@ mod guide;
 mod guide_graphs;
 mod observe;
 mod reruns;
+mod settings;
 mod sim;
 mod tasks;
 mod why;

@@ -93,7 +93,7 @@ fn a_run_serves_its_health_and_a_bad_address_is_bad_input() {
     let graph = graph.to_str().expect("UTF-8");
     let ran = run(["run", graph, "--health-listen", "nonsense"]).expect_code(2);
     assert!(
-        ran.stderr.contains("health_listen: `nonsense`"),
+        ran.stderr.contains("health_listen (--health-listen): must be IP:PORT"),
         "{}",
         ran.stderr
     );
