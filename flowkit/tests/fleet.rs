@@ -280,6 +280,40 @@ fn the_demo_over_servers_obeys_the_settings() {
 }
 
 #[test]
+fn what_a_worker_cannot_be_is_told_before_any_server_is_asked() {
+    for (words, said) in [
+        (
+            &[
+                "--role",
+                "$a",
+                "--worker-id",
+                "$b",
+                "--database",
+                "a b",
+                "--topic-prefix",
+                "a/b",
+            ][..],
+            "4 faults in the settings:",
+        ),
+        (
+            &["--role", "nothing"],
+            "role \"nothing\": no such built-in role",
+        ),
+        (&["--exec", "a,b=sh"], "the role must not hold a comma"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flowkit"))
+            .args(["worker", "--kafka", "127.0.0.1:1", "--mongo", "nonsense"])
+            .args(words)
+            .output()
+            .expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(said), "{errors}");
+        assert!(!errors.contains("MongoDB"), "{errors}");
+    }
+}
+
+#[test]
 fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
     let deployment = Deployment::new("health", 1);
     let _coordinator = deployment.coordinator();

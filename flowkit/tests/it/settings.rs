@@ -167,6 +167,47 @@ fn health_is_served_where_the_settings_say() {
 }
 
 #[test]
+fn a_misspelt_variable_and_a_bad_file_are_told_by_every_command_of_one_machine() {
+    let place = Place::new(&echoes(&["a"]));
+    let task = place.run(&[], &[]).expect_code(0).json();
+    let id = task["task_id"].as_str().expect("an id");
+    let config = place.file("bad.json", r#"{"lease_ttl_sec": -1, "worker_id": null}"#);
+    let said = "error: 2 faults in the settings:\n  - lese_ttl_sec (FLOWKIT_LESE_TTL_SEC): no such \
+                setting; did you mean FLOWKIT_LEASE_TTL_SEC?\n  - lease_ttl_sec (";
+    let data = || place.data.as_os_str();
+    let graph = place.graph.as_os_str();
+    let of = |words: &[&str]| -> Vec<std::ffi::OsString> { words.iter().map(Into::into).collect() };
+    for (words, last) in [
+        (of(&["run"]), Some(graph)),
+        (of(&["demo", "."]), None),
+        (of(&["task", "list"]), None),
+        (of(&["task", "rerun", id]), None),
+        (of(&["task", "pause", id]), None),
+        (of(&["why", id]), None),
+        (of(&["doctor"]), None),
+        (of(&["worker", "list"]), None),
+    ] {
+        let output = flowkit()
+            .args(&words)
+            .args(last)
+            .args([OsStr::new("--config"), config.as_os_str()])
+            .args([OsStr::new("--data"), data()])
+            .env("FLOWKIT_LESE_TTL_SEC", "5")
+            .output();
+        let ran = Ran::from(output.expect("flowkit starts")).expect_code(2);
+        assert!(ran.stderr.starts_with(said), "{words:?}: {}", ran.stderr);
+        let place = config.display();
+        assert!(
+            ran.stderr.ends_with(&format!(
+                "({place}): must be from 0.001 to 86,400 seconds, not -1\n"
+            )),
+            "{words:?}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
 fn a_file_without_servers_leaves_the_demo_on_this_machine() {
     let tree = Tree::with_files(20);
     let folder = tempfile::tempdir().expect("a folder");

@@ -29,6 +29,14 @@ async fn work(args: WorkerArgs) -> Outcome {
             roles::NAMES.join(", ")
         )));
     }
+    let named = &settings.fleet.roles;
+    let unknown = named
+        .iter()
+        .filter(|role| !programs.has(role) && !roles::NAMES.contains(&role.as_str()));
+    let unknown: Vec<String> = unknown.map(|role| roles::unknown(role)).collect();
+    if !unknown.is_empty() {
+        return Err(Failure::input(unknown.join("\n  ")));
+    }
     let engine = super::connect(&settings).await?;
     let mut builder = Worker::builder(&engine)
         .capacity(settings.fleet.capacity)
