@@ -313,6 +313,94 @@ fn what_a_worker_cannot_be_is_told_before_any_server_is_asked() {
     }
 }
 
+/// As it is typed into a URI, and as the server is told it.
+const MONGO_PASSWORD: [&str; 2] = ["hunter2%21mongo", "hunter2!mongo"];
+const KAFKA_PASSWORD: &str = "hunter2-kafka";
+const PAYLOAD: &str = "payload-7234561";
+const VAR: &str = "var-7234561";
+
+/// Fails if a text shows a password, a payload or vars.
+#[track_caller]
+fn shows_no_secret(text: &str, of: &str) {
+    let [typed, told] = MONGO_PASSWORD;
+    for secret in [typed, told, KAFKA_PASSWORD, PAYLOAD, VAR] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{of} shows {secret}: {line:?}");
+    }
+}
+
+#[test]
+fn passwords_that_the_servers_refuse_stand_in_no_error_and_no_log() {
+    let deployment = Deployment::new("refused", 1);
+    let mongo = std::env::var("FLOWKIT_MONGO").expect("a server");
+    let login = format!("mongodb://someone:{}@", MONGO_PASSWORD[0]);
+    let mongo = mongo.replacen("mongodb://", &login, 1);
+    let sasl = json!({
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "someone",
+        "sasl.password": KAFKA_PASSWORD,
+    });
+    for (name, value) in [
+        ("FLOWKIT_MONGO", mongo),
+        ("FLOWKIT_KAFKA_PROPERTIES", sasl.to_string()),
+    ] {
+        for words in [&["coordinator"][..], &["worker", "--role", "echo"]] {
+            let mut command = deployment.command(words);
+            command.env(name, &value).env("RUST_LOG", "trace");
+            let output = command.output().expect("it runs");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{name}: {errors}");
+            assert!(errors.contains("error: "), "{name}: {errors}");
+            shows_no_secret(&errors, name);
+        }
+    }
+}
+
+#[test]
+fn logs_of_everything_hold_no_password_no_payload_and_no_vars() {
+    let deployment = Deployment::new("logs", 1);
+    // A password that this protocol has no use for: the client has it all the same.
+    let properties = json!({"sasl.username": "someone", "sasl.password": KAFKA_PASSWORD});
+    let logged = |words: &[&str], name: &str| {
+        let path = deployment.folder.path().join(name);
+        let file = fs::File::create(&path).expect("a file");
+        let mut command = deployment.command(words);
+        command
+            .env("FLOWKIT_KAFKA_PROPERTIES", properties.to_string())
+            .env("RUST_LOG", "trace")
+            .stdout(Stdio::null())
+            .stderr(file);
+        (command, path)
+    };
+    let (mut coordinator, first) = logged(&["coordinator"], "coordinator.log");
+    let _coordinator = Process(coordinator.spawn().expect("it starts"));
+    let roles = ["worker", "--role", "echo", "--role", "fail"];
+    let (mut worker, second) = logged(&roles, "worker.log");
+    let _worker = Process(worker.spawn().expect("it starts"));
+    let graph = json!({"nodes": [
+        {"node_id": "say", "type": "echo", "io": {"input_inline": {"text": PAYLOAD}}},
+        {"node_id": "set", "type": "coordinator_fn", "depends_on": ["say"],
+         "io": {"fn": "vars.set", "fn_args": {"kv": {"b": VAR}}}},
+        {"node_id": "odd", "type": "echo", "depends_on": ["set"], "io": {"input_inline": {"n": PAYLOAD}}}]});
+    let file = deployment.graph(&graph);
+    let var = format!("a={VAR}");
+    let (mut submit, third) = logged(&["submit", &file, "--watch", "--var", &var], "submit.log");
+    let ended = submit.status().expect("it runs");
+    let logs = [first, second, third].map(|path| {
+        let text = fs::read(path).expect("a log");
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    assert!(ended.success(), "{}", logs[2]);
+    for (log, of) in logs.iter().zip(["coordinator", "worker", "client"]) {
+        shows_no_secret(log, of);
+    }
+    // There is what could have held them.
+    for log in &logs[..2] {
+        assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    }
+}
+
 #[test]
 fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
     let deployment = Deployment::new("health", 1);
