@@ -13,5 +13,6 @@ mod reruns;
 mod settings;
 mod sim;
 mod tasks;
+mod terminal;
 mod why;
 mod workers;
