@@ -4,6 +4,7 @@ mod bad_input;
 mod common;
 mod crash;
 mod demo;
+mod doctor;
 mod exec;
 mod graphs;
 mod guide;
