@@ -16,7 +16,7 @@ use super::colours;
 use super::failure::{Ending, Failure, Outcome};
 use super::output::{put, putln};
 use super::sim_args::{PlanArgs, SimCommand};
-use super::table::thousands;
+use super::table::{counted, thousands};
 
 /// Seeds that one thread takes at once.
 const fn chunk(tier: Tier) -> u64 {
@@ -102,8 +102,8 @@ fn plan_of(tier: Tier, what: &PlanArgs) -> Result<Plan, Failure> {
         });
     }
     Err(Failure::input(format!(
-        "{shown}: {} faults in the plan:\n  - {}",
-        wrong.len(),
+        "{shown}: {} in the plan:\n  - {}",
+        counted(wrong.len()),
         wrong.join("\n  - ")
     )))
 }
