@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
+mod check;
+
 /// Where the servers are, and who this process is. Its debug text leaves out what may be secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -31,6 +33,8 @@ pub struct FleetSettings {
     pub kafka_properties: BTreeMap<String, String>,
     /// Roles of a worker.
     pub roles: Vec<String>,
+    /// Programs that run roles, as `ROLE=COMMAND`; a worker of one role leaves `ROLE=` out.
+    pub exec: Vec<String>,
     /// Id of a worker; generated if empty.
     pub worker_id: String,
     /// Nodes that a worker runs at once.
@@ -52,6 +56,7 @@ impl Default for FleetSettings {
             inboxes: 16,
             kafka_properties: BTreeMap::new(),
             roles: Vec::new(),
+            exec: Vec::new(),
             worker_id: String::new(),
             capacity: 1,
             health_listen: String::new(),
@@ -170,14 +175,19 @@ impl Given {
                 _ => return Err(format!("{shown} is no JSON object: write {{…}} around it")),
             }
         };
+        let known = known_keys();
         for (key, value) in values {
-            self.0.insert(key, (value, shown.to_string()));
+            // In JSON `null` is how to say "not given". TOML has none: there it was NaN.
+            if is_toml || !value.is_null() || !known.contains_key(&key) {
+                self.0.insert(key, (value, shown.to_string()));
+            }
         }
         Ok(())
     }
 
-    /// Takes `FLOWKIT_` + the key in capitals; other variables are not ours to judge. The addresses
-    /// that `FLOWKIT_KAFKA` and `FLOWKIT_MONGO` give are taken as well.
+    /// Takes `FLOWKIT_` + the key in capitals, and the addresses that `FLOWKIT_KAFKA` and
+    /// `FLOWKIT_MONGO` give. Another variable that begins so is a fault, as it may be misspelt; but
+    /// not those of FlowKit's own tests, and those by which Kubernetes tells of a service.
     pub fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
         let known = known_keys();
         for (name, text) in variables {
@@ -189,10 +199,23 @@ impl Given {
                     None => continue,
                 },
             };
-            if let Some(default) = known.get(&key) {
-                self.0.insert(key, (parsed(default, &text), name));
+            match known.get(&key) {
+                Some(default) => {
+                    self.0.insert(key, (parsed(default, &text), name));
+                }
+                None if is_of_others(&name) => {}
+                // Its value is not kept: it may be a secret.
+                None => {
+                    self.0.insert(key, (Value::Null, name));
+                }
             }
         }
+    }
+
+    /// Something was given for a key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 
     /// Sets a value in code.
@@ -216,8 +239,15 @@ impl Given {
         let known = known_keys();
         for (key, (_, from)) in &self.0 {
             if !known.contains_key(key) {
-                let near = nearest(key, known.keys());
-                faults.push(format!("{key} ({from}): no such setting{near}"));
+                let cure = match nearest(key, known.keys()) {
+                    Some(near) if from.starts_with("FLOWKIT_") => {
+                        format!("did you mean FLOWKIT_{}?", near.to_uppercase())
+                    }
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "take it out; docs/guide/settings.md lists them".to_owned(),
+                };
+                let (key, from) = (brief(key), brief(from));
+                faults.push(format!("{key} ({from}): no such setting; {cure}"));
             }
         }
         let fleet = self.part(&mut faults);
@@ -227,49 +257,29 @@ impl Given {
             worker: self.part(&mut faults),
             coordinator,
         };
-        if settings.fleet.shards == 0 || settings.fleet.inboxes == 0 {
-            faults.push("shards, inboxes: must not be 0".to_owned());
-        }
-        let listen = &settings.fleet.health_listen;
-        if !listen.is_empty() && listen.parse::<std::net::SocketAddr>().is_err() {
-            let from = self.0.get("health_listen").map_or("", |(_, from)| from);
-            faults.push(format!(
-                "health_listen ({from}): must be IP:PORT, such as 127.0.0.1:9600"
-            ));
-        }
-        let traces = &settings.fleet.otlp_endpoint;
-        if !traces.is_empty() && !is_collector(traces) {
-            let from = self.0.get("otlp_endpoint").map_or("", |(_, from)| from);
-            // The value stays unsaid: somebody may have put a password into it.
-            faults.push(format!(
-                "otlp_endpoint ({from}): must be http://HOST:PORT without a user, such as \
-                 http://127.0.0.1:4318"
-            ));
-        }
-        if settings.fleet.capacity == 0 {
-            faults.push("capacity: must not be 0".to_owned());
-        }
         let mut impossible = Vec::new();
+        check::fleet(&settings.fleet, &mut impossible);
         settings.worker.faults(&mut impossible);
         settings.coordinator.faults(&mut impossible);
         // A key that both have has one fault.
         let mut told = BTreeSet::new();
         impossible.retain(|fault| told.insert(fault.clone()));
-        faults.extend(impossible.into_iter().map(|fault| {
-            let key = fault.split(':').next().unwrap_or_default();
-            match self.0.get(key) {
-                Some((_, from)) => format!("{fault} ({from})"),
-                None => fault,
-            }
-        }));
-        if faults.is_empty() {
-            return Ok(settings);
+        faults.extend(impossible.into_iter().map(|fault| self.placed(&fault)));
+        match faults.len() {
+            0 => return Ok(settings),
+            1 => faults.insert(0, "1 fault in the settings:".to_owned()),
+            n => faults.insert(0, format!("{n} faults in the settings:")),
         }
-        Err(format!(
-            "{} faults in the settings:\n  - {}",
-            faults.len(),
-            faults.join("\n  - ")
-        ))
+        Err(faults.join("\n  - "))
+    }
+
+    /// `key: what is wrong`, with the place where the key's value stands.
+    fn placed(&self, fault: &str) -> String {
+        let Some((key, what)) = fault.split_once(": ") else {
+            return fault.to_owned();
+        };
+        let from = self.0.get(key).map_or("the default", |(_, from)| from);
+        format!("{key} ({}): {what}", brief(from))
     }
 
     /// The settings of one part; a value of the wrong type is a fault and stays at its default.
@@ -320,15 +330,6 @@ fn place(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, column.chars().count() + 1)
 }
 
-/// Looks like `http://HOST:PORT`, maybe with a path; what is more, the exporter judges.
-fn is_collector(url: &str) -> bool {
-    url.strip_prefix("http://").is_some_and(|rest| {
-        let host = rest.split('/').next().unwrap_or_default();
-        let odd = |c: char| c == '@' || c.is_whitespace() || c.is_control();
-        !host.is_empty() && !host.starts_with(':') && !rest.contains(odd)
-    })
-}
-
 /// A value for a debug text. Keys that nobody knows may be misspelt secrets.
 fn shown(key: &str, value: &Value) -> Value {
     if is_secret(key) || !known_keys().contains_key(key) {
@@ -369,17 +370,54 @@ fn parsed(default: &Value, text: &str) -> Value {
     }
 }
 
-/// The known key that shares most of its letters' order with an unknown one.
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let alike = |other: &str| {
+/// The known key that an unknown one was probably meant to be.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a String> + Clone) -> Option<&'a String> {
+    if key.len() > 100 {
+        return None;
+    }
+    let by_slips = known.clone().map(|other| (slips(key, other), other));
+    let begun = |other: &&String| {
         let pairs = key.chars().zip(other.chars());
         pairs.take_while(|(a, b)| a == b).count()
     };
-    let best = known.max_by_key(|other| alike(other));
-    match best {
-        Some(best) if alike(best) >= 3 => format!("; did you mean `{best}`?"),
-        _ => String::new(),
+    let near = by_slips
+        .min()
+        .filter(|(slips, _)| *slips <= 2.max(key.len() / 4))
+        .map(|(_, near)| near);
+    near.or_else(|| known.max_by_key(begun).filter(|other| begun(other) >= 3))
+}
+
+/// How many letters must be put in, taken out or changed to make one text of the other.
+fn slips(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let changed = corner + usize::from(from != *to);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(corner + 1).min(row[j] + 1);
+        }
     }
+    row[b.len()]
+}
+
+/// Variables that begin like ours and are none: those of FlowKit's tests and of its simulator, and those
+/// by which Kubernetes tells every process of a service with such a name.
+fn is_of_others(name: &str) -> bool {
+    const TESTS: [&str; 5] = [
+        "FLOWKIT_CRASH_SEED",
+        "FLOWKIT_FIDELITY_",
+        "FLOWKIT_OF_ITS_OWN",
+        "FLOWKIT_SIM_SEED",
+        "FLOWKIT_TEST_",
+    ];
+    TESTS.iter().any(|test| name.starts_with(test))
+        || name.ends_with("_PORT")
+        || ["_PORT_", "_SERVICE_HOST", "_SERVICE_PORT"]
+            .iter()
+            .any(|part| name.contains(part))
 }
 
 #[cfg(test)]

@@ -400,7 +400,7 @@ fn a_bad_endpoint_of_ours_is_refused_and_one_of_the_environment_noted() {
         let output = flowkit(folder.path(), graph, &["--otlp-endpoint", bad]).output();
         let (_, errors) = ended(&output.expect("it runs"), 2);
         assert!(
-            errors.starts_with("error: otlp_endpoint: it is "),
+            errors.contains("otlp_endpoint (--otlp-endpoint): must be http://HOST:PORT"),
             "{errors}"
         );
         assert!(!errors.contains("hunter2"), "{errors}");
@@ -412,6 +412,27 @@ fn a_bad_endpoint_of_ours_is_refused_and_one_of_the_environment_noted() {
             "{errors}"
         );
         assert!(!errors.contains("hunter2"), "{errors}");
+    }
+}
+
+#[test]
+fn a_run_sends_traces_where_its_settings_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start();
+    let text = format!("otlp_endpoint = \"{}\"\n", collector.base);
+    std::fs::write(folder.path().join("traces.toml"), text).expect("written");
+    let file = flowkit(folder.path(), GRAPH, &["--config", "traces.toml"]);
+    let mut variable = flowkit(folder.path(), GRAPH, &[]);
+    variable.env("FLOWKIT_OTLP_ENDPOINT", &collector.base);
+    for mut command in [file, variable] {
+        let (answer, _) = ended(&command.output().expect("it runs"), 1);
+        let task = trace_id_of(answer["task_id"].as_str().expect("an id"));
+        let root = |span: &Span| span.name == "task" && span.trace == task;
+        assert!(
+            collector.spans().iter().any(root),
+            "{:?}",
+            collector.spans()
+        );
     }
 }
 

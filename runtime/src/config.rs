@@ -103,9 +103,7 @@ impl WorkerSettings {
         }
         seconds("hb_interval_sec", self.hb_interval_sec, faults);
         seconds("announce_interval_sec", self.announce_interval_sec, faults);
-        if !(0.0..=MAX_SEC).contains(&self.shutdown_grace_sec) {
-            faults.push("shutdown_grace_sec: must be from 0 to 86,400".to_owned());
-        }
+        grace("shutdown_grace_sec", self.shutdown_grace_sec, faults);
         positive("dedup_cache_size", self.dedup_cache_size as u64, faults);
         positive("dedup_ttl_ms", self.dedup_ttl_ms, faults);
         let poll_max_ms = u64::from(flowkit_core::graph::adapter::POLL_MS_MAX);
@@ -121,9 +119,10 @@ impl WorkerSettings {
         }
         positive("db_cancel_poll_ms", self.db_cancel_poll_ms, faults);
         if self.pull_empty_backoff_ms_max < self.pull_poll_ms_default {
-            faults.push(
-                "pull_empty_backoff_ms_max: must not be below pull_poll_ms_default".to_owned(),
-            );
+            faults.push(format!(
+                "pull_empty_backoff_ms_max: must be pull_poll_ms_default, which is {}, or more, not {}",
+                self.pull_poll_ms_default, self.pull_empty_backoff_ms_max
+            ));
         }
     }
 
@@ -206,9 +205,7 @@ impl CoordinatorSettings {
 
     /// Adds one sentence for each value that is impossible, with its key.
     pub fn faults(&self, faults: &mut Vec<String>) {
-        if !(0.0..=MAX_SEC).contains(&self.cancel_grace_sec) {
-            faults.push("cancel_grace_sec: must be from 0 to 86,400".to_owned());
-        }
+        grace("cancel_grace_sec", self.cancel_grace_sec, faults);
         retention(
             "retention_finished_sec",
             self.retention_finished_sec,
@@ -250,6 +247,14 @@ fn seconds(key: &str, value: f64, faults: &mut Vec<String>) {
     }
 }
 
+fn grace(key: &str, value: f64, faults: &mut Vec<String>) {
+    if !(0.0..=MAX_SEC).contains(&value) {
+        faults.push(format!(
+            "{key}: must be from 0 to 86,400 seconds, not {value}"
+        ));
+    }
+}
+
 /// A hundred years: longer is for ever.
 const RETENTION_MAX_SEC: f64 = 100.0 * 366.0 * MAX_SEC;
 
@@ -273,7 +278,7 @@ fn kept_ms(seconds: f64) -> Option<u64> {
 
 fn positive(key: &str, value: u64, faults: &mut Vec<String>) {
     if value == 0 {
-        faults.push(format!("{key}: must not be 0"));
+        faults.push(format!("{key}: must be 1 or more, not 0"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Store, transport and clock of one deployment, in one handle.
 
-use flowkit_core::coordinator::Config;
+use flowkit_core::coordinator::{Config, Limits};
 use flowkit_core::function::Functions;
 use flowkit_core::id::{ClientId, ShardId};
 use flowkit_core::planted::{Bug, is_planted};
@@ -288,6 +288,7 @@ impl Engine {
             return Err(BuildError { faults }.into());
         }
         let deployment = self.deployment().await?;
+        let limits = settings.limits.clone();
         if deployment.shards > 1 && !settings.limits.is_none() {
             let faults = vec![format!(
                 "limits: need a deployment of one shard, and this one has {}: an owner knows only \
@@ -319,7 +320,12 @@ impl Engine {
             drive_coordinator(engine, config, stopped, asked).await;
             ended.send_replace(true);
         });
-        parts.coordinator = Some(CoordinatorHandle { stop, done, asks });
+        parts.coordinator = Some(CoordinatorHandle {
+            stop,
+            done,
+            asks,
+            limits,
+        });
         Ok(())
     }
 
@@ -364,6 +370,13 @@ impl Engine {
             Some(asks) => Some(asks.ask().await),
             None => None,
         }
+    }
+
+    /// The limits of this process's coordinator; none if there is no coordinator.
+    pub(crate) fn limits(&self) -> Limits {
+        let parts = self.parts();
+        let coordinator = parts.coordinator.as_ref();
+        coordinator.map(|c| c.limits.clone()).unwrap_or_default()
     }
 
     /// The whole deployment is this process, and no coordinator runs in it: nothing moves.
@@ -475,6 +488,7 @@ struct CoordinatorHandle {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     asks: Asks<CoordinatorVitals>,
+    limits: Limits,
 }
 
 /// Why a coordinator could not start.

@@ -211,7 +211,7 @@ impl WorkerBuilder {
         let mut faults = Vec::new();
         self.settings.faults(&mut faults);
         if self.capacity == 0 {
-            faults.push("capacity: must not be 0".to_owned());
+            faults.push("capacity: must be 1 or more, not 0".to_owned());
         }
         if self.roles.is_empty() {
             faults.push("role: a worker needs at least one; add it with `role`".to_owned());

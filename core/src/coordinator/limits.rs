@@ -151,14 +151,15 @@ impl Limits {
             if limit.starts_max == Some(0) {
                 faults.push(zero(&format!("{place}.starts_max")));
             }
-            if limit.starts_max.is_some_and(|max| max > STARTS_MAX) {
+            if let Some(max) = limit.starts_max.filter(|max| *max > STARTS_MAX) {
                 faults.push(format!(
-                    "{place}.starts_max must be at most {STARTS_MAX}; take a shorter window_ms"
+                    "{place}.starts_max must be at most {STARTS_MAX}, not {max}; take a shorter window_ms"
                 ));
             }
-            if !(1..=WINDOW_MS_MAX).contains(&limit.window_ms) {
+            let window_ms = limit.window_ms;
+            if !(1..=WINDOW_MS_MAX).contains(&window_ms) {
                 faults.push(format!(
-                    "{place}.window_ms must be from 1 to {WINDOW_MS_MAX}"
+                    "{place}.window_ms must be from 1 to {WINDOW_MS_MAX}, not {window_ms}"
                 ));
             }
         }
@@ -174,14 +175,15 @@ impl Limits {
         faults
     }
 
-    fn for_key(&self, key: &Arc<str>) -> Option<&Limit> {
+    /// The limit of a key: its own, or that of each other key.
+    pub(crate) fn for_key(&self, key: &Arc<str>) -> Option<&Limit> {
         self.keys.get(key).or(self.key_default.as_ref())
     }
 }
 
 fn zero(place: &str) -> String {
     format!(
-        "{place} must be 1 or more; leave it out for no limit, and pause tasks to hold them back"
+        "{place} must be 1 or more, not 0; leave it out for no limit, and pause tasks to hold them back"
     )
 }
 

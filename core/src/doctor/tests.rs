@@ -330,3 +330,80 @@ fn state_that_makes_no_sense_is_found_and_sound_state_is_not() {
         );
     }
 }
+
+#[test]
+fn every_finding_about_what_runs_is_told_word_for_word() {
+    let role = Role::new("ocr").expect("a role");
+    let waiting = BTreeMap::from([(role, 3)]);
+    let mut silent = listed("w");
+    silent.facts.heard_ms = Some(100_000);
+    let (mut twin, mut stranger, mut newer) = (listed("twin"), listed("stranger"), listed("newer"));
+    twin.older_heard = 2;
+    stranger.registered = None;
+    newer.heard = Some(Incarnation(7));
+    let tight = Timing {
+        hb_interval_ms: 30_000,
+        db_cancel_poll_ms: 70_000,
+        ..TIMING
+    };
+    let (mut long, mut late) = (listed("long"), listed("late"));
+    long.batch_ms_max = 95_000;
+    (late.facts.held, late.heartbeat_ms) = (2, Some(61_000));
+    let inboxes = BTreeMap::from([(WorkerId::new("w").expect("an id"), 16)]);
+    let mib = 1024 * 1024;
+    let samples: Vec<(u64, u64)> = (1..=8)
+        .map(|n| (9_000 - n * 1_000, n * 100 * mib))
+        .collect();
+    let found = [
+        roles(&waiting, &[]),
+        roles(&waiting, &[silent]),
+        conflicts(&[twin, stranger, newer]),
+        subscription(3, 16, &inboxes),
+        folding(&[(ShardId(1), 12, Some(41_000))]),
+        timing(tight, &[long, late], 4),
+        timing(TIMING, &[], 4),
+        memory_growth("w", &samples).into_iter().collect(),
+    ]
+    .concat();
+    let told: Vec<String> = found
+        .iter()
+        .map(|f| format!("{}: {} -> {}", f.subject, f.finding, f.cure))
+        .collect();
+    let start = "start one: flowkit worker --role ocr; or is the `type` in the graph misspelt?";
+    assert_eq!(
+        told,
+        [
+            format!("ocr: 3 nodes wait for a worker of this role, and none lives -> {start}")
+                .as_str(),
+            &format!(
+                "ocr: 3 nodes wait for a worker of this role, and none lives (the last was heard 100 s ago) \
+                 -> {start}"
+            ),
+            "twin: two processes with this id speak in turn -> give each process a worker_id of its own, or \
+             none; the older one is stopped as soon as it reads the store",
+            "stranger: it speaks on these topics, and this store does not know it -> two deployments share a \
+             topic_prefix: give each its own, or name the right database",
+            "newer: process start 7 speaks, and the store knows of 2 only -> two deployments share a \
+             topic_prefix, or the store was set back to an older state",
+            "streams: 3 of the newest entries are no messages of FlowKit -> see which other program writes to \
+             these topics; they are skipped, nothing is lost by them",
+            "w: it listens on inbox 16, and this deployment has 16 -> stop it and start it again: it was \
+             started for another deployment",
+            "shard 1: 12 messages wait, the oldest for 41 s: no coordinator folds them -> start a coordinator \
+             (flowkit coordinator); if one runs, ask its /readyz and its log",
+            "hb_interval_sec: heartbeats every 30 s for a lease of 60 s: two that are late or lost end it -> \
+             set hb_interval_sec to a third of lease_ttl_sec or less",
+            "db_cancel_poll_ms: grants are read every 70 s, less than once per lease of 60 s -> set \
+             db_cancel_poll_ms well below lease_ttl_sec",
+            "long: a batch was in work for 95 s, longer than a lease of 60 s, and 4 leases ran out -> a handler \
+             must not block its thread (use spawn_blocking or a child process); make batches smaller, or raise \
+             lease_ttl_sec",
+            "late: it holds 2 nodes and sent no heartbeat for 61 s -> see whether the process is alive and \
+             reaches the transport; its nodes are granted anew when their lease runs out",
+            "lease_ttl_sec: 4 leases of 60 s ran out -> did workers die or lose the network at that time? If \
+             not, raise lease_ttl_sec",
+            "w: its memory grew from 200 to 700 MiB within 8 s -> let handlers give back what a run took in \
+             `cleanup`, keep no batch after its `process`, and look with a memory profiler",
+        ]
+    );
+}

@@ -3,14 +3,18 @@
 //! A pure function over what the store and the streams show. It repeats no decision of the
 //! coordinator: where the coordinator would act by itself, it says so.
 
+mod limits;
 mod node;
 mod waits;
 
 #[cfg(test)]
 mod tests;
 
+pub use limits::Running;
+
 use serde::Serialize;
 
+use crate::coordinator::Limits;
 use crate::graph::Graph;
 use crate::id::{NodeId, Role, TaskId, WorkerId};
 use crate::port::TaskWithNodes;
@@ -25,6 +29,10 @@ pub struct Facts<'a> {
     pub workers: &'a [WorkerFacts],
     /// Who folds the task's stream.
     pub owner: Owner,
+    /// The limits of the coordinators, as far as they are known here.
+    pub limits: &'a Limits,
+    /// What stands against them.
+    pub running: &'a Running,
 }
 
 /// What is known of a worker.
@@ -111,6 +119,8 @@ pub enum WaitsFor {
     Limit,
     /// Its retry time.
     Retry,
+    /// The start time that its submission asked for.
+    Delay,
     /// The end of a run that was told to end.
     RunsEnd,
     /// The lease of a worker that is not heard any more.

@@ -1,11 +1,11 @@
 //! One sentence for each node that has not ended.
 
-use super::waits::{held_back, slots};
+use super::waits::turn;
 use super::{Facts, NodeWhy, Owner, WaitsFor, span};
 use crate::graph::{EdgeState, FanIn, ParentView, Plan, PlanNode, edge_state};
 use crate::id::NodeId;
 use crate::message::CancelReason;
-use crate::record::{Grant, NodeRecord, NodeState};
+use crate::record::{Grant, NodeRecord, NodeState, TaskState};
 use std::collections::BTreeMap;
 
 /// Parents that are named in a sentence.
@@ -73,12 +73,15 @@ fn one<'a>(
 ) -> Said {
     match record.state {
         NodeState::Queued => parents(plan, node, state_of),
+        NodeState::Deferred if record.failures == 0 && record.losses == 0 => {
+            delay(facts, record, age_ms)
+        }
         NodeState::Deferred => retry(facts, node, record, age_ms),
         NodeState::Running => match &record.grant {
             Some(grant) => run(facts, record, grant, age_ms),
             None => Said::new(WaitsFor::Nothing, "runs"),
         },
-        _ => ready(facts, plan, node, record, state_of),
+        _ => ready(facts, plan, node, state_of),
     }
 }
 
@@ -131,6 +134,25 @@ fn parents<'a>(
         return Said::new(WaitsFor::Parents, what);
     }
     Said::new(WaitsFor::Parents, format!("{what}: {}", names.join(", ")))
+}
+
+/// It never ran: its submission asked for a later start.
+fn delay(facts: &Facts<'_>, record: &NodeRecord, age_ms: u64) -> Said {
+    let asked_ms = facts.task.task.control.options.start_delay_ms;
+    let left_ms = record.wait_ms.unwrap_or(0).saturating_sub(age_ms);
+    let asked = format!("its submission asked for a delay of {}", span(asked_ms));
+    if facts.owner == Owner::Stopped {
+        return stopped(format!("waits for its start time ({asked})"));
+    }
+    if left_ms == 0 {
+        let why = format!("{asked}, which is over: it may start at once");
+        return away_or(facts, Said::new(WaitsFor::Delay, why));
+    }
+    Said::new(
+        WaitsFor::Delay,
+        format!("starts in {}: {asked}", span(left_ms)),
+    )
+    .cure("nothing need be done; the delay is `--delay-sec` of the submission")
 }
 
 /// It waits for its retry time.
@@ -220,14 +242,18 @@ fn ready<'a>(
     facts: &Facts<'_>,
     plan: &Plan,
     node: &PlanNode,
-    record: &NodeRecord,
     state_of: &dyn Fn(usize) -> Option<&'a NodeRecord>,
 ) -> Said {
     if facts.owner == Owner::Stopped {
         return stopped("is ready to start".to_owned());
     }
-    if let Some(said) = held_back(facts, node, record) {
-        return said;
+    if facts.task.task.state == TaskState::Paused {
+        let said = Said::new(WaitsFor::Limit, "is ready, and its task is paused");
+        return said.cure("resume the task");
+    }
+    if node.function.is_some() {
+        let why = "is about to run inside the coordinator";
+        return away_or(facts, Said::new(WaitsFor::Nothing, why));
     }
     let mut sources = node.reads.iter();
     let dry = sources.find(|source| {
@@ -240,7 +266,7 @@ fn ready<'a>(
             format!("reads `{id}` and starts once `{id}` runs; see what is said of `{id}`"),
         );
     }
-    away_or(facts, slots(facts, &node.role))
+    away_or(facts, turn(facts, node))
 }
 
 /// What is said, unless nobody would act on it.

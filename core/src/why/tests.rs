@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::TaskControl;
+use crate::coordinator::Limit;
 use crate::id::{Epoch, Incarnation, Token};
 use crate::json::Json;
 use crate::message::{CancelReason, Cursor};
@@ -104,7 +105,34 @@ fn ask(task: &TaskWithNodes, workers: &[WorkerFacts], owner: Owner) -> Why {
         task,
         workers,
         owner,
+        limits: &Limits::default(),
+        running: &Running::default(),
     })
+}
+
+/// A ready node of type `ocr` and limit key `api`, with a free slot, under these limits; a `scan` of
+/// another key and two `ocr` of its own run.
+fn limited(limits: &Limits, slots: u32) -> NodeWhy {
+    let mut found = task(
+        TaskState::Running,
+        &single(),
+        vec![node("n", NodeState::Ready)],
+    );
+    found.task.control.options.limit_key = Some("api".into());
+    let role = |name: &str| Role::new(name).expect("a role");
+    let mut running = Running::default();
+    running.count(&role("ocr"), Some(&"api".into()));
+    running.count(&role("ocr"), Some(&"api".into()));
+    running.count(&role("scan"), Some(&"other".into()));
+    running.count(&role("scan"), None);
+    let mut said = why(&Facts {
+        task: &found,
+        workers: &[worker("w", slots, 2, Some(1))],
+        owner: KEEPS_UP,
+        limits,
+        running: &running,
+    });
+    said.nodes.remove(0)
 }
 
 fn single() -> Value {
@@ -383,4 +411,142 @@ fn a_worker_is_given_up_by_how_often_it_said_that_it_speaks() {
     slow.silent_after_ms = silent_after_ms(600_000);
     let lives = says(&slow);
     assert!(!lives.contains("no worker"), "{lives}");
+}
+
+#[test]
+fn a_full_limit_is_named_with_how_many_run_and_where_it_stands() {
+    let ocr = || Role::new("ocr").expect("a role");
+    for (limits, why, place) in [
+        (
+            Limits::default().of_key("api", Limit::running(2)),
+            "is ready, and limit `api` is full: 2 of 2 nodes run",
+            "limits.keys.\"api\"",
+        ),
+        (
+            Limits::default().of_each_other_key(Limit::running(1)),
+            "is ready, and limit `api` is full: 2 of 1 nodes run",
+            "limits.key_default",
+        ),
+        (
+            Limits::default().of_type(ocr(), Limit::starts(1, 1_000).and_running(2)),
+            "is ready, and the limit of type `ocr` is full: 2 of 2 nodes run",
+            "limits.types.ocr",
+        ),
+        (
+            Limits::default().all(4).of_key("api", Limit::running(2)),
+            "is ready, and the limit of all nodes is full: 4 of 4 nodes run",
+            "limits",
+        ),
+    ] {
+        // Whether or not a slot is free as well.
+        for slots in [2, 3] {
+            let said = limited(&limits, slots);
+            assert_eq!((said.waits_for, said.why.as_str()), (WaitsFor::Limit, why));
+            let cure = format!(
+                "wait until one of them ends, or raise `{place}.running_max` of every coordinator"
+            );
+            assert_eq!(said.cure.as_deref(), Some(cure.as_str()));
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_not_full_or_of_another_key_holds_nothing_back() {
+    let limits = Limits::default()
+        .all(5)
+        .of_key("api", Limit::running(3))
+        .of_key("other", Limit::running(1))
+        .of_type(Role::new("scan").expect("a role"), Limit::starts(1, 1_000));
+    let said = limited(&limits, 3);
+    assert_eq!(said.waits_for, WaitsFor::Nothing);
+    assert_eq!(said.why, "is about to start: w has a free slot");
+    let cure = said.cure.expect("a cure");
+    assert_eq!(cure, "if it stays so, `flowkit doctor` looks for the cause");
+    // Who knows of no limits says how to ask with them.
+    let said = limited(&Limits::default(), 3);
+    let cure = said.cure.expect("a cure");
+    assert!(cure.contains("--config FILE"), "{cure}");
+}
+
+#[test]
+fn a_limit_of_starts_is_in_force_where_a_slot_is_free() {
+    let limits = Limits::default().of_key("api", Limit::starts(10, 60_000));
+    let said = limited(&limits, 3);
+    assert_eq!(said.waits_for, WaitsFor::Limit);
+    assert_eq!(
+        said.why,
+        "is ready, and limit `api` allows 10 starts within any 60 s: it starts once an earlier start \
+         is older than that"
+    );
+    let cure = "wait, or raise `limits.keys.\"api\".starts_max` of every coordinator";
+    assert_eq!(said.cure.as_deref(), Some(cure));
+    assert_eq!(limited(&limits, 2).waits_for, WaitsFor::Slot);
+}
+
+#[test]
+fn what_nobody_could_run_is_told_before_a_full_limit() {
+    let said = limited(&Limits::default().all(1), 2);
+    assert_eq!(said.waits_for, WaitsFor::Limit);
+    let found = task(
+        TaskState::Running,
+        &single(),
+        vec![node("n", NodeState::Ready)],
+    );
+    let mut running = Running::default();
+    running.count(&Role::new("scan").expect("a role"), None);
+    let said = why(&Facts {
+        task: &found,
+        workers: &[],
+        owner: KEEPS_UP,
+        limits: &Limits::default().all(1),
+        running: &running,
+    });
+    assert_eq!(said.nodes[0].waits_for, WaitsFor::Worker);
+}
+
+#[test]
+fn a_function_runs_inside_the_coordinator_and_needs_no_worker() {
+    let graph = json!({"nodes": [
+        {"node_id": "n", "type": "coordinator_fn", "io": {"fn": "noop", "fn_args": {}}}]});
+    let nodes = || vec![node("n", NodeState::Ready)];
+    let found = task(TaskState::Running, &graph, nodes());
+    let said = ask(&found, &[], KEEPS_UP);
+    assert_eq!(said.nodes[0].waits_for, WaitsFor::Nothing);
+    assert_eq!(said.nodes[0].why, "is about to run inside the coordinator");
+}
+
+#[test]
+fn a_delayed_start_says_when_it_is_and_who_asked_for_it() {
+    let mut record = node("n", NodeState::Deferred);
+    record.wait_ms = Some(90_000);
+    record.new_attempt = true;
+    record
+        .history
+        .push(NodeState::Deferred, 0, "its task starts in 90000 ms");
+    let said = |record: &NodeRecord, owner| {
+        let mut found = task(TaskState::Queued, &single(), vec![record.clone()]);
+        found.task.control.options.start_delay_ms = 90_000;
+        ask(&found, &[], owner).nodes.remove(0)
+    };
+    let waits = said(&record, KEEPS_UP);
+    assert_eq!(waits.waits_for, WaitsFor::Delay);
+    assert_eq!(
+        waits.why,
+        "starts in 80 s: its submission asked for a delay of 90 s"
+    );
+    let cure = "nothing need be done; the delay is `--delay-sec` of the submission";
+    assert_eq!(waits.cure.as_deref(), Some(cure));
+    let stopped = said(&record, Owner::Stopped);
+    assert_eq!(stopped.waits_for, WaitsFor::Engine);
+    assert_eq!(
+        stopped.why,
+        "waits for its start time (its submission asked for a delay of 90 s); no engine runs on this \
+         data folder"
+    );
+    record.wait_ms = Some(10_000);
+    let over = said(&record, KEEPS_UP);
+    assert_eq!(
+        over.why,
+        "its submission asked for a delay of 90 s, which is over: it may start at once"
+    );
 }

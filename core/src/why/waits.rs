@@ -1,26 +1,28 @@
-//! What a ready node waits for: a worker of its role, a slot, or what holds it back.
+//! What a ready node waits for: a limit, a worker of its role, or a slot.
 
 use super::node::Said;
-use super::{Facts, WaitsFor, WorkerFacts, span};
+use super::{Facts, WaitsFor, WorkerFacts, limits, span};
 use crate::graph::PlanNode;
 use crate::id::Role;
-use crate::record::{NodeRecord, TaskState};
 
 /// Workers that are named in a sentence.
 const NAMED_MAX: usize = 3;
 
-/// What holds a node back although a slot may be free: the task's pause. Limits and rates belong
-/// here as well: each says which limit is full, and by how much.
-pub(super) fn held_back(facts: &Facts<'_>, _node: &PlanNode, _record: &NodeRecord) -> Option<Said> {
-    if facts.task.task.state == TaskState::Paused {
-        let said = Said::new(WaitsFor::Limit, "is ready, and its task is paused");
-        return Some(said.cure("resume the task"));
+/// Why a node that may start has not: as dispatch would, limits before slots; but what nobody could
+/// run is told before a limit that passes by itself.
+pub(super) fn turn(facts: &Facts<'_>, node: &PlanNode) -> Said {
+    let said = slots(facts, &node.role);
+    match said.waits_for {
+        WaitsFor::Worker => said,
+        WaitsFor::Nothing => limits::full(facts, node)
+            .or_else(|| limits::starts(facts, node))
+            .unwrap_or(said),
+        _ => limits::full(facts, node).unwrap_or(said),
     }
-    None
 }
 
 /// Who could run it, and why they do not.
-pub(super) fn slots(facts: &Facts<'_>, role: &Role) -> Said {
+fn slots(facts: &Facts<'_>, role: &Role) -> Said {
     let able: Vec<&WorkerFacts> = facts
         .workers
         .iter()
@@ -74,5 +76,10 @@ pub(super) fn slots(facts: &Facts<'_>, role: &Role) -> Said {
         WaitsFor::Nothing,
         format!("is about to start: {name} has a free slot"),
     )
-    .cure("if it stays so, `flowkit doctor` looks for the cause")
+    .cure(if facts.limits.is_none() {
+        "if it stays so: have the coordinators limits? With their --config FILE this command knows them; \
+         `flowkit doctor` looks for other causes"
+    } else {
+        "if it stays so, `flowkit doctor` looks for the cause"
+    })
 }

@@ -29,7 +29,9 @@ other than ASCII white space, bytes are sizes. What cannot be read is counted as
 Examples:
   flowkit demo
   flowkit demo /usr/include --json
-  flowkit demo /usr --data /tmp/usr     stop it with Ctrl-C or kill -9, type it again: it goes on";
+  flowkit demo /usr --data /tmp/usr     stop it with Ctrl-C or kill -9, type it again: it goes on
+
+Over Kafka and MongoDB it runs if a flag, or the file of --config without --data, names them.";
 
 const FLEET_HELP: &str = "\
 The servers come from the flags, else from the environment (FLOWKIT_KAFKA, FLOWKIT_MONGO, and
@@ -88,7 +90,10 @@ Example graph:
      \"io\": {\"input_inline\": {\"text\": \"done\"}}}]}
 
 With --data the same command continues the file's unfinished task; a changed file,
-or other vars, is a new task.";
+or other vars, is a new task.
+
+Limits, retention and other settings come from --config FILE (JSON or TOML), and over it from the
+environment: FLOWKIT_ + a setting's key in capitals, as FLOWKIT_RETENTION_FINISHED_SEC=3600.";
 
 /// Durable task graphs: on one machine, or on many over Kafka and MongoDB.
 #[derive(Debug, Parser)]
@@ -353,6 +358,9 @@ pub(crate) struct RunArgs {
     pub(crate) vars: VarsArgs,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// Settings as a JSON or TOML file, such as limits and retention.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) health: HealthArgs,
     #[command(flatten)]

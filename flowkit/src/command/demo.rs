@@ -14,14 +14,15 @@ use crate::roles::{FileReport, path_text};
 
 pub(crate) async fn run(args: DemoArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
+    let settings = args.given()?.settings().map_err(Failure::input)?;
     let dir = folder_to_read(&args.dir)?;
-    let (mut session, graph) = if args.fleet.is_given() {
+    let (mut session, graph) = if args.means_servers()? {
         if args.data.data.is_some() {
             return Err(Failure::input(
                 "--data names a folder on this machine, --kafka and --mongo name servers: leave one out",
             ));
         }
-        let session = Session::connect(&args.fleet).await?;
+        let session = Session::connect(settings).await?;
         session.coordinate().await?;
         (session, graph(&dir, None))
     } else {
@@ -34,9 +35,9 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
             )));
         }
         let graph = graph(&dir, Some(data.path()));
-        (Session::open(data).await?, graph)
+        (Session::open(data, settings).await?, graph)
     };
-    let _health = session.serve_health(&args.health).await?;
+    let _health = session.serve_health().await?;
     session.start_workers(&args.data, &Programs::default())?;
     let key = format!("demo {}", path_text::encode(&dir));
     let work = work(&session, &key, &graph, &mut interrupt, args.json);

@@ -73,6 +73,15 @@ impl Programs {
         let exec = Exec::parse(line).map_err(|error| format!("--exec {flag:?}: {error}"))?;
         exec.check()
             .map_err(|error| format!("--exec {flag:?}: {error}"))?;
+        let fault = match Role::new(&role) {
+            Err(error) => Some(error.to_string()),
+            Ok(_) => role
+                .contains(',')
+                .then(|| "must not hold a comma".to_owned()),
+        };
+        if let Some(fault) = fault {
+            return Err(format!("--exec {flag:?}: the role {fault}"));
+        }
         if !roles.contains(&role) {
             roles.push(role.clone());
         }
@@ -147,7 +156,16 @@ mod tests {
 
     #[test]
     fn faults_are_listed_at_once_with_their_cures() {
-        let flags = ["sh", "a=", "b='open", "c=no-such-program", "d=sh", "d=sh"];
+        let flags = [
+            "sh",
+            "a=",
+            "b='open",
+            "c=no-such-program",
+            "d=sh",
+            "d=sh",
+            "$e=sh",
+            "f,g=sh",
+        ];
         let faults = worker(&flags, &[]).unwrap_err();
         for part in [
             "--role NAME",
@@ -155,6 +173,8 @@ mod tests {
             "within a quote",
             "\"no-such-program\" is not there",
             "role `d` has two programs",
+            "--exec \"$e=sh\": the role must not start with `$`",
+            "--exec \"f,g=sh\": the role must not hold a comma",
         ] {
             assert!(faults.contains(part), "{part}: {faults}");
         }

@@ -11,6 +11,7 @@ use super::args::GraphCommand;
 use super::exec::Programs;
 use super::failure::{Ending, Failure, Outcome};
 use super::output::putln;
+use super::table::counted;
 use crate::roles;
 
 /// A graph file that passed the check.
@@ -63,8 +64,8 @@ pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile
     }
     if !faults.is_empty() {
         return Err(Failure::input(format!(
-            "{shown} has {} faults:\n  - {}",
-            faults.len(),
+            "{shown} has {}:\n  - {}",
+            counted(faults.len()),
             faults.join("\n  - ")
         )));
     }

@@ -8,6 +8,7 @@ mod doctor;
 mod exec;
 pub(crate) mod failure;
 mod fleet;
+mod given;
 mod graph;
 mod health;
 mod interrupt;

@@ -2,7 +2,7 @@
 
 use super::args::RunArgs;
 use super::exec::Programs;
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
 use super::nodes::{nodes_table, task_value, vars_line, word};
@@ -12,13 +12,14 @@ use super::vars::key_with;
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let programs = Programs::for_run(&args.exec)?;
+    let settings = args.given()?.settings().map_err(Failure::input)?;
+    let programs = Programs::for_run(&settings.fleet.exec)?;
     let file = graph::read(&args.graph, Some(&programs))?;
     let vars = args.vars.read()?;
     let key = key_with(&file.key, vars.as_ref());
     let data = DataFolder::new(args.data.data.as_deref())?;
-    let mut session = Session::open(data).await?;
-    let _health = session.serve_health(&args.health).await?;
+    let mut session = Session::open(data, settings).await?;
+    let _health = session.serve_health().await?;
     session.start_workers(&args.data, &programs)?;
     let work = async {
         let task = session

@@ -2,10 +2,11 @@
 
 use flowkit::health::HealthServer;
 use flowkit::prelude::*;
+use flowkit::settings::Settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{DataArgs, FleetArgs, HealthArgs, TaskArgs};
+use super::args::{DataArgs, TaskArgs};
 use super::exec::Programs;
 use super::failure::{Ending, Failure};
 use super::health;
@@ -13,8 +14,6 @@ use super::interrupt::Interrupt;
 use super::nodes::failure_line;
 use super::progress::Progress;
 
-/// How long running batches may take to end after Ctrl-C.
-const STOP_GRACE_SEC: f64 = 5.0;
 /// How often progress is looked at.
 const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -80,6 +79,7 @@ pub(crate) struct Session {
     engine: Engine,
     workers: Vec<WorkerHandle>,
     home: Home,
+    settings: Settings,
 }
 
 /// What is behind an engine.
@@ -129,7 +129,7 @@ impl Followed {
 
 impl Session {
     /// Opens the engine to look at it: no coordinator and no worker, so nothing moves.
-    pub(crate) async fn look(folder: DataFolder) -> Result<Self, Failure> {
+    pub(crate) async fn look(folder: DataFolder, settings: Settings) -> Result<Self, Failure> {
         let path = folder.path().to_owned();
         // Opening reads the whole file.
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
@@ -140,56 +140,55 @@ impl Session {
             engine,
             workers: Vec::new(),
             home: Home::Folder(store, folder),
+            settings,
         })
     }
 
     /// The data folder or the deployment that the arguments name, to look at it.
     pub(crate) async fn to_look(args: &TaskArgs) -> Result<Self, Failure> {
+        let settings = args.given()?.settings().map_err(Failure::input)?;
         match &args.data {
-            Some(data) => Self::look(DataFolder::existing(data)?).await,
+            Some(data) => Self::look(DataFolder::existing(data)?, settings).await,
             None if cfg!(not(feature = "fleet")) && !args.fleet.is_given() => Err(no_place()),
-            None => Self::connect(&args.fleet).await,
+            None => Self::connect(settings).await,
         }
     }
 
-    /// An engine over the servers that flags, environment or a file name; nothing runs in it yet.
-    pub(crate) async fn connect(fleet: &FleetArgs) -> Result<Self, Failure> {
-        let settings = fleet.given()?.settings().map_err(Failure::input)?;
+    /// An engine over the servers that the settings name; nothing runs in it yet.
+    pub(crate) async fn connect(settings: Settings) -> Result<Self, Failure> {
         Ok(Self {
             engine: super::fleet::connect(&settings).await?,
             workers: Vec::new(),
             home: Home::Servers,
+            settings,
         })
     }
 
     /// Starts a coordinator in this process.
     pub(crate) async fn coordinate(&self) -> Result<(), Failure> {
-        self.engine.start().await.map_err(Failure::engine)
+        let settings = self.settings.coordinator.clone();
+        let started = self.engine.start_with(settings).await;
+        started.map_err(|error| match error {
+            StartError::Settings(_) => Failure::input(error),
+            _ => Failure::engine(error),
+        })
     }
 
     /// Opens the engine and starts its coordinator; no worker yet.
-    pub(crate) async fn open(folder: DataFolder) -> Result<Self, Failure> {
-        let session = Self::look(folder).await?;
+    pub(crate) async fn open(folder: DataFolder, settings: Settings) -> Result<Self, Failure> {
+        let session = Self::look(folder, settings).await?;
         session.coordinate().await?;
         Ok(session)
     }
 
-    /// Serves health of this process, if the flag says where.
-    pub(crate) async fn serve_health(
-        &self,
-        args: &HealthArgs,
-    ) -> Result<Option<HealthServer>, Failure> {
-        let listen = args.health_listen.as_deref().unwrap_or_default();
-        health::serve(listen, &self.engine).await
+    /// Serves health of this process, if the settings say where.
+    pub(crate) async fn serve_health(&self) -> Result<Option<HealthServer>, Failure> {
+        health::serve(&self.settings.fleet.health_listen, &self.engine).await
     }
 
-    /// An engine over servers that is connected already.
-    pub(crate) const fn over(engine: Engine) -> Self {
-        Self {
-            engine,
-            workers: Vec::new(),
-            home: Home::Servers,
-        }
+    /// What the command was given.
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// It is a data folder, not servers.
@@ -220,7 +219,7 @@ impl Session {
                 worker = worker.worker_id(format!("local-{number}"));
             }
             let worker = worker
-                .settings(WorkerSettings::default().shutdown_grace_sec(STOP_GRACE_SEC))
+                .settings(self.settings.worker.clone())
                 .build()
                 .map_err(Failure::engine)?;
             self.workers.push(worker.start());

@@ -17,7 +17,7 @@ use super::failure::{Ending, Failure, Outcome};
 use super::interrupt::Interrupt;
 use super::output::{put, putln};
 use super::sim_args::{PlanArgs, SimCommand};
-use super::table::thousands;
+use super::table::{counted, thousands};
 
 /// Seeds that one thread takes at once.
 const fn chunk(tier: Tier) -> u64 {
@@ -103,8 +103,8 @@ fn plan_of(tier: Tier, what: &PlanArgs) -> Result<Plan, Failure> {
         });
     }
     Err(Failure::input(format!(
-        "{shown}: {} faults in the plan:\n  - {}",
-        wrong.len(),
+        "{shown}: {} in the plan:\n  - {}",
+        counted(wrong.len()),
         wrong.join("\n  - ")
     )))
 }

@@ -4,7 +4,7 @@ use flowkit::prelude::*;
 use serde_json::json;
 
 use super::args::SubmitArgs;
-use super::failure::{Ending, Outcome};
+use super::failure::{Ending, Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
 use super::nodes::{nodes_table, task_value, vars_line, word};
@@ -13,9 +13,10 @@ use super::session::{Followed, Session, refused};
 
 pub(crate) async fn run(args: SubmitArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
+    let settings = args.fleet.given()?.settings().map_err(Failure::input)?;
     let file = graph::read(&args.graph, None)?;
     let vars = args.vars.read()?;
-    let session = Session::connect(&args.fleet).await?;
+    let session = Session::connect(settings).await?;
     let mut options = match args.idempotency_key {
         Some(key) => SubmitOptions::with_key(key),
         None => SubmitOptions::default(),

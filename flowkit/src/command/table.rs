@@ -68,6 +68,14 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// How many faults there are, in words.
+pub(crate) fn counted(faults: usize) -> String {
+    match faults {
+        1 => "1 fault".to_owned(),
+        n => format!("{n} faults"),
+    }
+}
+
 /// A user's text on one line of at most this many characters: what could move a terminal's cursor
 /// is shown as an escape.
 pub(crate) fn one_line(text: &str, chars_max: usize) -> String {
@@ -88,7 +96,7 @@ pub(crate) fn one_line(text: &str, chars_max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, one_line, thousands};
+    use super::{Table, counted, one_line, thousands};
 
     #[test]
     fn text_stands_left_and_numbers_right() {
@@ -111,6 +119,12 @@ mod tests {
         ] {
             assert_eq!(thousands(number), text);
         }
+    }
+
+    #[test]
+    fn one_fault_is_one() {
+        let said = [0, 1, 2].map(counted);
+        assert_eq!(said, ["0 faults", "1 fault", "2 faults"]);
     }
 
     #[test]

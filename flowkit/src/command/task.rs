@@ -31,7 +31,10 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
             Session::to_look(args).await?
         }
         // It takes a coordinator to change a task.
-        (Some(data), _) => Session::open(DataFolder::existing(data)?).await?,
+        (Some(data), _) => {
+            let settings = args.given()?.settings().map_err(Failure::input)?;
+            Session::open(DataFolder::existing(data)?, settings).await?
+        }
     };
     let outcome = match &command {
         TaskCommand::List(args) => list(&session, args).await,
@@ -167,14 +170,19 @@ async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome 
 
 async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let programs = Programs::for_run(&args.exec)?;
+    // Over servers the workers have the programs.
+    let here = args.task.data.is_some();
+    let programs = if here {
+        Programs::for_run(args.programs(&session.settings().fleet.exec))?
+    } else {
+        Programs::default()
+    };
     let old = session.client().task(task_id(&args.id, &args.task)?);
     let mut options = RerunOptions::default();
     options.from.clone_from(&args.from);
     options.all = args.all;
     options.idempotency_key.clone_from(&args.idempotency_key);
     // In a folder nobody else would run it.
-    let here = args.task.data.is_some();
     if here && args.idempotency_key.is_none() {
         // The same command again goes on with what an earlier one left unfinished.
         let what = format!("rerun {} {:?} {}", old.id(), args.from, args.all);

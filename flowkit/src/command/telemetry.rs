@@ -3,7 +3,7 @@
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use super::args::{Command, HealthArgs};
+use super::args::Command;
 use super::colours;
 use super::failure::Failure;
 
@@ -68,18 +68,15 @@ fn log(traces: Option<Layer>) {
 
 /// Where the command's settings say that traces go, an empty text if nowhere; `None` if it runs no work.
 fn endpoint(command: &Command) -> Option<String> {
-    let flag = |args: &HealthArgs| args.otlp_endpoint.clone().unwrap_or_default();
-    let (fleet, health) = match command {
-        Command::Demo(args) => return Some(flag(&args.health)),
-        Command::Run(args) => return Some(flag(&args.health)),
-        Command::Coordinator(args) => (&args.fleet, &args.health),
-        Command::Worker(args) if args.command.is_none() => (&args.fleet, &args.health),
+    let given = match command {
+        Command::Demo(args) => args.given(),
+        Command::Run(args) => args.given(),
+        Command::Coordinator(args) => args.given(),
+        Command::Worker(args) if args.command.is_none() => args.given(),
         _ => return None,
     };
     // Faults in them are told by the command itself, all at once.
-    let mut given = fleet.given().ok()?;
-    health.give(&mut given);
-    Some(given.settings().ok()?.fleet.otlp_endpoint)
+    Some(given.ok()?.settings().ok()?.fleet.otlp_endpoint)
 }
 
 #[cfg(feature = "otel")]

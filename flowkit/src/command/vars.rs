@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 use super::failure::Failure;
+use super::table::counted;
 
 /// The vars that a task starts with.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,8 +37,11 @@ impl VarsArgs {
         let vars = Json::from(Value::Object(vars));
         check_vars(&vars).map_err(|faults| {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            let count = faults.len();
-            Failure::input(format!("{count} faults:\n  - {}", faults.join("\n  - ")))
+            let count = counted(faults.len());
+            Failure::input(format!(
+                "{count} in the vars:\n  - {}",
+                faults.join("\n  - ")
+            ))
         })?;
         Ok(Some(vars))
     }

@@ -14,7 +14,8 @@ use super::task::{no_task, task_id};
 pub(crate) async fn run(id: &str, args: &TaskArgs) -> Outcome {
     let task_id = task_id(id, args)?;
     let session = Session::to_look(args).await?;
-    let why = session.client().task(task_id).why().await;
+    let limits = &session.settings().coordinator.limits;
+    let why = session.client().task(task_id).why_within(limits).await;
     session.close().await;
     let why = why.map_err(|error| no_task(error, args))?;
     if args.json {

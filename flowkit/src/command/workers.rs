@@ -2,6 +2,7 @@
 
 use flowkit::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use super::args::TaskArgs;
 use super::failure::{Ending, Failure, Outcome};
@@ -21,11 +22,16 @@ pub(crate) async fn list(args: &TaskArgs) -> Outcome {
         putln!("{}", json!({"workers": workers}));
         return Ok(Ending::Finished);
     }
+    put!("{}", table(&views));
+    Ok(Ending::Finished)
+}
+
+fn table(views: &[WorkerView]) -> Table {
     let headings = [
         "worker", "status", "heard", "roles", "capacity", "running", "version",
     ];
     let mut table = Table::new(&headings);
-    for view in &views {
+    for view in views {
         table.row([
             one_line(view.record.worker_id.as_str(), 60),
             status(view),
@@ -36,8 +42,7 @@ pub(crate) async fn list(args: &TaskArgs) -> Outcome {
             one_line(&view.record.worker_version, 20),
         ]);
     }
-    put!("{table}");
-    Ok(Ending::Finished)
+    table
 }
 
 /// `flowkit worker show ID`.
@@ -69,38 +74,65 @@ pub(crate) async fn show(id: &str, args: &TaskArgs) -> Outcome {
         putln!("{value}");
         return Ok(Ending::Finished);
     }
-    putln!(
-        "{}: {}, heard {}",
-        view.record.worker_id,
-        status(&view),
-        heard(&view)
-    );
-    putln!(
-        "roles {}; {} nodes at once; version {}; process start {}",
-        one_line(&roles(&view).join(", "), 200),
-        view.record.capacity,
-        one_line(&view.record.worker_version, 40),
-        view.record.incarnation
-    );
+    put!("{}", page(&view, &unreadable));
+    Ok(Ending::Finished)
+}
+
+/// All that is known of a worker, and of tasks whose nodes are in no list of runs.
+fn page(view: &WorkerView, unreadable: &[(TaskId, Arc<str>)]) -> String {
+    let status = match view.heard {
+        Some(_) => format!("{}, heard {}", status(view), heard(view)),
+        None => "not heard lately".to_owned(),
+    };
+    let mut lines = vec![
+        format!(
+            "{}: {status}",
+            one_line(view.record.worker_id.as_str(), 200)
+        ),
+        format!(
+            "roles {}; {} nodes at once; version {}; process start {}",
+            one_line(&roles(view).join(", "), 200),
+            view.record.capacity,
+            one_line(&view.record.worker_version, 40),
+            view.record.incarnation
+        ),
+    ];
     if let Some(heard) = &view.heard {
         let beat = heard.heartbeat_age_ms.map_or_else(
             || "none lately".to_owned(),
             |age| format!("{} ago", span(age)),
         );
-        putln!(
+        lines.push(format!(
             "last heartbeat: {beat}; messages that wait to be folded: {}",
             heard.lag
-        );
+        ));
         if heard.abandoned > 0 {
-            putln!(
+            lines.push(format!(
                 "{} handlers ignore that they were told to end and hold slots: restart the worker to free them",
                 heard.abandoned
-            );
+            ));
         }
         if heard.conflicts > 0 {
-            putln!("two live processes share this id: stop one, or give it another --worker-id");
+            let cure = "stop one, or give it another --worker-id";
+            lines.push(format!("two live processes share this id: {cure}"));
         }
     }
+    if view.runs.is_empty() {
+        lines.push("it runs nothing".to_owned());
+    } else {
+        lines.push(format!("\n{}", runs(view).to_string().trim_end()));
+    }
+    lines.extend(unreadable.iter().map(|(task, why)| {
+        format!(
+            "set aside, a record cannot be read: task {}: {}",
+            one_line(task.as_str(), 60),
+            one_line(why, 200)
+        )
+    }));
+    lines.join("\n") + "\n"
+}
+
+fn runs(view: &WorkerView) -> Table {
     let mut table = Table::new(&["task", "node", "state", "batches", "in batch", "checkpoint"]);
     for run in &view.runs {
         let told = run.told_to_end.as_ref().map(word);
@@ -119,19 +151,7 @@ pub(crate) async fn show(id: &str, args: &TaskArgs) -> Outcome {
                 .map_or_else(String::new, |json| one_line(json.text(), 60)),
         ]);
     }
-    if view.runs.is_empty() {
-        putln!("it runs nothing");
-    } else {
-        put!("\n{table}");
-    }
-    for (task, why) in &unreadable {
-        putln!(
-            "set aside, a record cannot be read: task {}: {}",
-            one_line(task.as_str(), 60),
-            one_line(why, 200)
-        );
-    }
-    Ok(Ending::Finished)
+    table
 }
 
 fn roles(view: &WorkerView) -> Vec<&str> {
@@ -211,7 +231,96 @@ fn run_value(run: &ActiveRun) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::span;
+    use super::*;
+
+    /// A worker `w` of two slots that runs node `n` of task `t`, as a client sees it.
+    async fn seen() -> WorkerView {
+        let engine = Engine::memory();
+        engine.start().await.expect("started");
+        let hold = handler_fn(|cx: RunContext, _: Batch<Value>| async move {
+            cx.cancelled().await;
+            Ok(BatchResult::of(()))
+        });
+        let settings = WorkerSettings::default().shutdown_grace_sec(0.0);
+        let worker = Worker::builder(&engine).worker_id("w").capacity(2);
+        let worker = worker.role("hold", hold).settings(settings);
+        worker.build().expect("a worker").start();
+        let client = engine.client();
+        let graph =
+            json!({"nodes": [{"node_id": "n", "type": "hold", "io": {"input_inline": {}}}]});
+        let options = SubmitOptions::with_task_id("t".parse().expect("an id"));
+        let task = client.submit(&graph, options).await.expect("submitted");
+        let mut watch = task.watch(std::time::Duration::from_millis(10));
+        while let Some(status) = watch.next().await.expect("a status") {
+            if status.nodes[0].state == NodeState::Running {
+                break;
+            }
+        }
+        let view = client.worker(&"w".parse().expect("an id")).await;
+        let view = view.expect("read").expect("it registered");
+        engine.stop().await;
+        view
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_shown_word_for_word_in_each_of_its_states() {
+        let mut view = seen().await;
+        let heard = view.heard.as_mut().expect("it announced itself");
+        heard.age_ms = 30_000;
+        heard.heartbeat_age_ms = Some(41_000);
+        heard.lag = 7;
+        view.runs[0].beat = Some((3, 4_200));
+        view.runs[0].node.batches = 1_234;
+        view.runs[0].node.checkpoint = Some(Json::encode(&json!({"page": 7})).expect("JSON"));
+        assert_eq!(
+            page(&view, &[]),
+            "w: online, heard 30 s ago\n\
+             roles hold; 2 nodes at once; version 2.0.0; process start 1\n\
+             last heartbeat: 41 s ago; messages that wait to be folded: 7\n\
+             \n\
+             task  node  state    batches  in batch  checkpoint\n\
+             t     n     running    1,234  4.2 s     {\"page\":7}\n"
+        );
+        assert_eq!(
+            table(std::slice::from_ref(&view)).to_string(),
+            "worker  status  heard     roles  capacity  running  version\n\
+             w       online  30 s ago  hold          2        1  2.0.0\n"
+        );
+
+        let heard = view.heard.as_mut().expect("it announced itself");
+        heard.age_ms = 600_000;
+        heard.heartbeat_age_ms = None;
+        heard.abandoned = 2;
+        heard.conflicts = 3;
+        view.runs[0].told_to_end = Some(CancelReason::UserRequest);
+        view.runs[0].beat = None;
+        view.runs[0].node.checkpoint = None;
+        let of_newer = ("u".parse().expect("an id"), Arc::from("version 9"));
+        assert_eq!(
+            page(&view, &[of_newer]),
+            "w: silent, heard 10 min ago\n\
+             roles hold; 2 nodes at once; version 2.0.0; process start 1\n\
+             last heartbeat: none lately; messages that wait to be folded: 7\n\
+             2 handlers ignore that they were told to end and hold slots: restart the worker to free them\n\
+             two live processes share this id: stop one, or give it another --worker-id\n\
+             \n\
+             task  node  state                       batches  in batch  checkpoint\n\
+             t     n     told to end (user_request)    1,234\n\
+             set aside, a record cannot be read: task u: version 9\n"
+        );
+
+        // What it last said of its end holds, however long ago it was.
+        "offline".clone_into(&mut view.heard.as_mut().expect("it announced itself").status);
+        view.runs.clear();
+        assert!(page(&view, &[]).starts_with("w: offline, heard 10 min ago\n"));
+        view.heard = None;
+        assert_eq!(
+            page(&view, &[]),
+            "w: not heard lately\n\
+             roles hold; 2 nodes at once; version 2.0.0; process start 1\n\
+             it runs nothing\n"
+        );
+    }
 
     #[test]
     fn times_are_told_in_the_unit_that_fits() {

@@ -32,14 +32,17 @@ pub(crate) fn with(worker: WorkerBuilder, name: &str) -> Result<WorkerBuilder, S
         "echo" => worker.role(name, simple::Echo),
         "sleep" => worker.role(name, simple::Sleep),
         "fail" => worker.role(name, simple::Fail),
-        _ => {
-            let names = NAMES.join(", ");
-            return Err(format!(
-                "role {name:?}: no such built-in role; there are {names}; or give it to a program: \
-                 --exec {name}='COMMAND'"
-            ));
-        }
+        _ => return Err(unknown(name)),
     })
+}
+
+/// What is said of a role that is not built in and that no program runs.
+pub(crate) fn unknown(name: &str) -> String {
+    let names = NAMES.join(", ");
+    format!(
+        "role {name:?}: no such built-in role; there are {names}; or give it to a program: --exec \
+         {name}='COMMAND'"
+    )
 }
 
 /// Names of the built-in roles.

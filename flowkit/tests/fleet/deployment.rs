@@ -20,6 +20,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// One whose output goes elsewhere.
+    pub(crate) fn elsewhere(mut command: Command) -> Self {
+        Self {
+            child: command.spawn().expect("it starts"),
+            said: Arc::default(),
+        }
+    }
+
     /// SIGKILL: nothing is said to anybody.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");

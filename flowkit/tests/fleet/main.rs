@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::process::{Command, Stdio};
 
-use deployment::{Deployment, sleepers, until};
+use deployment::{Deployment, Process, sleepers, until};
 
 /// Batches of every node of a finished task.
 fn batches(task: &Value) -> u64 {
@@ -73,7 +73,7 @@ fn a_cancelled_task_ends_on_its_worker_and_is_shown_by_any_process() {
 #[test]
 fn why_and_doctor_name_the_role_without_a_worker_and_a_worker_is_shown_with_its_runs() {
     let deployment = Deployment::new("why", 1);
-    let _coordinator = deployment.coordinator();
+    let coordinator = deployment.coordinator();
     let file = deployment.graph(&sleepers(1, 60_000, 1));
     let task = deployment.json(&["submit", &file], 0);
     let id = task["task_id"].as_str().expect("an id").to_owned();
@@ -96,11 +96,202 @@ fn why_and_doctor_name_the_role_without_a_worker_and_a_worker_is_shown_with_its_
     let well = deployment.json(&["doctor"], 0);
     assert_eq!(well["ok"], true, "{well}");
 
+    // Without a coordinator nobody takes the lease away, so what is seen stays.
+    coordinator.kill();
     worker.kill();
     let lost = |value: &Value| value["nodes"][0]["waits_for"] != "nothing";
     let why = until(|| deployment.json(&["why", &id], 0), lost);
-    let waits = why["nodes"][0]["waits_for"].as_str().expect("text");
-    assert!(matches!(waits, "lease_end" | "slot" | "worker"), "{why}");
+    assert_eq!(why["nodes"][0]["waits_for"], "lease_end", "{why}");
+    let said = why["nodes"][0]["why"].as_str().expect("text");
+    let end = "; it is granted anew once its lease of 3 s has run out";
+    let began = said.starts_with("runs on w, which was not heard for ");
+    assert!(began && said.ends_with(end), "{why}");
+    let cure = "start the worker again, or another one of its role";
+    assert_eq!(why["nodes"][0]["cure"], cure, "{why}");
+}
+
+#[test]
+fn why_names_the_limit_that_the_settings_tell_of() {
+    let deployment = Deployment::new("limit", 1);
+    let config = deployment.folder.path().join("limits.toml");
+    let text = "[limits.keys.tenant-7]\nrunning_max = 1\n";
+    fs::write(&config, text).expect("written");
+    let config = config.to_str().expect("UTF-8");
+    let _coordinator = deployment.start(&["coordinator", "--config", config]);
+    let _worker = deployment.worker("w");
+    let file = deployment.graph(&sleepers(2, 60_000, 1));
+    let task = deployment.json(&["submit", &file, "--limit-key", "tenant-7"], 0);
+    let id = task["task_id"].as_str().expect("an id");
+    let ask = || deployment.json(&["why", id, "--config", config], 0);
+    let runs = |why: &Value| {
+        let states = why["nodes"].as_array().into_iter().flatten();
+        states.filter(|node| node["state"] == "running").count() == 1
+    };
+    let why = until(ask, runs);
+    let nodes = why["nodes"].as_array().expect("a list");
+    let waiting = nodes.iter().find(|node| node["state"] == "ready");
+    let waiting = waiting.expect("the other one waits");
+    assert_eq!(waiting["waits_for"], "limit", "{why}");
+    let said = "is ready, and limit `tenant-7` is full: 1 of 1 nodes run";
+    assert_eq!(waiting["why"], said, "{why}");
+    // Who is not told of limits says how to ask with them.
+    let blind = deployment.json(&["why", id], 0);
+    let waiting = blind["nodes"].as_array().expect("a list");
+    let waiting = waiting.iter().find(|node| node["state"] == "ready");
+    let cure = waiting.expect("it waits")["cure"].as_str().expect("text");
+    assert!(cure.contains("--config FILE"), "{blind}");
+}
+
+#[test]
+fn the_demo_over_servers_obeys_the_settings() {
+    let deployment = Deployment::new("obeys", 2);
+    let dir = deployment.folder.path().join("files");
+    fs::create_dir_all(&dir).expect("a folder");
+    fs::write(dir.join("a.txt"), "a b\n").expect("written");
+    let dir = dir.to_str().expect("UTF-8");
+    let run = |name: &str, value: &str| {
+        let mut command = deployment.command(&["demo", dir, "--json"]);
+        let output = command.env(name, value).output().expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), errors)
+    };
+    let (code, errors) = run("FLOWKIT_WORKER_VERSION", "7.7");
+    assert_eq!(code, Some(0), "{errors}");
+    let list = deployment.json(&["worker", "list"], 0);
+    let workers = list["workers"].as_array().expect("a list");
+    assert!(!workers.is_empty(), "{list}");
+    for worker in workers {
+        assert_eq!(worker["version"], "7.7", "{list}");
+    }
+    // Its coordinator has the settings as well: with two shards it refuses limits.
+    let (code, errors) = run("FLOWKIT_LIMITS", r#"{"running_max": 1}"#);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains("limits: need a deployment of one shard"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn what_a_worker_cannot_be_is_told_before_any_server_is_asked() {
+    for (words, said) in [
+        (
+            &[
+                "--role",
+                "$a",
+                "--worker-id",
+                "$b",
+                "--database",
+                "a b",
+                "--topic-prefix",
+                "a/b",
+            ][..],
+            "4 faults in the settings:",
+        ),
+        (
+            &["--role", "nothing"],
+            "role \"nothing\": no such built-in role",
+        ),
+        (&["--exec", "a,b=sh"], "the role must not hold a comma"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flowkit"))
+            .args(["worker", "--kafka", "127.0.0.1:1", "--mongo", "nonsense"])
+            .args(words)
+            .output()
+            .expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains(said), "{errors}");
+        assert!(!errors.contains("MongoDB"), "{errors}");
+    }
+}
+
+/// As it is typed into a URI, and as the server is told it.
+const MONGO_PASSWORD: [&str; 2] = ["hunter2%21mongo", "hunter2!mongo"];
+const KAFKA_PASSWORD: &str = "hunter2-kafka";
+const PAYLOAD: &str = "payload-7234561";
+const VAR: &str = "var-7234561";
+
+/// Fails if a text shows a password, a payload or vars.
+#[track_caller]
+fn shows_no_secret(text: &str, of: &str) {
+    let [typed, told] = MONGO_PASSWORD;
+    for secret in [typed, told, KAFKA_PASSWORD, PAYLOAD, VAR] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{of} shows {secret}: {line:?}");
+    }
+}
+
+#[test]
+fn passwords_that_the_servers_refuse_stand_in_no_error_and_no_log() {
+    let deployment = Deployment::new("refused", 1);
+    let mongo = std::env::var("FLOWKIT_MONGO").expect("a server");
+    let login = format!("mongodb://someone:{}@", MONGO_PASSWORD[0]);
+    let mongo = mongo.replacen("mongodb://", &login, 1);
+    let sasl = json!({
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "someone",
+        "sasl.password": KAFKA_PASSWORD,
+    });
+    for (name, value) in [
+        ("FLOWKIT_MONGO", mongo),
+        ("FLOWKIT_KAFKA_PROPERTIES", sasl.to_string()),
+    ] {
+        for words in [&["coordinator"][..], &["worker", "--role", "echo"]] {
+            let mut command = deployment.command(words);
+            command.env(name, &value).env("RUST_LOG", "trace");
+            let output = command.output().expect("it runs");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{name}: {errors}");
+            assert!(errors.contains("error: "), "{name}: {errors}");
+            shows_no_secret(&errors, name);
+        }
+    }
+}
+
+#[test]
+fn logs_of_everything_hold_no_password_no_payload_and_no_vars() {
+    let deployment = Deployment::new("logs", 1);
+    // A password that this protocol has no use for: the client has it all the same.
+    let properties = json!({"sasl.username": "someone", "sasl.password": KAFKA_PASSWORD});
+    let logged = |words: &[&str], name: &str| {
+        let path = deployment.folder.path().join(name);
+        let file = fs::File::create(&path).expect("a file");
+        let mut command = deployment.command(words);
+        command
+            .env("FLOWKIT_KAFKA_PROPERTIES", properties.to_string())
+            .env("RUST_LOG", "trace")
+            .stdout(Stdio::null())
+            .stderr(file);
+        (command, path)
+    };
+    let (coordinator, first) = logged(&["coordinator"], "coordinator.log");
+    let _coordinator = Process::elsewhere(coordinator);
+    let roles = ["worker", "--role", "echo", "--role", "fail"];
+    let (worker, second) = logged(&roles, "worker.log");
+    let _worker = Process::elsewhere(worker);
+    let graph = json!({"nodes": [
+        {"node_id": "say", "type": "echo", "io": {"input_inline": {"text": PAYLOAD}}},
+        {"node_id": "set", "type": "coordinator_fn", "depends_on": ["say"],
+         "io": {"fn": "vars.set", "fn_args": {"kv": {"b": VAR}}}},
+        {"node_id": "odd", "type": "echo", "depends_on": ["set"], "io": {"input_inline": {"n": PAYLOAD}}}]});
+    let file = deployment.graph(&graph);
+    let var = format!("a={VAR}");
+    let (mut submit, third) = logged(&["submit", &file, "--watch", "--var", &var], "submit.log");
+    let ended = submit.status().expect("it runs");
+    let logs = [first, second, third].map(|path| {
+        let text = fs::read(path).expect("a log");
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    assert!(ended.success(), "{}", logs[2]);
+    for (log, of) in logs.iter().zip(["coordinator", "worker", "client"]) {
+        shows_no_secret(log, of);
+    }
+    // There is what could have held them.
+    for log in &logs[..2] {
+        assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    }
 }
 
 #[test]

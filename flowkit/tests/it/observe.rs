@@ -92,10 +92,10 @@ fn a_run_serves_its_health_and_a_bad_address_is_bad_input() {
     fs::write(&graph, text).expect("written");
     let graph = graph.to_str().expect("UTF-8");
     let ran = run(["run", graph, "--health-listen", "nonsense"]).expect_code(2);
-    assert!(
-        ran.stderr.contains("health_listen: `nonsense`"),
-        "{}",
-        ran.stderr
+    assert_eq!(
+        ran.stderr,
+        "error: 1 fault in the settings:\n  - health_listen (--health-listen): must be IP:PORT, such as \
+         127.0.0.1:9600, not `nonsense`\n"
     );
     let mut child = flowkit()
         .args([

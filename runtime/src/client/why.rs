@@ -1,8 +1,11 @@
 //! Why a task is not running: gathers what the store and the streams show, and asks the core.
 
-use flowkit_core::id::ShardId;
+use flowkit_core::coordinator::Limits;
+use flowkit_core::graph::Graph;
+use flowkit_core::id::{NodeId, ShardId, TaskId};
 use flowkit_core::port::{StoreReply, StoreRequest};
-use flowkit_core::why::{Facts, Owner, Why, WorkerFacts, why};
+use flowkit_core::why::{Facts, Owner, Running, Why, WorkerFacts, why};
+use std::collections::BTreeMap;
 
 use super::presence::Presence;
 use super::{Client, ClientError, TaskHandle};
@@ -12,12 +15,22 @@ impl TaskHandle {
     /// Why the task and its nodes are not running: one sentence each, and the cure.
     ///
     /// It looks at what is stored and at the newest messages, which takes a few reads; ages are by
-    /// the clocks of the machines. Nothing changes by it.
+    /// the clocks of the machines. Nothing changes by it. Limits are those of the coordinator that runs
+    /// in this process; see [`TaskHandle::why_within`].
     ///
     /// # Errors
     /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store or the transport cannot be
     /// read.
     pub async fn why(&self) -> Result<Why, ClientError> {
+        let limits = self.client.inner.engine.limits();
+        self.why_within(&limits).await
+    }
+
+    /// The same for coordinators elsewhere, which have these limits.
+    ///
+    /// # Errors
+    /// As [`TaskHandle::why`].
+    pub async fn why_within(&self, limits: &Limits) -> Result<Why, ClientError> {
         let client = &self.client;
         let task_id = self.task_id.clone();
         let task = match client.read(StoreRequest::ReadTask { task_id }).await? {
@@ -27,12 +40,15 @@ impl TaskHandle {
         };
         let presence = client.presence().await?;
         let workers = client.worker_facts(&presence).await?;
+        let running = client.running_within(limits).await?;
         let shards = client.inner.engine.deployment().await?.shards;
         let shard = ShardId::of(&self.task_id, shards);
         Ok(why(&Facts {
             task: &task,
             workers: &workers,
             owner: client.owner_of(shard, &presence),
+            limits,
+            running: &running,
         }))
     }
 }
@@ -61,6 +77,39 @@ impl Client {
             });
         }
         Ok(facts)
+    }
+
+    /// What stands against limits: every grant, also of workers that are silent. Nothing is read if
+    /// there are none.
+    async fn running_within(&self, limits: &Limits) -> Result<Running, ClientError> {
+        let mut running = Running::default();
+        if limits.is_none() {
+            return Ok(running);
+        }
+        let mut granted: BTreeMap<TaskId, Vec<NodeId>> = BTreeMap::new();
+        for record in self.workers().await? {
+            for node in self.granted_to(record.worker_id).await? {
+                granted.entry(node.task_id).or_default().push(node.node_id);
+            }
+        }
+        for (task_id, nodes) in granted {
+            let task = match self.read(StoreRequest::ReadTask { task_id }).await? {
+                StoreReply::Task(Some(task)) => task.task,
+                // Swept meanwhile.
+                StoreReply::Task(None) => continue,
+                other => return Err(unexpected("read task", &other).into()),
+            };
+            // A newer version's: an owner of this version set it aside and counts it for nothing.
+            let Ok(graph) = Graph::parse(&task.graph) else {
+                continue;
+            };
+            let plan = graph.plan();
+            for at in nodes.iter().filter_map(|node| plan.index(node)) {
+                let key = task.control.options.limit_key.as_ref();
+                running.count(&plan.node(at).role, key);
+            }
+        }
+        Ok(running)
     }
 
     /// Who folds a shard, as far as can be seen from here.

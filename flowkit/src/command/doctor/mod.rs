@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use super::args::DoctorArgs;
 use super::failure::{Ending, Failure, Outcome};
-use super::fleet;
 use super::nodes::word;
 use super::output::{put, putln};
 use super::session::{DataFolder, Session, no_place};
@@ -89,27 +88,21 @@ impl Report {
 
 pub(crate) async fn run(args: DoctorArgs) -> Outcome {
     let mut report = Report::default();
-    let (session, timing) = match &args.at.data {
-        Some(data) => {
-            let session = Session::look(DataFolder::existing(data)?).await?;
-            let settings = (WorkerSettings::default(), CoordinatorSettings::default());
-            (Some(session), timing_of(&settings.0, &settings.1))
-        }
+    let settings = args.at.given()?.settings().map_err(Failure::input)?;
+    let timing = timing_of(&settings.worker, &settings.coordinator);
+    let session = match &args.at.data {
+        Some(data) => Some(Session::look(DataFolder::existing(data)?, settings).await?),
         None if cfg!(not(feature = "fleet")) => return Err(no_place()),
-        None => {
-            let settings = args.at.fleet.given()?.settings().map_err(Failure::input)?;
-            let timing = timing_of(&settings.worker, &settings.coordinator);
-            match fleet::connect(&settings).await {
-                Ok(engine) => (Some(Session::over(engine)), timing),
-                Err(error) => {
-                    let cure =
-                        "are both servers up and reachable from here, and are the addresses right?";
-                    let found = Finding::new(Check::Store, "servers", error.to_string(), cure);
-                    report.checked(Check::Store, "connecting", vec![found]);
-                    (None, timing)
-                }
+        None => match Session::connect(settings).await {
+            Ok(session) => Some(session),
+            Err(error) => {
+                let cure =
+                    "are both servers up and reachable from here, and are the addresses right?";
+                let found = Finding::new(Check::Store, "servers", error.to_string(), cure);
+                report.checked(Check::Store, "connecting", vec![found]);
+                None
             }
-        }
+        },
     };
     if let Some(session) = &session {
         examine(session, &args, timing, &mut report).await;

@@ -7,9 +7,7 @@ use crate::command::interrupt::Interrupt;
 
 pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let mut given = args.fleet.given()?;
-    args.health.give(&mut given);
-    let settings = given.settings().map_err(Failure::input)?;
+    let settings = args.given()?.settings().map_err(Failure::input)?;
     let engine = super::connect(&settings).await?;
     engine
         .start_with(settings.coordinator)

@@ -4,63 +4,9 @@ pub(crate) mod coordinator;
 pub(crate) mod worker;
 
 use flowkit::prelude::*;
-use serde_json::json;
 
-use super::args::{FleetArgs, HealthArgs};
 use super::failure::Failure;
-use flowkit::settings::{Given, Settings};
-
-impl FleetArgs {
-    /// The flags over the environment over the file.
-    pub(crate) fn given(&self) -> Result<Given, Failure> {
-        let mut given = Given::default();
-        if let Some(path) = &self.config {
-            given.file(path).map_err(Failure::input)?;
-        }
-        given.environment(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }));
-        given.flag(
-            "kafka_bootstrap",
-            "--kafka",
-            self.kafka.as_ref().map(|v| json!(v)),
-        );
-        given.flag(
-            "mongo_uri",
-            "--mongo",
-            self.mongo.as_ref().map(|v| json!(v)),
-        );
-        given.flag(
-            "database",
-            "--database",
-            self.database.as_ref().map(|v| json!(v)),
-        );
-        let prefix = self.topic_prefix.as_ref().map(|v| json!(v));
-        given.flag("topic_prefix", "--topic-prefix", prefix);
-        given.flag("shards", "--shards", self.shards.map(|v| json!(v)));
-        Ok(given)
-    }
-
-    /// Flags that say that servers are meant, not a data folder.
-    pub(crate) const fn is_given(&self) -> bool {
-        self.kafka.is_some()
-            || self.mongo.is_some()
-            || self.database.is_some()
-            || self.topic_prefix.is_some()
-            || self.shards.is_some()
-            || self.config.is_some()
-    }
-}
-
-impl HealthArgs {
-    /// The flags, over what was given before.
-    pub(crate) fn give(&self, given: &mut Given) {
-        let listen = self.health_listen.as_ref().map(|at| json!(at));
-        given.flag("health_listen", "--health-listen", listen);
-        let traces = self.otlp_endpoint.as_ref().map(|at| json!(at));
-        given.flag("otlp_endpoint", "--otlp-endpoint", traces);
-    }
-}
+use flowkit::settings::Settings;
 
 /// Connects to the servers that the settings name.
 #[cfg(feature = "fleet")]

@@ -1,7 +1,6 @@
 //! `flowkit worker`: run one, and look at those that there are.
 
 use flowkit::prelude::*;
-use serde_json::json;
 
 use crate::command::args::{WorkerArgs, WorkerCommand};
 use crate::command::exec::Programs;
@@ -21,24 +20,22 @@ pub(crate) async fn run(args: WorkerArgs) -> Outcome {
 
 async fn work(args: WorkerArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let mut given = args.fleet.given()?;
-    let roles = (!args.roles.is_empty()).then(|| json!(args.roles));
-    given.flag("roles", "--role", roles);
-    given.flag(
-        "worker_id",
-        "--worker-id",
-        args.worker_id.map(|id| json!(id)),
-    );
-    args.health.give(&mut given);
-    given.flag("capacity", "--capacity", args.capacity.map(|n| json!(n)));
-    let mut settings = given.settings().map_err(Failure::input)?;
-    let programs = Programs::for_worker(&args.exec, &mut settings.fleet.roles)?;
+    let mut settings = args.given()?.settings().map_err(Failure::input)?;
+    let programs = Programs::for_worker(&settings.fleet.exec, &mut settings.fleet.roles)?;
     if settings.fleet.roles.is_empty() {
         return Err(Failure::input(format!(
             "a worker needs at least one role: --role NAME, with one of {}, or any name with a \
              program, --exec 'COMMAND'",
             roles::NAMES.join(", ")
         )));
+    }
+    let named = &settings.fleet.roles;
+    let unknown = named
+        .iter()
+        .filter(|role| !programs.has(role) && !roles::NAMES.contains(&role.as_str()));
+    let unknown: Vec<String> = unknown.map(|role| roles::unknown(role)).collect();
+    if !unknown.is_empty() {
+        return Err(Failure::input(unknown.join("\n  ")));
     }
     let engine = super::connect(&settings).await?;
     let mut builder = Worker::builder(&engine)

@@ -1,0 +1,140 @@
+//! What a terminal is shown that a pipe is not: live bars and colours. `script` of util-linux is the terminal.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::common::flowkit;
+
+const ESC: char = '\x1b';
+/// Moves the cursor up: what is drawn over is live.
+const UP: &str = "\x1b[1A";
+const CYAN: &str = "\x1b[36m";
+
+/// Types a line into a shell on a terminal, and returns all that the terminal was sent.
+fn on_a_terminal(line: &str, variables: &[(&str, &str)]) -> String {
+    let program = env!("CARGO_BIN_EXE_flowkit");
+    let line = format!(
+        "stty cols 100 rows 30; {}",
+        line.replace("flowkit ", &format!("'{program}' "))
+    );
+    let output = Command::new("script")
+        .args(["-q", "-e", "-c", &line, "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR")
+        .env_remove("RUST_LOG")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("`script` does not start ({error}): install util-linux (Debian: bsdutils), which the tests use as a terminal")
+    });
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{line}: {}\n{said}", output.status);
+    said
+}
+
+/// A graph whose first node works for a while, and a failing log line is not among what it does.
+fn graph(folder: &std::path::Path) -> String {
+    let file = folder.join("graph.json");
+    let text = r#"{"nodes": [
+        {"node_id": "wait", "type": "sleep", "io": {"input_inline": {"ms": 200, "batches": 5}}},
+        {"node_id": "say", "type": "echo", "depends_on": ["wait"], "io": {"input_inline": {"text": "done"}}}]}"#;
+    fs::write(&file, text).expect("written");
+    file.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn a_run_has_live_bars_on_a_terminal_and_colours_unless_they_are_not_wanted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = format!("flowkit run {} --workers 1", graph(folder.path()));
+    let said = on_a_terminal(&line, &[]);
+    for part in [
+        "wait",
+        "say",
+        "━",
+        "running",
+        "5 batches",
+        "finished",
+        UP,
+        CYAN,
+    ] {
+        assert!(said.contains(part), "{part:?}: {said:?}");
+    }
+    // Lines are what a pipe gets.
+    assert!(!said.contains("wait: running"), "{said:?}");
+    let plain = on_a_terminal(&line, &[("NO_COLOR", "1")]);
+    for part in ["━", "5 batches", UP] {
+        assert!(plain.contains(part), "{part:?}: {plain:?}");
+    }
+    assert_eq!(colours(&plain), Vec::<&str>::new(), "{plain:?}");
+}
+
+#[test]
+fn a_simulation_has_a_live_bar_on_a_terminal_and_colours_unless_they_are_not_wanted() {
+    let line = "flowkit sim run --seeds 300";
+    let said = on_a_terminal(line, &[]);
+    for part in ["━", "/300 seeds", CYAN] {
+        assert!(said.contains(part), "{part:?}: {said:?}");
+    }
+    let plain = on_a_terminal(line, &[("NO_COLOR", "1")]);
+    assert!(
+        plain.contains("━") && plain.contains("/300 seeds"),
+        "{plain:?}"
+    );
+    assert_eq!(colours(&plain), Vec::<&str>::new(), "{plain:?}");
+}
+
+#[test]
+fn logs_and_errors_are_coloured_on_a_terminal_only_and_never_against_the_users_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = format!("flowkit run {} --workers 1", graph(folder.path()));
+    let logs = [("RUST_LOG", "info")];
+    let said = on_a_terminal(&line, &logs);
+    assert!(said.contains("\x1b[32m INFO"), "{said:?}");
+    let said = on_a_terminal(&line, &[logs[0], ("NO_COLOR", "1")]);
+    assert!(said.contains(" INFO "), "{said:?}");
+    assert_eq!(colours(&said), Vec::<&str>::new(), "{said:?}");
+    let said = on_a_terminal("flowkit --help", &[("NO_COLOR", "1")]);
+    assert_eq!(colours(&said), Vec::<&str>::new(), "{said:?}");
+}
+
+#[test]
+fn a_pipe_gets_no_escape_whatever_is_written_into_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let graph = graph(folder.path());
+    for words in [
+        &["run", &graph, "--workers", "1"][..],
+        &["sim", "run", "--seeds", "100"],
+        &["sim", "replay", "--seed", "3"],
+        &["--help"],
+    ] {
+        let output = flowkit()
+            .args(words)
+            .env("RUST_LOG", "info")
+            .env("TERM", "xterm-256color")
+            .env_remove("NO_COLOR")
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(!out.contains(ESC), "{words:?}: {out:?}");
+        assert!(!err.contains(ESC), "{words:?}: {err:?}");
+        if words[0] == "run" {
+            // There were logs that could have been coloured.
+            assert!(err.contains(" INFO "), "{err}");
+        }
+    }
+}
+
+/// The escapes that set a colour or another look: `ESC [ numbers m`.
+fn colours(said: &str) -> Vec<&str> {
+    let looks = said.split(ESC).skip(1).filter(|rest| {
+        let code = rest.strip_prefix('[').unwrap_or_default();
+        let end = code.find(|c: char| !c.is_ascii_digit() && c != ';');
+        end.is_some_and(|end| code[end..].starts_with('m') && end > 0 && &code[..end] != "0")
+    });
+    looks.collect()
+}
