@@ -221,6 +221,9 @@ impl Shard {
     pub(super) fn restart_stream(&mut self, start: Offset) {
         self.next = start;
         self.last_entry = None;
+        // Offsets of the other log name other entries.
+        self.poisoned.clear();
+        self.careful_until = Offset(0);
         self.open.begin(Mono(0));
     }
 }

@@ -545,6 +545,8 @@ impl Slot {
             );
             ctx.report(Report::new(ReportKind::StreamReplaced, detail));
             shard.restart_stream(start);
+            self.poisoned.clear();
+            self.careful_until = Offset(0);
         }
         ctx.report(Report::new(
             ReportKind::ShardOwned,

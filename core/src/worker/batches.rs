@@ -85,11 +85,7 @@ impl Worker {
             return;
         };
         if run.abandoned {
-            // Dropped after all: its end was told already.
-            run.work = Work::Closing;
-            let command = RunCommand::Close;
-            out.push(Effect::Run { run: id, command });
-            return;
+            return self.close_late(id, now, out);
         }
         // What a handler answers after it was told to end is no failure of its own.
         if run.ending.is_some_and(|ending| ending.told) {

@@ -138,7 +138,7 @@ impl Worker {
         let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
-        if run.outgoing.has_terminal() {
+        if run.outgoing.has_terminal() && !run.abandoned {
             return;
         }
         if !run.work.handler_busy() {
@@ -146,7 +146,9 @@ impl Worker {
             return;
         }
         if run.aborted {
-            self.abandon(id, now, out);
+            if !run.abandoned {
+                self.abandon(id, now, out);
+            }
             return;
         }
         if is_planted(Bug::GraceIgnored) {
@@ -199,12 +201,27 @@ impl Worker {
         }
         run.work = Work::Closing;
         let soon = now.mono.after(ABANDON_AFTER_MS);
-        let deadline = match (&run.ending, run.aborted) {
+        // The cleanup is another thing that may have to be cut short: only then is it given up.
+        let aborted = std::mem::take(&mut run.aborted);
+        let deadline = match (&run.ending, aborted) {
             (_, true) => soon,
             (Some(ending), false) => ending.deadline.max(soon),
             (None, false) => now.mono.after(CLEANUP_MS),
         };
         self.timers.set(Timer::Deadline(id), deadline);
+        let command = RunCommand::Close;
+        out.push(Effect::Run { run: id, command });
+    }
+
+    /// A handler that was given up answers after all: its end was told already, its cleanup is to come.
+    pub(super) fn close_late(&mut self, id: RunId, now: Now, out: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        run.work = Work::Closing;
+        run.aborted = false;
+        let at = now.mono.after(ABANDON_AFTER_MS);
+        self.timers.set(Timer::Deadline(id), at);
         let command = RunCommand::Close;
         out.push(Effect::Run { run: id, command });
     }
@@ -219,6 +236,10 @@ impl Worker {
         if run.abandoned {
             // Its end was told when it was given up: nothing else says that the slot is free.
             run.abandoned = false;
+            self.timers.cancel(Timer::Deadline(id));
+            let Some(run) = self.runs.get_mut(&id) else {
+                return;
+            };
             if run.forgotten {
                 self.forget_run(id);
             }

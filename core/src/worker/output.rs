@@ -75,9 +75,7 @@ impl Worker {
             return;
         };
         if run.abandoned {
-            run.work = Work::Closing;
-            let command = super::RunCommand::Close;
-            out.push(Effect::Run { run: id, command });
+            self.close_late(id, now, out);
         } else {
             self.wind_up(id, now, out);
         }

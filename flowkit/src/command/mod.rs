@@ -43,7 +43,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Submit(args) => on_runtime(submit::run(args)),
         Command::Why { id, at } => on_runtime(why::run(&id, &at)),
         Command::Doctor(args) => on_runtime(doctor::run(args)),
-        Command::Sim(command) => on_runtime(async move { sim::run(&command) }),
+        Command::Sim(command) => sim::run(&command),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(folder.as_deref()),
     }

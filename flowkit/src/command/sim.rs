@@ -60,7 +60,8 @@ pub(crate) fn run(command: &SimCommand) -> Outcome {
                 from: *from,
                 options,
             };
-            seeds_of(*tier, &amount, *json)
+            // Listens to Ctrl-C; the seeds have threads of their own.
+            super::on_runtime(async { seeds_of(*tier, &amount, *json) })
         }
         SimCommand::Replay {
             tier,

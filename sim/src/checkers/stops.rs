@@ -7,6 +7,8 @@ use flowkit_core::id::{NodeId, TaskId, Token};
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
+use crate::plan::Hook;
+use crate::script;
 
 const NAME: &str = "stops";
 /// Time for a machine to see that it is to stop.
@@ -71,10 +73,18 @@ impl Judge for Stops {
                         if asked.is_some_and(|a| !a.was_stalled && at > a.at + MOMENT_US + slack) {
                             view.broken(NAME, format!("{name} began although told to stop"));
                         }
+                        // One that takes long over its cleanup is told nothing any more.
+                        let node = view.node(run.task.as_str(), run.node.as_str());
+                        let cleans_up = node.is_some_and(|node| {
+                            let troubles = script::hook_troubles(node, run.epoch.0, Hook::Cleanup);
+                            troubles
+                                .into_iter()
+                                .any(|kind| script::lasting(kind).is_some())
+                        });
                         let open = Open {
                             name,
                             began: at,
-                            told: false,
+                            told: cleans_up,
                         };
                         self.runs.insert(key, open);
                     }

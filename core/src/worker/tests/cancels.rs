@@ -77,6 +77,29 @@ fn a_handler_that_ignores_its_cancel_is_dropped_and_then_given_up() {
 }
 
 #[test]
+fn a_cleanup_that_hangs_behind_an_abort_is_cut_short_before_the_run_is_given_up() {
+    for given_up in [false, true] {
+        let mut bench = Bench::new();
+        bench.processing();
+        bench.arrive(vec![cancel(1, CancelReason::UserRequest, 300)]);
+        assert_eq!(bench.pass(300), vec![tell(1, RunCommand::Abort)]);
+        if given_up {
+            bench.pass(1_000);
+        }
+        assert_eq!(bench.worker.abandoned(), usize::from(given_up));
+        let out = bench.run(1, RunEvent::Failed(failure("late", false, true)));
+        assert_eq!(out, vec![tell(1, RunCommand::Close)]);
+        let out = bench.pass(1_000);
+        let cut = out.contains(&tell(1, RunCommand::Abort));
+        assert!(cut, "given up: {given_up}, {out:?}");
+        assert_eq!(bench.worker.abandoned(), usize::from(given_up));
+        bench.run(1, RunEvent::Closed);
+        let state = (bench.worker.abandoned(), bench.worker.free_slots());
+        assert_eq!(state, (0, 2));
+    }
+}
+
+#[test]
 fn a_fenced_run_is_dropped_at_once() {
     let mut bench = Bench::new();
     bench.processing();
