@@ -332,7 +332,8 @@ fn place(text: &str, at: usize) -> (usize, usize) {
 
 /// A value for a debug text. Keys that nobody knows may be misspelt secrets.
 fn shown(key: &str, value: &Value) -> Value {
-    if is_secret(key) || !known_keys().contains_key(key) {
+    // What a program is called with is the user's business, and may be a token.
+    if is_secret(key) || key == "exec" || !known_keys().contains_key(key) {
         return Value::from("(not shown)");
     }
     value.clone()

@@ -244,22 +244,21 @@ mod guide {
     fn every_order_is_paid_once() {
         let bank = Outside::new("bank"); // lives through every crash, and knows what happened twice
         let at = bank.clone();
-        Simulation::new(json!({"nodes": [
-            {"node_id": "pay", "type": "pay", "io": {"input_inline": {"order": 17}}},
-        ]}))
-        .role("pay", move || {
-            let bank = at.clone();
-            handler_fn(move |cx, batch: Batch<Value>| {
-                let bank = bank.clone();
-                async move {
-                    let order = format!("pay order {}", batch.payload["order"]);
-                    bank.apply(&cx, order).await?; // cure: apply_once(&cx, &cx.idempotency_key(), order)
-                    Ok(BatchResult::<()>::new())
-                }
+        let io = json!({"input_inline": {"order": 17}});
+        Simulation::new(json!({"nodes": [{"node_id": "pay", "type": "pay", "io": io}]}))
+            .role("pay", move || {
+                let bank = at.clone();
+                handler_fn(move |cx, batch: Batch<Value>| {
+                    let bank = bank.clone();
+                    async move {
+                        let order = format!("pay order {}", batch.payload["order"]);
+                        bank.apply(&cx, order).await?; // cure: apply_once(&cx, &cx.idempotency_key(), order)
+                        Ok(BatchResult::<()>::new())
+                    }
+                })
             })
-        })
-        .outside(&bank)
-        .check();
+            .outside(&bank)
+            .check();
     }
 }
 

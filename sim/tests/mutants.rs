@@ -25,6 +25,33 @@ fn without_a_bug_the_same_seeds_hold() {
 }
 
 #[test]
+fn what_is_found_shrinks_to_ten_faults_at_most_single_calls_among_them() {
+    let baseline = Baseline::default();
+    for bug in [
+        Bug::LeaseIgnored,
+        Bug::OldTokenAccepted,
+        Bug::GapIgnored,
+        Bug::CheckpointAhead,
+        Bug::UnknownDropped,
+    ] {
+        let hunt = hunt(bug, Tier::Zero, 0..500, &baseline);
+        let seed = hunt.killed.expect("it is found").seed;
+        plant(Some(bug));
+        let shrunk = shrink(Tier::Zero, &Plan::from_seed(seed), &mut |_, _| {});
+        plant(None);
+        let plan = shrunk.expect("it breaks the promise again").plan;
+        let calls = match &plan.calls {
+            _ if plan.rates.is_quiet() => 0,
+            Some(calls) => calls.len(),
+            None => panic!("{}: any call may go wrong: {plan:?}", bug.name()),
+        };
+        let faults = plan.faults.len() + calls;
+        assert!(faults <= 10, "{}: {faults}: {plan:?}", bug.name());
+        assert!(check(Tier::Zero, &plan, true).holds(), "without the bug");
+    }
+}
+
+#[test]
 fn every_bug_has_an_id_of_its_own() {
     let mut names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
     names.sort_unstable();

@@ -221,7 +221,7 @@ impl Shard {
     pub(super) fn restart_stream(&mut self, start: Offset) {
         self.next = start;
         self.last_entry = None;
-        // Offsets of the other log name other entries.
+        // Offsets of the other log name other entries. The first commit behind this names the new one.
         self.poisoned.clear();
         self.careful_until = Offset(0);
         self.open.begin(Mono(0));

@@ -40,7 +40,7 @@ pub struct Upstream<'a> {
     pub batches: u64,
     /// Totals of its numeric metrics over them.
     pub totals: &'a Totals,
-    /// What its `finalize` returned, or its function.
+    /// What it marked complete, or its `finalize` or its function returned, once it finished.
     pub result: Option<&'a Json>,
 }
 
@@ -51,7 +51,10 @@ impl<'a> Upstream<'a> {
             state: record.state,
             batches: record.accepted,
             totals: &record.totals,
-            result: record.result.as_ref(),
+            result: record
+                .result
+                .as_ref()
+                .filter(|_| record.state == NodeState::Finished),
         }
     }
 }

@@ -160,7 +160,7 @@ impl Worker {
             Input::Shutdown { grace_ms } => self.shut_down(grace_ms, now, out),
         }
         self.read_grants(now, out);
-        self.tell_of_room(now);
+        self.look_for_room(now);
         self.stop_if_drained(now, out);
     }
 
@@ -218,6 +218,7 @@ impl Worker {
             Timer::Boot => self.boot(now, out),
             Timer::Inbox => self.read_inbox(out),
             Timer::Announce => self.announce(now, out),
+            Timer::Room => self.tell_of_room(now, out),
             Timer::GrantPoll => self.grants.poll_due(),
             Timer::GrantRetry => self.grants.retry(),
             Timer::Beat(shard) => self.beat(shard, now, out),

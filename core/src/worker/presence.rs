@@ -17,10 +17,9 @@ use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 use serde::Serialize;
 
-/// Longest wait of one read of the inbox, in milliseconds.
 /// A worker that was announced as full and has room says so after a while: more may change meanwhile.
 const ROOM_NEWS_MS: u64 = 250;
-
+/// Longest wait of one read of the inbox, in milliseconds.
 const READ_WAIT_MS: u64 = 30_000;
 /// Most entries of one read.
 const READ_LIMIT: u32 = 256;
@@ -160,11 +159,17 @@ impl Worker {
 
     /// Of several shards' owners only those that have a run here hear of its slots; the others know what
     /// was announced, and should not wait for the next announcement to learn that there is room again.
-    pub(super) fn tell_of_room(&mut self, now: Now) {
+    pub(super) fn look_for_room(&mut self, now: Now) {
         if self.announced_full && self.free_slots() > 0 {
-            self.announced_full = false;
-            self.timers
-                .set_earlier(Timer::Announce, now.mono.after(ROOM_NEWS_MS));
+            let at = now.mono.after(ROOM_NEWS_MS);
+            self.timers.set_earlier(Timer::Room, at);
+        }
+    }
+
+    /// Room that lasted is worth telling; a slot between two runs is not.
+    pub(super) fn tell_of_room(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.announced_full && self.free_slots() > 0 {
+            self.announce(now, out);
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Inbox,
     /// Announce the worker.
     Announce,
+    /// Announce it if it has room, as it had not when it was announced last.
+    Room,
     /// Read the grants of active runs and ended tokens.
     GrantPoll,
     /// Read grants again after an error.

@@ -358,7 +358,7 @@ fn the_length_of_a_lease_is_for_both_sides_and_its_fault_is_told_once() {
         let mut given = Given::default();
         given.set("lease_ttl_sec", wrong);
         let error = given.settings().expect_err("it does not fit");
-        assert!(error.starts_with("1 faults"), "{error}");
+        assert!(error.starts_with("1 fault in"), "{error}");
     }
 }
 

@@ -97,7 +97,7 @@ fn retention_acts_in_a_run() {
     };
     assert!(!swept(), "by default everything is kept");
     let variables = [
-        ("FLOWKIT_RETENTION_FINISHED_SEC", "0.001"),
+        ("FLOWKIT_RETENTION_FINISHED_SEC", "0.2"),
         ("FLOWKIT_SWEEP_INTERVAL_SEC", "0.01"),
     ];
     // It is swept while a run's engine is there, which need not be this one's.

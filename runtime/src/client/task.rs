@@ -290,6 +290,7 @@ impl TaskWatch {
             return Ok(None);
         }
         loop {
+            let mut outcome = None;
             if self.shown.is_some() {
                 let task = self.task.clone();
                 let settled = self
@@ -297,14 +298,23 @@ impl TaskWatch {
                     .get_or_insert_with(|| Box::pin(async move { task.wait().await }));
                 tokio::select! {
                     biased;
-                    outcome = settled => {
+                    settled = settled => {
                         self.settled = None;
-                        outcome?;
+                        outcome = Some(settled?);
                     }
                     () = tokio::time::sleep(self.interval) => {}
                 }
             }
-            let status = self.task.status().await?;
+            let status = match (self.task.status().await, outcome, &self.shown) {
+                // Its retention is so short that only its end is left to tell.
+                (Err(ClientError::Swept(_)), Some(outcome), Some(shown)) => TaskStatus {
+                    state: outcome.state,
+                    settled: true,
+                    failure: outcome.failure,
+                    ..shown.clone()
+                },
+                (status, ..) => status?,
+            };
             if self.shown.as_ref() != Some(&status) {
                 self.ended = status.settled;
                 self.shown = Some(status.clone());

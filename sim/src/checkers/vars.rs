@@ -128,7 +128,12 @@ fn parent(finish: &Finish<'_>, task: &TaskId, plan: &NodePlan) -> Option<Parent>
     let mut parent = Parent {
         finished: record.state == NodeState::Finished,
         batches: record.accepted,
-        result: record.result.as_ref().and_then(|json| json.decode().ok()),
+        // What an unfinished node has marked so far is nobody's business.
+        result: record
+            .result
+            .as_ref()
+            .filter(|_| record.state == NodeState::Finished)
+            .and_then(|json| json.decode().ok()),
         ..Parent::default()
     };
     if parent.finished && plan.function.is_none() {

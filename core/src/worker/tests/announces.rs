@@ -95,3 +95,21 @@ fn a_worker_that_was_announced_as_full_tells_all_shards_soon_that_it_has_room_ag
         assert_eq!(free(&bench.pass(1)), told, "{shards} shards");
     }
 }
+
+#[test]
+fn a_slot_that_is_free_between_two_runs_is_no_news() {
+    let mut bench = Bench::with(|config| {
+        config.capacity = 1;
+        config.shards = 2;
+        config.announce_interval_ms = 1_000;
+    });
+    bench.processing();
+    assert_eq!(announced(&bench.pass(1_000)).len(), 1);
+    bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+    bench.run(1, RunEvent::Closed);
+    let mut next = started(4);
+    next.node_id = Some(node("m"));
+    bench.arrive(vec![next]);
+    assert_eq!(bench.worker.free_slots(), 0);
+    assert_eq!(announced(&bench.pass(250)), Vec::<Value>::new());
+}

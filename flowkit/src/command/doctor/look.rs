@@ -5,6 +5,7 @@ use flowkit_core::doctor::Listed;
 use flowkit_core::port::{StoreReply, StoreRequest};
 use flowkit_core::record::DeploymentRecord;
 use flowkit_core::why::WorkerFacts;
+use std::collections::BTreeMap;
 
 use crate::command::session::Session;
 
@@ -22,11 +23,13 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
     let presence = client.presence().await?;
     let records = client.workers().await?;
     let facts = client.worker_facts(&presence).await?;
+    let leases = leases(&client.worker_views().await?);
     let mut listed = Vec::new();
     for facts in facts {
         let record = records.iter().find(|r| r.worker_id == facts.worker_id);
         let registered = record.map(|record| record.incarnation);
-        listed.push(of(facts, registered, &presence));
+        let lease_ttl_ms = leases.get(&facts.worker_id).copied();
+        listed.push(of(facts, registered, &presence, lease_ttl_ms));
     }
     for (id, heard) in &presence.workers {
         if listed.iter().any(|known| known.facts.worker_id == *id) {
@@ -41,7 +44,7 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
             leaving: heard.status != "online",
             silent_after_ms: heard.silent_after_ms,
         };
-        listed.push(of(stranger, None, &presence));
+        listed.push(of(stranger, None, &presence, None));
     }
     // Not created by this: there is one, since workers and tasks were read.
     let propose = DeploymentRecord {
@@ -64,10 +67,20 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
     })
 }
 
+/// The length of the leases that workers hold.
+fn leases(views: &[WorkerView]) -> BTreeMap<WorkerId, u64> {
+    let held = views.iter().filter_map(|view| {
+        let lease_ttl_ms = view.runs.iter().map(|run| run.lease_ttl_ms).max()?;
+        Some((view.record.worker_id.clone(), lease_ttl_ms))
+    });
+    held.collect()
+}
+
 fn of(
     facts: WorkerFacts,
     registered: Option<flowkit_core::id::Incarnation>,
     presence: &Presence,
+    lease_ttl_ms: Option<u64>,
 ) -> Listed {
     let heard = presence.workers.get(&facts.worker_id);
     Listed {
@@ -76,7 +89,7 @@ fn of(
         older_heard: heard.map_or(0, |heard| heard.conflicts),
         batch_ms_max: heard.map_or(0, |heard| heard.batch_ms_max),
         heartbeat_ms: heard.and_then(|heard| heard.heartbeat_age_ms),
-        lease_ttl_ms: 0,
+        lease_ttl_ms: lease_ttl_ms.unwrap_or(0),
         facts,
     }
 }

@@ -8,7 +8,7 @@ use flowkit::prelude::*;
 use flowkit_core::doctor::{self, Check, Finding, Timing};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::args::DoctorArgs;
 use super::failure::{Ending, Failure, Outcome};
@@ -129,7 +129,8 @@ pub(crate) async fn run(args: DoctorArgs) -> Outcome {
 }
 
 fn timing_of(worker: &WorkerSettings, coordinator: &CoordinatorSettings) -> Timing {
-    let ms = |sec: f64| (sec * 1_000.0) as u64;
+    // As the coordinator takes them: 2.01 s are 2,010 ms.
+    let ms = |sec: f64| Duration::try_from_secs_f64(sec).map_or(0, |time| time.as_millis() as u64);
     Timing {
         lease_ttl_ms: ms(coordinator.lease_ttl_sec),
         lease_given: worker.lease_ttl_sec.is_some(),

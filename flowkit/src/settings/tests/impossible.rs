@@ -27,7 +27,7 @@ fn impossible() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         ("announce_interval_sec", json!(-1.5), "-1.5", more),
         ("dedup_cache_size", json!(0), "0", one),
         ("dedup_ttl_ms", json!(0), "0", one),
-        ("pull_poll_ms_default", json!(0), "0", one),
+        ("pull_poll_ms_default", json!(0), "0", "milliseconds, not"),
         (
             "pull_empty_backoff_ms_max",
             json!(5),
