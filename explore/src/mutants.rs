@@ -38,6 +38,8 @@ pub const SURVIVORS: &[&str] = &[
     "retry-once-more",
     "retry-lost",
     "wait-forgotten",
+    // Batches that mark the result of their node.
+    "mark-lost",
     // Grants that are lost again and again.
     "loss-once-more",
     "loss-once-less",
@@ -52,6 +54,7 @@ pub const SURVIVORS: &[&str] = &[
     "limit-uncounted",
     "limit-unwoken",
     "starts-forgotten",
+    "overload-taken",
     "other-graph-taken",
     // Tasks that are paused.
     "pause-ignored",
