@@ -63,9 +63,10 @@ impl Plan {
         (owner_ms + worker_ms + 15 * world.slack_ms).saturating_add(back_ms)
     }
 
-    /// Nothing is planned to go wrong, but for handlers.
+    /// Nothing is planned to go wrong, but for handlers, and one owner hears of every slot: of several
+    /// those may wait for an announcement that an event told of a full worker.
     pub(crate) fn is_calm(&self) -> bool {
-        self.faults.is_empty() && self.rates.is_quiet()
+        self.faults.is_empty() && self.rates.is_quiet() && self.world.shards == 1
     }
 
     /// One round of dispatch in a calm plan. A slot became free: its worker says so (to the log, and
@@ -75,10 +76,7 @@ impl Plan {
         let slow = if world.slow_permille > 0 { 20 } else { 1 };
         let ways_ms = 8 * slow * world.latency_us_max / 1_000;
         let syncs_ms = 4 * world.sync_us / 1_000;
-        // An owner without a run there hears of room by an announcement; of several that do, one is
-        // refused and asks again.
-        let news_ms = if world.shards > 1 { 600 } else { 0 };
-        ways_ms + syncs_ms + news_ms + 15 * world.slack_ms + 10
+        ways_ms + syncs_ms + 15 * world.slack_ms + 10
     }
 
     /// The longest pause: a client may ask for one just before faults heal.
