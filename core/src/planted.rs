@@ -232,6 +232,8 @@ bugs! {
             "The slot of a handler that does not end is given to another run.";
         NeverForgiven = "never-forgiven", "settle",
             "A worker that left a START unanswered gets no work any more.";
+        RoomUntold = "room-untold", "capacity",
+            "An owner that was told that a worker is full waits for its next announcement.";
     }
     Machines "when" {
         WhenIgnored = "when-ignored", "vars",

@@ -51,8 +51,9 @@ impl Shard {
             }
             Ok(message) => {
                 self.last_entry = Some(message.dedup_id);
+                ctx.subject.message = Some(message.dedup_id);
                 ctx.subject.task_id.clone_from(&message.task_id);
-                if self.poisoned.contains(&entry.offset) {
+                if self.poisoned.contains(&(entry.offset, message.dedup_id)) {
                     self.fold_poisoned(ctx, &message);
                 } else {
                     match message.sender.role {
@@ -66,6 +67,7 @@ impl Shard {
             }
         }
         ctx.subject.offset = None;
+        ctx.subject.message = None;
         ctx.subject.task_id = None;
     }
 

@@ -70,10 +70,8 @@ impl Shard {
         let Some(task) = self.task(key) else {
             return true;
         };
-        // A function that panics is set aside with its task.
-        ctx.subject.task_id = Some(task.id().clone());
+        // A function that panics is set aside with its task: dispatch named it.
         let outcome = call(ctx, task, key.node);
-        ctx.subject.task_id = None;
         let queued = task.record.state == TaskState::Queued;
         let function = task.plan.node(key.node).function.as_ref();
         let cause = function.map_or_else(String::new, |f| format!("did `{}`", f.name));

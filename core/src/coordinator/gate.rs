@@ -19,7 +19,13 @@ pub(super) struct Gate {
     folding: VecDeque<(Offset, BTreeSet<NodeKey>)>,
     /// When to ask again after the question failed.
     ask_at: Option<Mono>,
+    /// When to ask whether the end that the fold has not reached is still there.
+    recheck_at: Option<Mono>,
 }
+
+/// The tail of a log may be lost (an unclean election), and with it the end that was asked for: then
+/// the fold might not get there for ever.
+const RECHECK_MS: u64 = 5_000;
 
 impl Gate {
     pub(super) fn enter(&mut self, key: NodeKey) {
@@ -27,24 +33,31 @@ impl Gate {
     }
 
     pub(super) fn ask_at(&self) -> Option<Mono> {
-        self.ask_at
+        self.ask_at.into_iter().chain(self.recheck_at).min()
     }
 
     /// True if the end offset is to be asked for now.
     pub(super) fn ask(&mut self, now: Mono) -> bool {
-        if self.asked.is_some() || self.waiting.is_empty() || self.ask_at.is_some_and(|at| at > now)
-        {
+        let due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        let first = !self.waiting.is_empty() && self.ask_at.is_none_or(|at| at <= now);
+        if self.asked.is_some() || !(first || due(self.recheck_at)) {
             return false;
         }
         self.ask_at = None;
+        self.recheck_at = None;
         self.asked = Some(std::mem::take(&mut self.waiting));
         true
     }
 
-    pub(super) fn answered(&mut self, end: Offset) {
-        if let Some(keys) = self.asked.take() {
-            self.folding.push_back((end, keys));
+    pub(super) fn answered(&mut self, now: Mono, end: Offset) {
+        let Some(keys) = self.asked.take() else {
+            return;
+        };
+        for (known, _) in &mut self.folding {
+            *known = end.min(*known);
         }
+        self.folding.push_back((end, keys));
+        self.recheck_at = Some(now.after(RECHECK_MS));
     }
 
     /// The question failed: nobody expires until it can be asked.
@@ -52,6 +65,7 @@ impl Gate {
         if let Some(keys) = self.asked.take() {
             self.waiting.extend(keys);
             self.ask_at = Some(again_at);
+            self.recheck_at = (!self.folding.is_empty()).then_some(again_at);
         }
     }
 
@@ -59,12 +73,11 @@ impl Gate {
     pub(super) fn passed(&mut self, next: Offset) -> BTreeSet<NodeKey> {
         let mut passed = BTreeSet::new();
         while self.folding.front().is_some_and(|(end, _)| *end <= next) {
-            passed.extend(
-                self.folding
-                    .pop_front()
-                    .map(|(_, keys)| keys)
-                    .unwrap_or_default(),
-            );
+            let reached = self.folding.pop_front();
+            passed.extend(reached.into_iter().flat_map(|(_, keys)| keys));
+        }
+        if self.folding.is_empty() {
+            self.recheck_at = None;
         }
         passed
     }

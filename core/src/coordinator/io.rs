@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Offset, OpId, ShardId, TaskId};
+use crate::id::{DedupId, Offset, OpId, ShardId, TaskId};
 use crate::port::{PortError, StoreReply, StoreRequest, TransportReply, TransportRequest};
 use crate::report::Report;
 
@@ -44,6 +44,8 @@ pub struct Subject {
     pub shard: Option<ShardId>,
     /// The stream entry, if one was being folded.
     pub offset: Option<Offset>,
+    /// Which message that entry is: after a loss another one may stand there.
+    pub message: Option<DedupId>,
     /// The task, if known.
     pub task_id: Option<TaskId>,
 }

@@ -91,7 +91,7 @@ impl Shard {
             if at > ctx.now.mono || !self.may_change() {
                 break;
             }
-            ctx.subject.task_id = self.task(key).map(|task| task.id().clone());
+            self.names(ctx, key);
             self.set_due(key, None);
             if self.node(key).is_some_and(super::task::Node::is_granted) {
                 self.tick_grant(ctx, key);
@@ -104,7 +104,9 @@ impl Shard {
             ctx.subject.task_id = None;
         }
         for key in self.gate.passed(self.next) {
+            self.names(ctx, key);
             self.judge(ctx, key);
+            ctx.subject.task_id = None;
         }
         if self.gate.ask(ctx.now.mono) {
             let stream = self.stream();
@@ -175,7 +177,7 @@ impl Shard {
         match result {
             Ok(TransportReply::Bounds { end, .. }) => {
                 self.stream_ok_at = ctx.now.mono;
-                self.gate.answered(end);
+                self.gate.answered(ctx.now.mono, end);
             }
             Ok(_) | Err(_) => {
                 self.gate
@@ -221,8 +223,7 @@ impl Shard {
     pub(super) fn restart_stream(&mut self, start: Offset) {
         self.next = start;
         self.last_entry = None;
-        // Offsets of the other log name other entries. The first commit behind this names the new one.
-        self.poisoned.clear();
+        // The first commit behind this names the new log.
         self.careful_until = Offset(0);
         self.open.begin(Mono(0));
     }

@@ -9,7 +9,7 @@ use super::task::{NodeKey, Run, Task};
 use crate::function::Functions;
 use crate::graph::{Fault, Graph, Plan, Verdict};
 use crate::hash::stable128;
-use crate::id::{Offset, TaskId};
+use crate::id::{DedupId, Offset, TaskId};
 use crate::json::Json;
 use crate::planted::{Bug, is_planted};
 use crate::port::TaskWithNodes;
@@ -68,8 +68,9 @@ impl Plans {
 /// What a refused commit is blamed on.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
-    /// The entry that it holds.
-    pub(super) offset: Option<Offset>,
+    /// The entry that it holds: its place, and which message it is. (Where entries were lost, others
+    /// come to stand.)
+    pub(super) entry: Option<(Offset, DedupId)>,
     /// Tasks that it changes without an entry.
     pub(super) tasks: Vec<TaskId>,
     /// Tasks that it would have created, with the hashes of their submissions.
@@ -157,18 +158,22 @@ impl Shard {
                 self.set_aside(ctx, number);
                 continue;
             }
+            ctx.subject.task_id = Some(task.id().clone());
             for node in 0..task.nodes.len() {
                 self.resume_node(ctx, NodeKey { task: number, node });
             }
             self.task_progress(ctx, number);
+            ctx.subject.task_id = None;
         }
         self.sweeps.begin(ctx);
         if holders_dead {
             let held: Vec<NodeKey> = self.held.values().flatten().copied().collect();
             for key in held {
+                self.names(ctx, key);
                 if self.node(key).is_some_and(super::task::Node::is_granted) {
                     self.lose_grant(ctx, key, "its worker's process is gone");
                 }
+                ctx.subject.task_id = None;
             }
         }
     }
@@ -276,7 +281,8 @@ impl Shard {
         // An entry that changed nothing (a question, a copy) is not to blame for what time did.
         let blame = if in_flight.by_entry {
             Blame {
-                offset: Some(Offset(in_flight.commit.next.0 - 1)),
+                entry: (in_flight.commit.last_entry)
+                    .map(|message| (Offset(in_flight.commit.next.0 - 1), message)),
                 ..Blame::default()
             }
         } else if !in_flight.created.is_empty() {

@@ -184,7 +184,7 @@ impl Coordinator {
             Input::Panicked { subject } => {
                 for slot in &mut slots {
                     if subject.shard == Some(slot.id) {
-                        slot.panicked(subject.offset, subject.task_id.clone());
+                        slot.panicked(&subject);
                     }
                 }
             }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
+use super::io::Subject;
 use super::shard::Shard;
-use crate::id::{ClientId, Offset, ShardId, TaskId};
+use crate::id::{ClientId, DedupId, Offset, ShardId, TaskId};
 use crate::planted::{Bug, is_planted};
 use crate::port::{
     ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
@@ -53,7 +54,7 @@ pub(super) struct Slot {
     loaded_before: bool,
     /// Carried over a reload: where one entry per commit is folded, and what to set aside.
     careful_until: Offset,
-    poisoned: BTreeSet<Offset>,
+    poisoned: BTreeSet<(Offset, DedupId)>,
     quarantine: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, u128>,
     careful_left: u32,
@@ -118,12 +119,12 @@ impl Slot {
     }
 
     /// What the machine panicked over is set aside by the next ownership.
-    pub(super) fn panicked(&mut self, offset: Option<Offset>, task: Option<TaskId>) {
-        if let Some(offset) = offset {
-            self.poisoned.insert(offset);
+    pub(super) fn panicked(&mut self, subject: &Subject) {
+        if let (Some(offset), Some(message)) = (subject.offset, subject.message) {
+            self.poisoned.insert((offset, message));
             self.careful_until = self.careful_until.max(offset.next());
         }
-        self.quarantine.extend(task);
+        self.quarantine.extend(subject.task_id.clone());
         self.careful_left = CAREFUL_COMMITS;
         self.loaded_before = true;
     }
@@ -270,7 +271,7 @@ impl Slot {
         self.careful_until = self.careful_until.max(careful);
         self.careful_left = CAREFUL_COMMITS;
         if let Some(blamed) = blamed {
-            self.poisoned.extend(blamed.offset);
+            self.poisoned.extend(blamed.entry);
             self.quarantine.extend(blamed.tasks);
             self.refused.extend(blamed.submissions);
             while self.refused.len() > REFUSED_MAX {
@@ -545,7 +546,6 @@ impl Slot {
             );
             ctx.report(Report::new(ReportKind::StreamReplaced, detail));
             shard.restart_stream(start);
-            self.poisoned.clear();
             self.careful_until = Offset(0);
         }
         ctx.report(Report::new(

@@ -108,12 +108,17 @@ impl Shard {
             return self.reply(ctx, &message, refusal(ReplyError::NotSettled, &text));
         }
         let gone = source.flatten().is_some_and(|known| known.swept);
-        if gone || self.sweeps.is_sweeping(of) {
+        if gone {
             let text = format!("task {of} was swept: its retention ended");
             return self.reply(ctx, &message, refusal(ReplyError::Swept, &text));
         }
         let waits = match source {
             None => &mut self.parked,
+            // A sweep that has begun may not come to be stored: the store will know.
+            Some(Some(_)) if self.sweeps.is_sweeping(of) => {
+                self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
+                &mut self.parked
+            }
             Some(None) => {
                 let text = format!("there is no task {of} to run again");
                 return self.reply(ctx, &message, refusal(ReplyError::NotFound, &text));

@@ -81,7 +81,7 @@ pub(super) struct Shard {
     /// Commits still to be made with care.
     pub(super) careful_left: u32,
     /// Entries that were refused on their own.
-    pub(super) poisoned: BTreeSet<Offset>,
+    pub(super) poisoned: BTreeSet<(Offset, DedupId)>,
     /// Tasks to set aside.
     pub(super) quarantine: BTreeSet<TaskId>,
     /// Submissions that the store refuses: the same again is answered so, another one is tried.
@@ -165,6 +165,11 @@ impl Shard {
             .get_mut(&key.task)
             .expect("a key taken in this step names a task");
         &mut task.nodes[key.node]
+    }
+
+    /// What is done next is done for this node's task: should it break the machine, that is set aside.
+    pub(super) fn names(&self, ctx: &mut Context<'_>, key: NodeKey) {
+        ctx.subject.task_id = self.task(key).map(|task| task.id().clone());
     }
 
     pub(super) fn key_of(&self, task: &TaskId, node: &NodeId) -> Option<NodeKey> {

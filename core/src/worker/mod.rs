@@ -38,9 +38,9 @@ pub use config::Config;
 pub use io::{Effect, Input, RunCommand, RunEvent, RunFailure, RunId, RunSpec};
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{Incarnation, Offset, OpId};
+use crate::id::{Incarnation, Offset, OpId, ShardId};
 use crate::message::{Envelope, Sender, SenderRole};
 use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
@@ -77,6 +77,8 @@ pub struct Worker {
     slots_no: u64,
     /// The last announcement said that no slot was free.
     announced_full: bool,
+    /// Shards whose last message from here said so.
+    full_to: BTreeSet<ShardId>,
     inbox_next: Offset,
     /// Failures in a row of start-up, inbox and announcement.
     boot_failures: u32,
@@ -118,6 +120,7 @@ impl Worker {
             slots_told: None,
             slots_no: 0,
             announced_full: false,
+            full_to: BTreeSet::new(),
             inbox_next: Offset(0),
             boot_failures: 0,
             inbox_failures: 0,
@@ -255,6 +258,7 @@ impl Worker {
         }
         envelope.free_slots = Some(free);
         envelope.slots_no = Some(self.slots_no);
+        self.told_of_slots(stream, free);
         let op = self.new_op();
         if let Sent::Event { run, seq } = why
             && let Some(run) = self.runs.get_mut(&run)

@@ -128,7 +128,6 @@ impl Worker {
         self.timers.set(Timer::Announce, now.mono.after(every_ms));
         // An idle worker asks here whether a newer process of its id is alive.
         self.grants.probe();
-        self.announced_full = self.config.shards > 1 && self.free_slots() == 0;
         let roles = &self.config.roles;
         let names: Vec<&str> = roles.iter().map(crate::id::Role::as_str).collect();
         let status = if self.drain.is_some() {
@@ -157,10 +156,31 @@ impl Worker {
         self.send(Stream::Announcements, envelope, Sent::Online, out);
     }
 
-    /// Of several shards' owners only those that have a run here hear of its slots; the others know what
-    /// was announced, and should not wait for the next announcement to learn that there is room again.
+    /// What each owner believes of the slots here: that none is free, or that some are.
+    pub(super) fn told_of_slots(&mut self, stream: Stream, free: u32) {
+        match stream {
+            Stream::Announcements => {
+                self.announced_full = free == 0;
+                if free > 0 {
+                    self.full_to.clear();
+                }
+            }
+            Stream::Shard(shard) if free == 0 => {
+                self.full_to.insert(shard);
+            }
+            Stream::Shard(shard) => {
+                self.full_to.remove(&shard);
+                self.announced_full &= self.config.shards > 1;
+            }
+            Stream::Inbox(_) => {}
+        }
+    }
+
+    /// An owner that was told that the worker is full hears of the slots again with the next message of a
+    /// run of its own, if it has one here. It should not wait for the next announcement otherwise.
     pub(super) fn look_for_room(&mut self, now: Now) {
-        if self.announced_full && self.free_slots() > 0 {
+        let told_full = self.announced_full || !self.full_to.is_empty();
+        if told_full && self.free_slots() > 0 && !is_planted(Bug::RoomUntold) {
             let at = now.mono.after(ROOM_NEWS_MS);
             self.timers.set_earlier(Timer::Room, at);
         }
@@ -168,8 +188,17 @@ impl Worker {
 
     /// Room that lasted is worth telling; a slot between two runs is not.
     pub(super) fn tell_of_room(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.announced_full && self.free_slots() > 0 {
+        if self.free_slots() == 0 {
+            return;
+        }
+        if self.announced_full {
             self.announce(now, out);
+        }
+        for shard in std::mem::take(&mut self.full_to) {
+            let nonce = self.nonce();
+            let envelope = Envelope::new(self.sender.clone(), now.wall_ms, Body::SlotFree);
+            let envelope = envelope.identified(nonce);
+            self.send(Stream::Shard(shard), envelope, Sent::Loose, out);
         }
     }
 

@@ -105,9 +105,12 @@ impl Judge for Hooks {
                 .is_none_or(|task| task.settled)
         };
         for seen in self.runs.values() {
+            if !finish.settled || !settled(seen) {
+                continue; // It may be in the middle of it.
+            }
             let what = if seen.hooks > 0 {
                 "ended without its cleanup"
-            } else if finish.settled && settled(seen) && !seen.blocks {
+            } else if !seen.blocks {
                 "is left behind by its task"
             } else {
                 continue;

@@ -133,7 +133,7 @@ impl RetryBounded {
                 let what = format!("{task}/{node}: {:?} after a permanent failure", new.state);
                 view.broken(NAME, what);
             }
-            let wait_ms = sent.retry_after_ms.unwrap_or(backoff_ms);
+            let wait_ms = sent.retry_after_ms.unwrap_or(0).max(backoff_ms);
             let exact = wait_ms * 1_000;
             let drift = exact * 2 * ppm / 1_000_000 + 2_000 + reading;
             self.not_before

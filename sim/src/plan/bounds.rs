@@ -63,20 +63,31 @@ impl Plan {
         (owner_ms + worker_ms + 15 * world.slack_ms).saturating_add(back_ms)
     }
 
-    /// Nothing is planned to go wrong, but for handlers, and one owner hears of every slot: of several
-    /// those may wait for an announcement that an event told of a full worker.
+    /// Nothing is planned to go wrong, but for handlers.
     pub(crate) fn is_calm(&self) -> bool {
-        self.faults.is_empty() && self.rates.is_quiet() && self.world.shards == 1
+        self.faults.is_empty() && self.rates.is_quiet()
     }
 
     /// One round of dispatch in a calm plan. A slot became free: its worker says so (to the log, and
     /// from there to the owner), a commit under way ends (there and back), and the next one takes it.
+    /// Of several owners some are told only of room that lasts, and a shard that is handed over rests
+    /// until its next owner looks.
     pub(crate) fn calm_round_ms(&self) -> u64 {
         let world = &self.world;
         let slow = if world.slow_permille > 0 { 20 } else { 1 };
-        let ways_ms = 8 * slow * world.latency_us_max / 1_000;
+        let way_ms = slow * world.latency_us_max / 1_000;
         let syncs_ms = 4 * world.sync_us / 1_000;
-        ways_ms + syncs_ms + 15 * world.slack_ms + 10
+        let one_ms = 8 * way_ms + syncs_ms + 15 * world.slack_ms + 10;
+        if world.shards == 1 {
+            return one_ms;
+        }
+        let room_ms = 250 + 2 * way_ms;
+        let handover_ms = if world.coordinators > 1 {
+            world.shard_lease_ttl_ms / 10 + 8 * way_ms + syncs_ms
+        } else {
+            0
+        };
+        one_ms + room_ms + handover_ms
     }
 
     /// The longest pause: a client may ask for one just before faults heal.

@@ -118,6 +118,10 @@ pub struct World {
     /// What may run at once, and how often something may start.
     #[serde(default)]
     pub limits: Limits,
+    /// A process that was asked to stop is back as soon as it was to be away after its end: messages of
+    /// the old one may be under way. Without, five seconds later than all of it could have taken.
+    #[serde(default)]
+    pub prompt_restarts: bool,
     /// Most tasks that are not settled, per shard; the engine's default if absent.
     #[serde(default)]
     pub tasks_in_flight_max: Option<u32>,
@@ -503,6 +507,7 @@ impl Default for World {
             call_timeout_ms: 1_000,
             slack_ms: 0,
             limits: Limits::default(),
+            prompt_restarts: false,
             tasks_in_flight_max: None,
             dedup_cache_size: None,
             dedup_ttl_ms: None,

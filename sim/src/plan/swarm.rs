@@ -92,6 +92,7 @@ fn first_runs(seed: u64) -> Plan {
     super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
     super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
     super::operated::caches(&mut Draw::stream(seed, 42), &mut plan);
+    plan.world.prompt_restarts = Draw::stream(seed, 61).percent(50);
     super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
     super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
@@ -200,6 +201,7 @@ fn world(draw: &mut Draw) -> World {
         call_timeout_ms: draw.between(300, 1_500),
         slack_ms: 0,
         limits: Limits::default(),
+        prompt_restarts: false,
         tasks_in_flight_max: None,
         dedup_cache_size: None,
         dedup_ttl_ms: None,

@@ -186,6 +186,9 @@ impl<'p> Director<'p> {
                     Ended::Superseded => state.retired = true,
                     Ended::Failed => state.starts_at = Some(now + 500_000),
                     Ended::Stopped => {
+                        if let Some(back_in_ms) = state.back_in_ms.take() {
+                            state.starts_at = Some(now + 1_000 * back_in_ms);
+                        }
                         state.starts_at.get_or_insert(now + 300_000_000);
                     }
                 }

@@ -87,12 +87,14 @@ impl Director<'_> {
                 stage.grown(stream).notify_waiters();
             }),
             Fault::Shutdown { host, down_ms, .. } => stage::with(|stage| {
+                let prompt = stage.plan.world.prompt_restarts;
                 let state = &mut stage.hosts[host as usize];
                 if let Some(stop) = &state.stop
                     && state.alive
                 {
                     stop.send_replace(true);
                     state.starts_at = Some(until(down_ms + state.grace_ms + 5_000));
+                    state.back_in_ms = prompt.then_some(down_ms);
                     let place = state.place(host);
                     let grace_ms = state.grace_ms;
                     stage.seen.fire("shutdown");
@@ -183,7 +185,10 @@ impl Director<'_> {
                     .servers
                     .lose_unsynced(stage.now, keep, &mut stage.seen);
             }
-            stage.known(host).starts_at = Some(stage.now + down_ms * 1_000);
+            let starts_at = stage.now + down_ms * 1_000;
+            let state = stage.known(host);
+            state.starts_at = Some(starts_at);
+            state.back_in_ms = None;
         });
         true
     }

@@ -83,6 +83,8 @@ pub(super) struct HostState {
     pub(super) retired: bool,
     /// When its next process starts.
     pub(super) starts_at: Option<u64>,
+    /// It was asked to stop, and its next process starts so long after its end.
+    pub(super) back_in_ms: Option<u64>,
     /// What its processes asked servers for.
     pub(super) effects: u64,
     /// What was asked for last, and how often without time passing.
@@ -132,6 +134,7 @@ impl HostState {
             ended: None,
             retired: false,
             starts_at: None,
+            back_in_ms: None,
             effects: 0,
             asked: (0, 0),
             calls: [0; 4],

@@ -185,6 +185,7 @@ impl World<'_> {
         };
         let what = Life::Asked { grace_ms };
         self.note(What::Process { place, what });
+        self.hosts[index].back_in_ms = self.plan.world.prompt_restarts.then_some(down_ms);
         self.restart_in(host, grace_ms + down_ms + 5_000);
         for machine in 0..machines {
             let place = Place {

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) retired: bool,
     /// A restart is scheduled.
     pub(crate) restarting: bool,
+    /// It was asked to stop, and its next process starts so long after its end.
+    pub(crate) back_in_ms: Option<u64>,
 }
 
 /// What a host runs.
@@ -148,6 +150,7 @@ impl Host {
             holds: Vec::new(),
             retired: false,
             restarting: false,
+            back_in_ms: None,
         }
     }
 

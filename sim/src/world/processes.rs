@@ -53,6 +53,7 @@ impl World<'_> {
     pub(super) fn start_process(&mut self, host: u32) {
         let index = host as usize;
         self.hosts[index].restarting = false;
+        self.hosts[index].back_in_ms = None;
         if self.hosts[index].process.is_some() || self.hosts[index].retired {
             return;
         }
@@ -370,7 +371,9 @@ impl World<'_> {
         }
         if all {
             self.end_process(place.host, Life::Stopped);
-            if !self.hosts[index].retired && !self.hosts[index].restarting {
+            if let Some(back_in_ms) = self.hosts[index].back_in_ms.take() {
+                self.restart_in(place.host, back_in_ms);
+            } else if !self.hosts[index].retired && !self.hosts[index].restarting {
                 self.hosts[index].restarting = true;
                 self.heap
                     .push(now + 300_000, Due::Start { host: place.host });

@@ -151,3 +151,22 @@ fn a_newer_process_of_the_worker_ends_the_grants_of_the_older_one() {
     assert_eq!(grant.incarnation, Incarnation(2));
     let _ = StoreReply::Done;
 }
+
+#[test]
+fn an_end_that_was_lost_with_the_tail_of_the_log_holds_no_lease_for_ever() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    bench.arrive(vec![beat("t", "n", 1)]);
+    bench.pass(11_000);
+    let op = end_question(&bench).expect("its lease is over");
+    // Three more entries stood there; before they are read, they are gone.
+    bench.input(end_at(op, 5));
+    assert_eq!(end_question(&bench), None);
+    bench.pass(4_999);
+    assert_eq!(end_question(&bench), None);
+    bench.pass(1);
+    let op = end_question(&bench).expect("is the end still there?");
+    bench.input(end_at(op, 2));
+    let commit = bench.take_commit();
+    assert_eq!(node_of(&commit, "n").losses, 1);
+}

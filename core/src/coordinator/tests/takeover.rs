@@ -316,8 +316,8 @@ fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
     };
     let subject = Subject {
         shard: Some(SHARD),
-        offset: None,
         task_id: Some(task_id("t")),
+        ..Subject::default()
     };
     let mut out = bench.raw(Input::Panicked { subject });
     out.extend(bench.raw(Input::Wake));
@@ -413,4 +413,51 @@ fn a_renewal_that_fails_while_a_takeover_waits_is_not_repeated_at_once() {
     );
     assert_eq!(at(2_667, store_error(OpId(5), gone)), vec![]);
     assert_eq!(at(2_668, Input::Wake), vec![]);
+}
+
+/// The task that a machine names which breaks over these records as it takes over.
+fn blamed_of(mut stored: TaskWithNodes, change: impl FnOnce(&mut TaskWithNodes)) -> Subject {
+    change(&mut stored);
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let page = TaskPage {
+        tasks: vec![stored],
+        unreadable: Vec::new(),
+        more: false,
+    };
+    let out = bench.raw(Input::Wake);
+    let broke = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        take_over(&mut bench, out, &mut vec![Ok(StoreReply::Tasks(page))]);
+    }));
+    broke.expect_err("the records break an invariant");
+    bench.machine.subject()
+}
+
+#[test]
+fn what_breaks_the_machine_as_it_takes_over_or_grants_is_named() {
+    let mut before = Bench::owned();
+    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    let mut node = node_of(&commit, "n").clone();
+    node.grant = None;
+    let stored = TaskWithNodes {
+        task: task_of(&commit).clone(),
+        nodes: vec![node],
+        node_age_ms: vec![0],
+    };
+    let waits = blamed_of(stored.clone(), |stored| {
+        stored.nodes[0].state = NodeState::Queued;
+    });
+    let granted = blamed_of(stored, |stored| {
+        stored.nodes[0].state = NodeState::Ready;
+        stored.task.state = TaskState::Cancelled;
+    });
+    for subject in [waits, granted] {
+        assert_eq!(subject.shard, Some(SHARD));
+        assert_eq!(subject.task_id, Some(task_id("t")));
+    }
 }

@@ -1,8 +1,8 @@
 //! Announcements as bytes: what any program that reads the topic finds.
 
 use super::bench::*;
-use crate::id::Incarnation;
-use crate::message::Envelope;
+use crate::id::{Incarnation, ShardId, TaskId};
+use crate::message::{Body, Envelope};
 use crate::port::{StoreReply, Stream, TransportRequest};
 use crate::worker::{Effect, Input, RunEvent};
 use serde_json::{Value, json};
@@ -112,4 +112,41 @@ fn a_slot_that_is_free_between_two_runs_is_no_news() {
     bench.arrive(vec![next]);
     assert_eq!(bench.worker.free_slots(), 0);
     assert_eq!(announced(&bench.pass(250)), Vec::<Value>::new());
+}
+
+/// To which shards these effects say that a slot is free, and how many.
+fn told_of_room(out: &[Effect]) -> Vec<(Stream, Option<u32>)> {
+    let appends = out.iter().filter_map(|effect| match effect {
+        Effect::Transport {
+            request: TransportRequest::Append { stream, envelope },
+            ..
+        } if matches!(envelope.body, Body::SlotFree) => Some((*stream, envelope.free_slots)),
+        _ => None,
+    });
+    appends.collect()
+}
+
+#[test]
+fn an_owner_that_an_event_told_of_a_full_worker_hears_soon_of_room_that_another_ones_run_left() {
+    let mut bench = Bench::with(|config| {
+        config.capacity = 2;
+        config.shards = 64;
+    });
+    // Two runs of tasks in different shards: the second one's first word says that none is free.
+    bench.begin(start(), 1);
+    let other = TaskId::new("t2").expect("an id");
+    let shard = ShardId::of(&other, 64);
+    assert_ne!(shard, ShardId::of(&task(), 64), "another owner");
+    let mut second = started(4);
+    second.task_id = Some(other);
+    let read = op_of(&bench.arrive(vec![second])[0]);
+    let beat = op_of(&bench.store(read, grants(&[Some((4, false))]))[0]);
+    bench.confirm(beat);
+    assert_eq!(bench.worker.free_slots(), 0);
+    bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+    bench.run(1, RunEvent::Closed);
+    assert_eq!(told_of_room(&bench.pass(249)), []);
+    let out = bench.pass(1);
+    assert_eq!(told_of_room(&out), [(Stream::Shard(shard), Some(1))]);
+    assert_eq!(announced(&out), Vec::<Value>::new(), "nobody else asks");
 }
