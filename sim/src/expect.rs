@@ -6,6 +6,7 @@ use flowkit_core::record::NodeState;
 use serde_json::Value;
 
 use crate::checkers::{Standing, holds, standing};
+use crate::functions::PANICS;
 use crate::plan::{FanIn, Fault, GraphPlan, Hook, Link, NodePlan, Plan, TroubleKind};
 use crate::script::{self, source_len, source_uid};
 use crate::vars_model as model;
@@ -19,6 +20,8 @@ pub(crate) enum Expected {
     Failed,
     /// A handler hangs until it is cancelled.
     Hangs,
+    /// It is set aside: a function of its breaks the machine.
+    SetAside,
     /// What functions do, or conditions say, depends on which of two nodes ends first.
     Open,
 }
@@ -38,6 +41,9 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
     let mut states: BTreeMap<String, NodeState> = BTreeMap::new();
     let mut batches: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut flow = Flow::new(&plan.tasks[task].vars);
+    // Where something else ends the task, too, it is a matter of timing what comes first.
+    let may_break = graph.nodes.iter().any(breaks_machine);
+    let mut breaks = false;
     for node in &graph.nodes {
         let parents: Vec<Standing> = node
             .parents
@@ -55,6 +61,10 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
         match flow.begins(node) {
             Begins::Skipped => {
                 states.insert(node.id.clone(), NodeState::Skipped);
+                continue;
+            }
+            Begins::Breaks => {
+                breaks = true;
                 continue;
             }
             Begins::Function(state) => {
@@ -83,7 +93,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
             }
         };
         match end_of(node, input.len() as u64, refused) {
-            End::Hangs if flow.is_racy(graph, &states) => return Expected::Open,
+            End::Hangs if may_break || flow.is_racy(graph, &states) => return Expected::Open,
             End::Hangs => return Expected::Hangs,
             End::Failed => {
                 states.insert(node.id.clone(), NodeState::Failed);
@@ -103,16 +113,27 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
         .iter()
         .filter(|node| states.get(&node.id) == Some(&NodeState::Failed))
         .any(|node| !handled(graph, &states, &node.id));
-    if unhandled {
+    if unhandled && may_break {
+        Expected::Open
+    } else if breaks {
+        Expected::SetAside
+    } else if unhandled {
         Expected::Failed
     } else {
         Expected::Finished(states)
     }
 }
 
+fn breaks_machine(node: &NodePlan) -> bool {
+    let function = node.function.as_ref();
+    function.is_some_and(|function| function.name == PANICS)
+}
+
 /// How a node begins whose rule holds.
 enum Begins {
     Skipped,
+    /// It breaks the machine.
+    Breaks,
     Function(NodeState),
     Handler,
 }
@@ -158,6 +179,9 @@ impl Flow {
         let Some(function) = &node.function else {
             return Begins::Handler;
         };
+        if breaks_machine(node) {
+            return Begins::Breaks;
+        }
         // What functions tell of other nodes is looked at by none.
         match model::after(function, &self.vars, &Value::Null) {
             None => Begins::Function(NodeState::Failed),

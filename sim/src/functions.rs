@@ -3,8 +3,14 @@
 use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions};
 use flowkit_core::vars::VarPath;
 
+use crate::acting::PlannedPanic;
+
 /// Its name: `sim.double {path}` makes a whole number twice as large and one more.
 pub const DOUBLE: &str = "sim.double";
+
+/// Its name: `sim.panics` breaks the machine that calls it. Only whole processes know it: they survive
+/// that.
+pub const PANICS: &str = "sim.panics";
 
 struct Double;
 
@@ -25,6 +31,23 @@ impl Function for Double {
             number.ok_or_else(|| FunctionError::new("no_number", "it is no small whole number"))?;
         Ok(Changes::new().set(path, 2 * number + 1))
     }
+}
+
+struct Panics(fn());
+
+impl Function for Panics {
+    fn check(&self, _check: &mut Check<'_>) {}
+
+    fn run(&self, _call: &Call<'_>) -> Result<Changes, FunctionError> {
+        (self.0)();
+        std::panic::panic_any(PlannedPanic)
+    }
+}
+
+/// What coordinators in whole processes know, too; `struck` hears of each panic.
+#[must_use]
+pub(crate) fn functions_of_processes(struck: fn()) -> Functions {
+    functions().function(PANICS, Panics(struck))
 }
 
 /// What coordinators of a simulation know.

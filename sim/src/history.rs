@@ -65,6 +65,13 @@ pub(crate) enum What {
         ask: Ask,
         error: CallError,
     },
+    /// A client was refused, and will ask again.
+    Denied {
+        client: u32,
+        task: TaskId,
+        ask: Ask,
+        kind: ReplyError,
+    },
     /// A client on a host of its own began again, died, froze or went on.
     Client { client: u32, what: Life },
     /// An owner gave the lease of a shard back.
@@ -128,6 +135,8 @@ pub(crate) enum What {
     },
     /// Faults are over; from now on everything must settle.
     Healed,
+    /// A machine broke, and its process makes a new one.
+    Broke,
 }
 
 /// What happens to processes.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flowkit_core::id::{Incarnation, NodeId, Offset, ShardId, TaskId, Token, WorkerId};
-use flowkit_core::message::{Envelope, Reply};
+use flowkit_core::message::{Envelope, Reply, ReplyError};
 use flowkit_core::port::{Record, Stream};
 use flowkit_memory::Tables;
 
@@ -115,6 +115,17 @@ pub enum Seen {
         ask: Ask,
         /// The error.
         error: CallError,
+    },
+    /// A client was refused, and will ask again.
+    Denied {
+        /// The client.
+        client: u32,
+        /// The task.
+        task: TaskId,
+        /// What it asked for.
+        ask: Ask,
+        /// Why.
+        kind: ReplyError,
     },
     /// A process began, died, froze or went on.
     Process {
@@ -272,6 +283,17 @@ impl Judge {
                 task,
                 ask,
                 error,
+            },
+            Seen::Denied {
+                client,
+                task,
+                ask,
+                kind,
+            } => What::Denied {
+                client,
+                task,
+                ask,
+                kind,
             },
             Seen::Process { place, what } => {
                 self.observer.note(at_us, What::Process { place, what });

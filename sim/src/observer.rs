@@ -274,6 +274,9 @@ impl Observer {
                     trace.text(uid.as_str());
                 }
             }
+            What::Denied { client, ask, .. } => {
+                trace.event(at, 22, u64::from(*client)).number(ask_tag(*ask));
+            }
             What::Failed { client, ask, .. } => {
                 trace
                     .event(at, 19, u64::from(*client))
@@ -305,6 +308,9 @@ impl Observer {
             }
             What::Healed => {
                 trace.event(at, 13, 0);
+            }
+            What::Broke => {
+                trace.event(at, 21, 0);
             }
             What::LogLost { shard, from, end } => {
                 trace

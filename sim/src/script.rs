@@ -1,16 +1,17 @@
 //! What handlers do that follow the script of their node: their batches, artifacts, checkpoints and
 //! troubles. The same for handlers of a simulation, for those in real processes, and for checkers.
 
-use flowkit_core::id::{BatchUid, Incarnation, NodeId, TaskId, Token};
+use flowkit_core::id::{BatchUid, Incarnation, NodeId, ShardId, TaskId, Token};
 use flowkit_core::json::Json;
 use flowkit_core::message::{
     BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
 };
+use flowkit_core::port::Stream;
 use flowkit_core::record::Totals;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use crate::plan::{Hook, NodePlan, Trouble, TroubleKind};
+use crate::plan::{Hook, NodePlan, Plan, Trouble, TroubleKind};
 
 /// Over the limit of what travels in a message.
 const LARGE_BYTES: usize = 270 * 1024;
@@ -184,6 +185,15 @@ pub fn strays(task: &str) -> Vec<Envelope> {
         envelope
     };
     bodies.into_iter().map(stray).collect()
+}
+
+/// The strays that get into a shard's stream, and which one that is.
+pub(crate) fn strays_for(plan: &Plan, shard: u32, nonce: u64) -> (Stream, Vec<Envelope>) {
+    let stream = Stream::Shard(ShardId(shard.min(plan.world.shards - 1)));
+    let task = plan.tasks.first().map_or("none", |task| &task.id);
+    let strays = (nonce..).zip(strays(task));
+    let strays = strays.map(|(nonce, stray)| stray.identified(nonce));
+    (stream, strays.collect())
 }
 
 /// What goes wrong in a batch; readers have no index, and trouble in any batch is theirs in each.

@@ -376,13 +376,11 @@ impl Servers {
     /// Entries that no coordinator should trip over; returns their stream.
     pub(crate) fn poison(&mut self, now: u64, shard: u32, seen: &mut Observer) -> Stream {
         seen.fire("poison");
-        let stream = Stream::Shard(ShardId(shard.min(seen.plan.world.shards - 1)));
+        let (stream, strays) = script::strays_for(&seen.plan, shard, now);
         let error = DecodeError::Envelope("simulated garbage".to_owned());
         let _ = self.broker.append_undecodable(now / 1_000, stream, error);
-        let task = seen.plan.tasks.first();
-        let task = task.map_or("none", |task| &task.id).to_owned();
-        for (nonce, stray) in (0..).zip(script::strays(&task)) {
-            let _ = self.append(now, stream, &Arc::new(stray.identified(now + nonce)), seen);
+        for stray in strays {
+            let _ = self.append(now, stream, &Arc::new(stray), seen);
         }
         stream
     }

@@ -225,8 +225,16 @@ impl Asking<'_> {
                     }),
                 },
                 Err(error) => {
-                    if let Some(error) = told(&error) {
-                        let task = id.clone();
+                    let task = id.clone();
+                    if let ClientError::Refused { kind, .. } = error {
+                        // A coordinator had a reason, and the same call is answered later.
+                        watcher.saw(Seen::Denied {
+                            client,
+                            task,
+                            ask,
+                            kind,
+                        });
+                    } else if let Some(error) = told(&error) {
                         watcher.saw(Seen::Failed {
                             client,
                             task,
@@ -252,8 +260,6 @@ impl Asking<'_> {
 /// An error that says more than that a server could not be reached just now.
 fn told(error: &ClientError) -> Option<CallError> {
     let unanswered_ms = match error {
-        // A coordinator had a reason, and the same call is answered later.
-        ClientError::Refused { .. } => return None,
         ClientError::Port(error) if matches!(error.kind, ErrorKind::Retry | ErrorKind::Unknown) => {
             return None;
         }

@@ -1,11 +1,13 @@
 //! `answered`: a client's call comes to the answer that its task's state calls for: it is refused for
 //! a reason only, and ends in no error that says more than that a server could not be reached.
 
+use flowkit_core::id::TaskId;
 use flowkit_core::message::ReplyError;
 
 use super::{Judge, View};
+use crate::functions::PANICS;
 use crate::history::{Ask, What};
-use crate::plan::Fault;
+use crate::plan::{Fault, TaskPlan};
 
 const NAME: &str = "answered";
 
@@ -35,6 +37,23 @@ impl Judge for Answered {
                     view.broken(NAME, what);
                 }
             }
+            What::Denied {
+                client,
+                task,
+                ask,
+                kind,
+            } => {
+                let plan = view.task(task.as_str());
+                let reason = match kind {
+                    ReplyError::Overloaded => view.plan.world.tasks_in_flight_max.is_some(),
+                    ReplyError::NotSettled => plan.is_some_and(|plan| plan.rerun.is_some()),
+                    _ => sets_aside(view, task),
+                };
+                if !reason {
+                    let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
+                    view.broken(NAME, what);
+                }
+            }
             What::Answered {
                 client,
                 task,
@@ -47,7 +66,9 @@ impl Judge for Answered {
                     return;
                 }
                 let kind = reply.error.as_ref().map(|error| error.kind);
-                if !has_reason(view, *ask, kind) {
+                let other = *ask == Ask::SubmitOther;
+                let conflict = other && kind == Some(ReplyError::IdempotencyConflict);
+                if !conflict && !sets_aside(view, task) {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
                     view.broken(NAME, what);
                 }
@@ -57,18 +78,18 @@ impl Judge for Answered {
     }
 }
 
-/// Whether the plan gives a reason for a refusal.
-fn has_reason(view: &View<'_>, ask: Ask, kind: Option<ReplyError>) -> bool {
-    // What the store refuses, or a machine broke over, is set aside: its clients are told.
-    let sets_aside = |fault: &Fault| {
+/// Whether the plan gives a reason to set the task aside: the store refuses something, or it breaks the
+/// machine itself. Its clients are told.
+fn sets_aside(view: &View<'_>, task: &TaskId) -> bool {
+    let refuses = |fault: &Fault| {
         matches!(
             fault,
-            Fault::RefuseCommit { .. }
-                | Fault::RefuseBatches { .. }
-                | Fault::RefuseTask { .. }
-                | Fault::MachinePanic { .. }
+            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
         )
     };
-    let other_graph = ask == Ask::SubmitOther && kind == Some(ReplyError::IdempotencyConflict);
-    other_graph || view.plan.faults.iter().any(sets_aside)
+    let breaks = |plan: &TaskPlan| {
+        let mut functions = plan.graph.nodes.iter().filter_map(|node| node.function.as_ref());
+        functions.any(|function| function.name == PANICS)
+    };
+    view.plan.faults.iter().any(refuses) || view.task(task.as_str()).is_some_and(breaks)
 }

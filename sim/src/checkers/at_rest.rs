@@ -32,6 +32,11 @@ impl Judge for AtRest {
         let at = view.event.at;
         match &view.event.what {
             What::Healed => self.quiet_since = Some(at),
+            // The new machine takes its shards over.
+            What::Broke => {
+                self.quiet_since = self.quiet_since.map(|_| at);
+                self.idle.clear();
+            }
             What::Process { place, what } => {
                 self.quiet_since = self.quiet_since.map(|_| at);
                 self.idle.clear();

@@ -8,7 +8,7 @@ use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
 use crate::history::{Change, Life, Place, Step, What};
-use crate::plan::Plan;
+use crate::plan::{NodePlan, Plan};
 
 const NAME: &str = "capacity";
 
@@ -169,6 +169,7 @@ impl Judge for Capacity {
                         }
                     }
                 }
+                self.feed(view, changes, at);
             }
             What::Undone { .. } => self.ready.clear(),
             _ => {}
@@ -181,6 +182,27 @@ impl Capacity {
         self.running
             .iter_mut()
             .filter(move |(at, _)| at.host == host)
+    }
+
+    /// A reader may run from the moment on in which none of its sources waits for a slot itself.
+    fn feed(&mut self, view: &View<'_>, changes: &[Change], at: u64) {
+        let touched = |task: &TaskId| {
+            let mut nodes = changes.iter();
+            nodes.any(|change| matches!(change, Change::Node { task: t, .. } if t == task))
+        };
+        for ((task, node), since) in &mut self.ready {
+            let Some(plan) = view.node(task.as_str(), node.as_str()) else {
+                continue;
+            };
+            if sources(plan).next().is_none() || !touched(task) {
+                continue;
+            }
+            if !is_fed(view, task, plan) {
+                *since = u64::MAX;
+            } else if *since == u64::MAX {
+                *since = at;
+            }
+        }
     }
 
     /// A node has another holder, or none any more.
@@ -244,8 +266,8 @@ impl Capacity {
         let of_key = options.is_some_and(|options| options.limit_key.is_some())
             && (limits.key_default.is_some() || !limits.keys.is_empty());
         let limited = limits.running_max.is_some() || of_type || of_key;
-        // A reader waits for its sources, slots or not; and others for their limits.
-        if plan.reader.is_some() || limited {
+        // What waits for its limits waits, slots or not.
+        if limited {
             return;
         }
         let role = plan.role.clone();
@@ -274,4 +296,25 @@ impl Capacity {
             }
         }
     }
+}
+
+/// Nodes whose batches it reads while they may still grow.
+fn sources(node: &NodePlan) -> impl Iterator<Item = &String> {
+    let streams = node.parents.iter();
+    let streams = streams.filter(|(_, link)| node.streams_from(*link));
+    let reads = node.reader.iter().flat_map(|reader| &reader.from);
+    reads.chain(streams.map(|(parent, _)| parent))
+}
+
+/// None of its sources, and of theirs, waits for a slot.
+fn is_fed(view: &View<'_>, task: &TaskId, node: &NodePlan) -> bool {
+    sources(node).all(|source| {
+        let fact = NodeId::new(source).ok();
+        let Some(fact) = fact.and_then(|source| view.ledger.fact(task, &source)) else {
+            return false;
+        };
+        let plan = view.node(task.as_str(), source);
+        let runs = || fact.holder.is_some() && plan.is_none_or(|plan| is_fed(view, task, plan));
+        fact.state.is_terminal() || runs()
+    })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use flowkit_core::id::TaskId;
-use flowkit_core::record::{NodeState, TaskState};
+use flowkit_core::record::TaskState;
 
 use super::{Broken, Finish, Judge, View};
 use crate::expect::{Expected, expect};
@@ -16,6 +16,9 @@ const NAME: &str = "settle";
 #[derive(Debug, Default)]
 pub(super) struct Settle {
     asked: BTreeSet<TaskId>,
+    /// Tasks that lost a node for want of a worker that kept it: their scripts did not get to say
+    /// what becomes of them, nor of who follows.
+    lost: BTreeSet<TaskId>,
 }
 
 /// Settled = terminal, and no grant left: what a waiter relies on. The records of a task that was set
@@ -61,6 +64,13 @@ impl Judge for Settle {
                 self.asked.insert(task.clone());
             }
             What::Committed { changes, .. } => {
+                for change in changes {
+                    if let Change::Node { task, new, .. } = change
+                        && new.failure_code.as_deref() == Some("worker_lost")
+                    {
+                        self.lost.insert(task.clone());
+                    }
+                }
                 if let Some(what) = settled_with_a_grant(view, changes) {
                     view.broken(NAME, what);
                 }
@@ -123,37 +133,35 @@ impl Judge for Settle {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;
             };
-            if !self.asked.contains(&id) || free || finish.tables.tombstone(&id).is_some() {
+            if !self.asked.contains(&id) || free {
                 continue;
             }
-            let Some(record) = finish.tables.task(&id) else {
+            // Of one that was swept its state is left.
+            let record = finish.tables.task(&id);
+            let swept = finish.tables.tombstone(&id).map(|stone| stone.state);
+            let Some(state) = swept.or(record.map(|record| record.state)) else {
                 continue;
             };
             let cancelled = finish.plan.actions.iter().any(|action| {
                 matches!(action.kind, ActionKind::Cancel { task, .. } if task as usize == index)
             });
             let expected = expect(finish.plan, index);
-            let lost = finish.tables.nodes(&id).any(|node| {
-                let code = node.failure.as_ref().map(|failure| &*failure.reason_code);
-                node.state == NodeState::Failed && code == Some("worker_lost")
-            });
-            let fits = match (&expected, record.state) {
+            let lost = self.lost.contains(&id);
+            let fits = match (&expected, state) {
                 (_, TaskState::Cancelled) => cancelled,
-                // Its script did not get to say what becomes of it, nor of who follows it.
                 _ if lost => true,
                 (Expected::Open, _) => true,
                 (Expected::Hangs, _) => cancelled,
+                (Expected::SetAside, state) => state == TaskState::Quarantined,
                 (Expected::Failed, state) => state == TaskState::Failed,
                 (Expected::Finished(_), state) => state == TaskState::Finished,
             };
             if !fits {
-                let what = format!(
-                    "{id}: {:?} ({:?}), its scripts call for {expected:?}",
-                    record.state, record.failure
-                );
+                let why = record.and_then(|record| record.failure.as_ref());
+                let what = format!("{id}: {state:?} ({why:?}), its scripts call for {expected:?}");
                 broken.push(Broken::new(NAME, finish.now, what));
             }
-            if let (Expected::Finished(states), TaskState::Finished) = (&expected, record.state)
+            if let (Expected::Finished(states), TaskState::Finished) = (&expected, state)
                 && !lost
             {
                 for node in finish.tables.nodes(&id) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowkit_core::id::{NodeId, TaskId, Token};
+use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
@@ -215,6 +216,11 @@ impl Stops {
     /// An engine by itself: its coordinator is the last to stop.
     fn handed_over(&self, view: &mut View<'_>, process: (u32, u32)) {
         for (task, node, token) in self.closed.get(&process).into_iter().flatten() {
+            // The records of a task that was set aside stay as they are.
+            let of = view.ledger.tasks.get(task).and_then(|task| task.fact.as_ref());
+            if of.is_some_and(|task| task.state == TaskState::Quarantined) {
+                continue;
+            }
             let fact = view.ledger.fact(task, node);
             if fact.is_some_and(|fact| fact.token == *token && fact.holder.is_some()) {
                 let what = format!("{task}/{node}: token {token} ended, and is still granted");

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::graph::{FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Script};
 use super::swarm::Draw;
 use super::{Plan, TaskPlan};
-use crate::functions::DOUBLE;
+use crate::functions::{DOUBLE, PANICS};
 
 /// Vars that functions and conditions are about: few, so that they meet.
 const PATHS: [&str; 6] = ["a", "b", "n.x", "n.y", "flag", "c.d.e"];
@@ -17,6 +17,22 @@ pub(super) fn add(draw: &mut Draw, plan: &mut Plan) {
             flow(draw, task);
         }
     }
+}
+
+/// Now and then a function that breaks the machine that calls it: its task is set aside, and no other.
+pub(super) fn broken(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(8) {
+        return;
+    }
+    let task = draw.pick(&(0..plan.tasks.len()).collect::<Vec<_>>()).to_owned();
+    let graph = &mut plan.tasks[task].graph;
+    let mut new = node("fp", call(PANICS, json!({})));
+    let open = free(graph);
+    if !open.is_empty() && draw.percent(60) {
+        let parent = graph.nodes[*draw.pick(&open)].id.clone();
+        new.parents.push((parent, Link::DependsOn));
+    }
+    graph.nodes.push(new);
 }
 
 fn flow(draw: &mut Draw, task: &mut TaskPlan) {

@@ -8,6 +8,8 @@ use flowkit_core::json::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::functions::functions_of_processes;
+
 /// A graph with the scripts of its handlers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GraphPlan {
@@ -414,7 +416,7 @@ impl GraphPlan {
         }
         if wrong.is_empty()
             && let Err(faults) =
-                Graph::parse_with(&Json::from(self.to_json()), &crate::functions::functions())
+                Graph::parse_with(&Json::from(self.to_json()), &functions_of_processes(|| {}))
         {
             wrong.extend(faults.iter().map(ToString::to_string));
         }

@@ -111,6 +111,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
             *how = *draw.pick(&[Leaving::Frozen, Leaving::Stopped, Leaving::Killed]);
         }
     }
+    super::flow::broken(&mut Draw::stream(seed, 62), &mut plan);
     super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
     super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
     super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);

@@ -175,6 +175,15 @@ fn cells(what: &What) -> (String, String) {
             format!("c{client}"),
             format!("fails {ask:?} of {task}: {}", error.text),
         ),
+        What::Denied {
+            client,
+            task,
+            ask,
+            kind,
+        } => (
+            format!("c{client}"),
+            format!("is to ask again for {ask:?} of {task}: {kind:?}"),
+        ),
         What::Client { client, what } => (format!("c{client}"), format!("*** {what:?}")),
         What::Fault { text } => ("fault".to_owned(), format!("*** {text}")),
         What::StoreClock { by_ms } => (
@@ -186,6 +195,7 @@ fn cells(what: &What) -> (String, String) {
             format!("*** entries @{from} to @{end} are lost"),
         ),
         What::Healed => ("heal".to_owned(), "*** faults are over".to_owned()),
+        What::Broke => ("fault".to_owned(), "*** a machine breaks".to_owned()),
     }
 }
 

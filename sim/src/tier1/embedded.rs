@@ -20,6 +20,7 @@ use super::process::{raised, start, worker_settings};
 use super::stage::{self, Luck};
 use crate::history::{Place, What};
 use crate::plan::Plan;
+use crate::script;
 
 /// The process's own store: what it holds survives on the stage.
 #[derive(Debug)]
@@ -79,16 +80,34 @@ fn asker(plan: &Plan, place: Place, request: &StoreRequest) -> Place {
 
 /// The process's own streams, with what is appended noted.
 #[derive(Debug)]
-struct OwnStreams(LocalTransport);
+struct OwnStreams(Place, LocalTransport);
 
-#[async_trait]
-impl Transport for OwnStreams {
-    async fn call(&self, request: TransportRequest) -> Result<TransportReply, PortError> {
+impl OwnStreams {
+    /// Nothing from outside gets into the streams of a process; a fault may.
+    async fn strays(&self) {
+        let shards = stage::with(|stage| {
+            let host = stage.host(self.0);
+            host.map_or_else(Vec::new, |host| std::mem::take(&mut host.strays))
+        });
+        for shard in shards {
+            let (stream, strays) = stage::with(|stage| {
+                stage.seen.fire("poison");
+                let nonce = stage.next_number();
+                script::strays_for(&stage.plan, shard, stage.now + nonce)
+            });
+            for stray in strays {
+                let envelope = Arc::new(stray);
+                let _ = self.append(TransportRequest::Append { stream, envelope }).await;
+            }
+        }
+    }
+
+    async fn append(&self, request: TransportRequest) -> Result<TransportReply, PortError> {
         let appended = match &request {
             TransportRequest::Append { stream, envelope } => Some((*stream, envelope.clone())),
             _ => None,
         };
-        let reply = self.0.call(request).await;
+        let reply = self.1.call(request).await;
         if let (Some((stream, envelope)), Ok(TransportReply::Appended { offset })) =
             (appended, &reply)
         {
@@ -105,12 +124,20 @@ impl Transport for OwnStreams {
     }
 }
 
+#[async_trait]
+impl Transport for OwnStreams {
+    async fn call(&self, request: TransportRequest) -> Result<TransportReply, PortError> {
+        self.strays().await;
+        self.append(request).await
+    }
+}
+
 /// The process from its start on.
 pub(super) async fn run(place: Place, plan: &Arc<Plan>, mut stop: watch::Receiver<bool>) -> Ended {
     let store = Arc::new(OwnStore(place));
     let streams = loop {
         match Engine::local_streams(&*store).await {
-            Ok(streams) => break Arc::new(OwnStreams(streams)),
+            Ok(streams) => break Arc::new(OwnStreams(place, streams)),
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     };

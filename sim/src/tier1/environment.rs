@@ -10,7 +10,7 @@ use super::host::client_of;
 use super::stage::{self, Luck};
 use crate::acting::PlannedPanic;
 use crate::clock::HostClock;
-use crate::history::Place;
+use crate::history::{Place, What};
 
 /// Clocks that run as the plan says, seeded ids, a process that can be frozen.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Environment for Surroundings {
             if breaks {
                 host.panics = false;
                 stage.seen.fire("machine_panic");
+                stage.note(What::Broke);
             }
             breaks
         });

@@ -82,6 +82,11 @@ impl Director<'_> {
                 ..
             } => stage::with(|stage| stage.server(server).slow = (until(for_ms), extra_ms * 1_000)),
             Fault::Poison { shard, .. } => stage::with(|stage| {
+                if stage.plan.world.embedded {
+                    let engine = stage.hosts.first_mut().filter(|host| host.alive);
+                    engine.into_iter().for_each(|host| host.strays.push(shard));
+                    return;
+                }
                 let stream = stage.servers.poison(stage.now, shard, &mut stage.seen);
                 stage.triggered();
                 stage.grown(stream).notify_waiters();

@@ -83,6 +83,8 @@ pub(super) struct HostState {
     pub(super) retired: bool,
     /// When its next process starts.
     pub(super) starts_at: Option<u64>,
+    /// Shards into whose stream something stray is to get, where the streams are the process's own.
+    pub(super) strays: Vec<u32>,
     /// It was asked to stop, and its next process starts so long after its end.
     pub(super) back_in_ms: Option<u64>,
     /// What its processes asked servers for.
@@ -135,6 +137,7 @@ impl HostState {
             retired: false,
             starts_at: None,
             back_in_ms: None,
+            strays: Vec::new(),
             effects: 0,
             asked: (0, 0),
             calls: [0; 4],

@@ -33,7 +33,12 @@ pub(crate) trait Piece: Debug {
 
     /// What its coordinators know.
     fn functions(&self) -> Functions {
-        crate::functions::functions()
+        crate::functions::functions_of_processes(|| {
+            stage::with(|stage| {
+                stage.seen.fire("function_panics");
+                stage.note(What::Broke);
+            });
+        })
     }
 
     /// How many clients have hosts of their own.
@@ -142,6 +147,17 @@ impl Watcher for Audience {
                 task,
                 ask,
                 error,
+            },
+            Seen::Denied {
+                client,
+                task,
+                ask,
+                kind,
+            } => What::Denied {
+                client,
+                task,
+                ask,
+                kind,
             },
             _ => return,
         };

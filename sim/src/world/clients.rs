@@ -376,8 +376,15 @@ impl World<'_> {
             return;
         };
         let refused = reply.error.as_ref().map(|error| error.kind);
-        if refused.is_some_and(|kind| mine.open[at].ask.is_repeated_after(kind)) {
-            return;
+        let ask = mine.open[at].ask;
+        if let Some(kind) = refused.filter(|kind| ask.is_repeated_after(*kind)) {
+            let task = self.task_id(self.clients[client as usize].open[at].task);
+            return self.note(What::Denied {
+                client,
+                task,
+                ask,
+                kind,
+            });
         }
         let open = mine.open.swap_remove(at);
         let task = self.task_id(open.task);
