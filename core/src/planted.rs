@@ -212,6 +212,8 @@ bugs! {
             "A submission is acknowledged before its commit.";
         AckedUnsynced = "acked-unsynced", "no_lost_task",
             "An embedded engine acknowledges what is applied, but not synced.";
+        SyncCoversAll = "sync-covers-all", "no_lost_task",
+            "A sync is taken to cover what was applied while it ran.";
     }
     Machines "sum" {
         SumUnchecked = "sum-unchecked", "settle",

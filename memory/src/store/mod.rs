@@ -68,6 +68,10 @@ struct Unsynced {
     durable: Tables,
     /// Commits applied since, in order.
     commits: VecDeque<Write>,
+    /// How many the last syncs made durable, in all.
+    made: u64,
+    /// What the next sync covers at most, in all.
+    covers: Option<u64>,
 }
 
 impl StoreModel {
@@ -123,6 +127,21 @@ impl StoreModel {
         self.unsynced.as_ref().map_or(0, |u| u.commits.len())
     }
 
+    /// How many commits there are in all: what a sync that begins now covers.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.unsynced
+            .as_ref()
+            .map_or(0, |u| u.made + u.commits.len() as u64)
+    }
+
+    /// The next `Sync` began when there were so many commits: it makes no more of them durable.
+    pub fn sync_covers(&mut self, commits: u64) {
+        if let Some(unsynced) = &mut self.unsynced {
+            unsynced.covers = Some(commits);
+        }
+    }
+
     /// The process dies and the store is opened again: everything unsynced is lost.
     pub fn crash(&mut self) {
         self.crash_keeping(0);
@@ -176,6 +195,7 @@ impl StoreModel {
     fn sync_commits(&mut self, count: usize) {
         if let Some(unsynced) = &mut self.unsynced {
             let count = count.min(unsynced.commits.len());
+            unsynced.made += count as u64;
             for write in unsynced.commits.drain(..count) {
                 for orphan in unsynced.durable.write(&write) {
                     self.side.forget(&orphan);

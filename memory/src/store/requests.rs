@@ -124,14 +124,16 @@ impl StoreModel {
                 StoreReply::Tasks(page)
             }
             StoreRequest::Sync { shard } => {
-                if self.unsynced.is_none() {
+                let Some(unsynced) = &mut self.unsynced else {
                     return error(
                         ErrorKind::Unsupported,
                         "every commit is durable at its reply",
                     );
-                }
-                self.sync_commits(usize::MAX);
-                let seq = self.applied.shard_or_zero(*shard).commit_seq;
+                };
+                let covers = unsynced.covers.take();
+                let count = covers.map_or(u64::MAX, |covers| covers.saturating_sub(unsynced.made));
+                self.sync_commits(usize::try_from(count).unwrap_or(usize::MAX));
+                let seq = self.synced().shard_or_zero(*shard).commit_seq;
                 StoreReply::Synced { seq }
             }
             StoreRequest::LookupTasks { tasks } => {

@@ -30,7 +30,7 @@ struct OwnStore(Place);
 impl Store for OwnStore {
     async fn call(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
         let place = self.0;
-        let (alive, pause) = stage::with(|stage| {
+        let (alive, pause, commits) = stage::with(|stage| {
             stage.effect(place);
             let pause = match &request {
                 StoreRequest::Sync { .. } => {
@@ -40,7 +40,7 @@ impl Store for OwnStore {
                 }
                 _ => Duration::ZERO,
             };
-            (stage.alive(place), pause)
+            (stage.alive(place), pause, stage.servers.store.commits())
         });
         if !alive {
             return pending().await;
@@ -51,6 +51,9 @@ impl Store for OwnStore {
         // Its crash may be due right now.
         poll_fn(|cx| stage::with(|stage| stage.poll_pace(place, Luck::Pace, cx))).await;
         stage::with(|stage| {
+            if let StoreRequest::Sync { .. } = request {
+                stage.servers.store.sync_covers(commits);
+            }
             let place = asker(&stage.plan, place, &request);
             let result = stage
                 .servers

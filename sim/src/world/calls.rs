@@ -171,6 +171,7 @@ impl World<'_> {
                 from,
                 op,
                 request,
+                commits: self.servers.store.commits(),
                 back: fate.back,
             };
             self.heap.push(arrives, Due::Store(Box::new(call)));

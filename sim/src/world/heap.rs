@@ -78,6 +78,8 @@ pub(crate) struct StoreCall {
     pub(crate) from: Place,
     pub(crate) op: OpId,
     pub(crate) request: StoreRequest,
+    /// How many commits there were when it was asked: what a sync covers.
+    pub(crate) commits: u64,
     /// How its reply travels.
     pub(crate) back: Back,
 }

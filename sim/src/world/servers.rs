@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flowkit_core::id::OpId;
 use flowkit_core::message::Envelope;
 use flowkit_core::port::{
-    ErrorKind, PortError, StoreReply, Stream, TransportReply, TransportRequest,
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
 };
 use flowkit_memory::Outcome;
 
@@ -57,8 +57,12 @@ impl World<'_> {
             from,
             op,
             request,
+            commits,
             back,
         } = call;
+        if let StoreRequest::Sync { .. } = request {
+            self.servers.store.sync_covers(commits);
+        }
         let result = if self.dead_with_its_store(from) {
             Err(PortError::new(ErrorKind::Unknown, "store", "dead"))
         } else {
