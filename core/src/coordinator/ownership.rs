@@ -250,6 +250,9 @@ impl Slot {
     /// Drops all memory of the shard; tried again later.
     pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
         self.drop_memory(ctx);
+        if ctx.config.shards > 1 {
+            ctx.workers.forget_full();
+        }
         ctx.report(Report::new(
             ReportKind::ShardLost,
             format!("shard {}: {why}", self.id),

@@ -226,6 +226,19 @@ impl Workers {
         Heard::Known
     }
 
+    /// A shard is another's now, and its stream was what told of workers that they are full. They tell
+    /// that stream that they have room again: one that has none refuses, and tells us then.
+    pub(super) fn forget_full(&mut self) {
+        let full = self.all.iter().filter(|(_, w)| w.reported_free == Some(0));
+        let full: Vec<WorkerId> = full.map(|(id, _)| id.clone()).collect();
+        for id in full {
+            if let Some(worker) = self.all.get_mut(&id) {
+                worker.reported_free = None;
+            }
+            self.index(&id);
+        }
+    }
+
     /// Its record is older than this process, and every process of that time is dead: unless it was
     /// heard, nothing is sent to it.
     pub(super) fn presume_dead(&mut self, id: &WorkerId) {
