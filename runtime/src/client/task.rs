@@ -6,6 +6,7 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
+use flowkit_core::text::{REASON_BYTES_MAX, cut};
 use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -212,7 +213,8 @@ impl TaskHandle {
     /// Cancels the task. Returns once the cancel is durable: from then on no node of it starts.
     /// Running handlers are told, and end or are dropped within `grace` (default: the deployment's
     /// `cancel_grace_sec`); [`TaskHandle::wait`] returns when they have. The state as of the answer
-    /// is returned: a task that had ended before stays as it was.
+    /// is returned: a task that had ended before stays as it was. The reason is kept in the histories of the
+    /// task and its nodes, of a long one the first KiB ([`REASON_BYTES_MAX`]).
     ///
     /// # Errors
     /// [`ClientError::Refused`], [`ClientError::NoAnswer`].
@@ -225,7 +227,7 @@ impl TaskHandle {
         grace: Option<Duration>,
     ) -> Result<Option<TaskState>, ClientError> {
         let body = Body::CancelTask(CancelTask {
-            reason: Arc::from(reason),
+            reason: cut(reason, REASON_BYTES_MAX).into(),
             grace_ms: grace.map(crate::clock::millis),
             inbox: self.client.inbox().await?.partition(),
         });
