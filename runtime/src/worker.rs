@@ -399,6 +399,18 @@ pub enum WorkerError {
     /// The deployment's record cannot be read.
     #[error("the deployment's record cannot be read")]
     Store(#[source] PortError),
+    /// The store has a record of this worker that cannot be read: a newer version of FlowKit wrote it, or it
+    /// is damaged. It cannot be registered, now or later.
+    #[error(
+        "the record of worker {worker_id} cannot be read, so it cannot be registered: {}; run a version of \
+         FlowKit as new as the one that wrote it, or start it under another worker_id", .error.detail
+    )]
+    Unregistered {
+        /// Whose record it is.
+        worker_id: WorkerId,
+        /// What the store says of it.
+        error: PortError,
+    },
     /// A bug of FlowKit: the worker machine broke one of its invariants. Its runs are dropped; other
     /// workers get them once its lease ends, or at once when it is started again.
     #[error("the worker machine panicked: {0}")]

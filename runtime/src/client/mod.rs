@@ -21,7 +21,8 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{Body, Envelope, ErrorReply, Reply, ReplyError, Submit};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
-    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportRequest,
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskWithNodes, TransportRequest,
+    WorkerList,
 };
 use flowkit_core::record::WorkerRecord;
 use serde::Serialize;
@@ -306,6 +307,19 @@ impl Client {
             })
     }
 
+        Ok(self.worker_list().await?.workers)
+    }
+
+    /// Workers whose record cannot be read, and why: they are in no list of workers. Such a worker cannot
+    /// start again under its id.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn unreadable_workers(&self) -> Result<Vec<(WorkerId, Arc<str>)>, ClientError> {
+        Ok(self.worker_list().await?.unreadable)
+    }
+
+    async fn worker_list(&self) -> Result<WorkerList, ClientError> {
     async fn inbox(&self) -> Result<&Inbox, PortError> {
         let engine = &self.inner.engine;
         self.inner

@@ -31,8 +31,10 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
         let lease_ttl_ms = leases.get(&facts.worker_id).copied();
         listed.push(of(facts, registered, &presence, lease_ttl_ms));
     }
+    let unreadable = client.unreadable_workers().await?;
     for (id, heard) in &presence.workers {
-        if listed.iter().any(|known| known.facts.worker_id == *id) {
+        let is_listed = listed.iter().any(|known| known.facts.worker_id == *id);
+        if is_listed || unreadable.iter().any(|(unreadable, _)| unreadable == id) {
             continue;
         }
         let stranger = WorkerFacts {

@@ -6,6 +6,7 @@ use flowkit_core::graph::Graph;
 use flowkit_core::id::Role;
 use flowkit_core::port::{ErrorKind, PortError, StoreReply, StoreRequest, TaskWithNodes};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::command::session::Session;
@@ -169,6 +170,19 @@ impl Tasks {
         };
         format!("{} tasks{more}{hidden}", self.read)
     }
+/// A worker whose record cannot be read.
+pub(super) fn of_worker((id, why): &(WorkerId, Arc<str>)) -> Finding {
+    Finding::new(
+        Check::State,
+        format!("worker {id}"),
+        format!(
+            "its record cannot be read: {why}; no coordinator knows it, and it cannot start again"
+        ),
+        "is it of a newer version of FlowKit? Then run that one. Else start the worker under another \
+         worker_id, keep a copy of the store, and see whether the disk or the server reports damage",
+    )
+}
+
 }
 
 async fn ask(session: &Session, request: StoreRequest) -> Result<StoreReply, PortError> {
