@@ -24,6 +24,8 @@ fn listed(name: &str) -> Listed {
             heard_ms: Some(5_000),
             leaving: false,
             silent_after_ms: 90_000,
+            free_slots: None,
+            abandoned: 0,
         },
         registered: Some(Incarnation(2)),
         heard: Some(Incarnation(2)),

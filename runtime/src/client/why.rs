@@ -67,6 +67,8 @@ impl Client {
                 None => 0,
             };
             facts.push(WorkerFacts {
+                free_slots: heard.and_then(|heard| heard.free_slots),
+                abandoned: heard.map_or(0, |heard| heard.abandoned),
                 worker_id: record.worker_id,
                 roles: record.roles,
                 capacity: record.capacity,

@@ -45,6 +45,8 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
             heard_ms: Some(heard.age_ms),
             leaving: heard.status != "online",
             silent_after_ms: heard.silent_after_ms,
+            free_slots: heard.free_slots,
+            abandoned: heard.abandoned,
         };
         listed.push(of(stranger, None, &presence, None));
     }
