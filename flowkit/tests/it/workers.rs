@@ -114,6 +114,24 @@ fn a_damaged_record_costs_its_task_and_is_named_by_all_who_look() {
     let shown = run(["worker", "show", "local-1", "--data", data, "--json"]).expect_code(0);
     let shown = shown.json();
     assert_eq!(shown["unreadable"][0]["task_id"], json!(id), "{shown}");
+    let list = run(["task", "list", "--data", data, "--json"]).expect_code(0);
+    let list = list.json();
+    let rows = list["tasks"].as_array().expect("a list");
+    let row = rows.iter().find(|row| row["task_id"] == json!(id));
+    assert_eq!(row.expect("its row")["status"], "unreadable", "{list}");
+    assert_eq!(rows.len(), 2, "{list}");
+    let list = run(["task", "list", "--data", data]).expect_code(0);
+    let named = |line: &str| line.contains("unreadable") && line.contains(&id);
+    assert!(list.stdout.lines().any(named), "{}", list.stdout);
+    for look in [["task", "show"].as_slice(), &["why"]] {
+        let said = run(look.iter().chain(&[id.as_str(), "--data", data])).expect_code(1);
+        for part in [
+            "is set aside: a record of it cannot be read",
+            "flowkit doctor",
+        ] {
+            assert!(said.stderr.contains(part), "{look:?}: {}", said.stderr);
+        }
+    }
     let ill = run(["doctor", "--data", data, "--json"])
         .expect_code(1)
         .json();

@@ -4,10 +4,9 @@ use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
-use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
-use flowkit_core::text::{REASON_BYTES_MAX, cut};
 use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
+use flowkit_core::text::{REASON_BYTES_MAX, cut};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,18 +165,11 @@ impl TaskHandle {
     /// The task with its nodes, as the store has it now.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store cannot be read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], [`ClientError::Unreadable`], or the store
+    /// cannot be read.
     pub async fn status(&self) -> Result<TaskStatus, ClientError> {
-        let task_id = self.task_id.clone();
-        let found = match self.client.read(StoreRequest::ReadTask { task_id }).await {
-            Err(_) if is_planted(Bug::UnreadIsAbsent) => StoreReply::Task(None),
-            found => found?,
-        };
-        match found {
-            StoreReply::Task(Some(found)) => Ok(TaskStatus::from(*found)),
-            StoreReply::Task(None) => Err(self.client.missing(&self.task_id).await),
-            other => Err(unexpected("read task", &other).into()),
-        }
+        let found = self.client.read_task(&self.task_id).await?;
+        Ok(TaskStatus::from(found))
     }
 
     /// Waits until the task is settled: terminal, and nothing of it runs any more. Asks once and is
@@ -417,23 +409,10 @@ impl Artifacts {
     }
 
     async fn kept_from(&self, node_id: &NodeId) -> Result<Option<TaskId>, ClientError> {
-        let task_id = self.task.task_id.clone();
-        match self
-            .task
-            .client
-            .read(StoreRequest::ReadTask { task_id })
-            .await?
-        {
-            StoreReply::Task(None) => Err(self.task.client.missing(&self.task.task_id).await),
-            StoreReply::Task(Some(found)) => {
-                let node = found
-                    .nodes
-                    .into_iter()
-                    .find(|node| node.node_id == *node_id);
-                Ok(node.and_then(|node| node.kept_from))
-            }
-            other => Err(unexpected("read task", &other).into()),
-        }
+        let found = self.task.client.read_task(&self.task.task_id).await?;
+        let mut nodes = found.nodes.into_iter();
+        let node = nodes.find(|node| node.node_id == *node_id);
+        Ok(node.and_then(|node| node.kept_from))
     }
 
     /// All that there are now.
