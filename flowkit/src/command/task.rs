@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
-use super::exec::Programs;
+use super::exec::{FLAG, Programs};
 use super::failure::{Ending, Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
@@ -183,7 +183,11 @@ async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
     // Over servers the workers have the programs.
     let here = args.task.data.is_some();
     let programs = if here {
-        Programs::for_run(args.programs(&session.settings().fleet.exec))?
+        let from = match args.exec.as_slice() {
+            [] => "exec (in the settings)",
+            _ => FLAG,
+        };
+        Programs::for_run(args.programs(&session.settings().fleet.exec), from)?
     } else {
         Programs::default()
     };
