@@ -192,6 +192,16 @@ impl ClientError {
             _ => None,
         }
     }
+
+    /// The servers, or the coordinators, did not answer: the same again may succeed later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Port(error) => matches!(error.kind, ErrorKind::Retry | ErrorKind::Unknown),
+            _ => false,
+        }
+    }
 }
 
 impl Client {
@@ -274,16 +284,6 @@ impl Client {
         }
     }
 
-    /// Every worker that ever registered, with its newest process.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ClientError> {
-        match self.read(StoreRequest::ReadWorkers).await? {
-            StoreReply::Workers(found) => Ok(found),
-            other => Err(unexpected("read workers", &other).into()),
-        }
-    }
     /// A task with its nodes.
     async fn read_task(&self, task_id: &TaskId) -> Result<TaskWithNodes, ClientError> {
         let request = StoreRequest::ReadTask {
@@ -302,11 +302,11 @@ impl Client {
         }
     }
 
-
-    /// The nodes that a worker runs now, with their checkpoints: its state.
+    /// Every worker that ever registered, with its newest process.
     ///
     /// # Errors
     /// The store cannot be read.
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ClientError> {
         Ok(self.worker_list().await?.workers)
     }
 
@@ -320,6 +320,16 @@ impl Client {
     }
 
     async fn worker_list(&self) -> Result<WorkerList, ClientError> {
+        match self.read(StoreRequest::ReadWorkers).await? {
+            StoreReply::Workers(found) => Ok(found),
+            other => Err(unexpected("read workers", &other).into()),
+        }
+    }
+
+    /// The nodes that a worker runs now, with their checkpoints: its state.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub async fn active_runs(&self, worker_id: WorkerId) -> Result<Vec<NodeStatus>, ClientError> {
         match self.read(StoreRequest::ActiveRuns { worker_id }).await? {
             StoreReply::Nodes(nodes) => Ok(nodes.into_iter().map(NodeStatus::from).collect()),
