@@ -192,8 +192,9 @@ async fn examine(session: &Session, args: &DoctorArgs, timing: Timing, report: &
             ] {
                 report.skipped(check, why);
             }
-            let found = doctor::timing(timing, &[], tasks.lapsed);
-            report.checked(Check::Timing, "leases that ran out within a day", found);
+            let found = doctor::timing(timing, &[], &tasks.lapses);
+            let looked_at = format!("leases that ran out within a day{}", sooner(timing));
+            report.checked(Check::Timing, looked_at, found);
         }
     }
     // Those who could be read were read before.
@@ -242,7 +243,10 @@ fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report)
     );
     report.checked(
         Check::Timing,
-        "settings, heartbeats, and leases that ran out within a day",
-        doctor::timing(timing, &seen.listed, tasks.lapsed),
+        format!(
+            "settings, heartbeats, and leases that ran out within a day{}",
+            sooner(timing)
+        ),
+        doctor::timing(timing, &seen.listed, &tasks.lapses),
     );
 }
