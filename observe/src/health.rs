@@ -61,10 +61,11 @@ impl Process {
         }
     }
 
-    /// Every driver turns.
+    /// Every driver turns, or will once the store has told what the deployment is: no restart helps that.
     pub(crate) fn is_alive(&self) -> bool {
         let coordinator = self.coordinator.as_ref();
-        self.workers.iter().all(|worker| worker.vitals.is_some())
+        let mut workers = self.workers.iter();
+        workers.all(|worker| worker.vitals.is_some() || worker.status.waiting)
             && coordinator.is_none_or(|coordinator| coordinator.vitals.is_some())
     }
 
@@ -154,6 +155,9 @@ impl WorkerHealth {
     }
 
     pub(crate) fn not_ready(&self) -> Vec<String> {
+        if self.status.waiting && !self.status.stopping {
+            return vec!["it waits for the store, to read what the deployment is".to_owned()];
+        }
         let runs = self.status.running.len();
         ready::worker(self.vitals.as_ref(), runs, self.status.stopping, &self.look)
     }

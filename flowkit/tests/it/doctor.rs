@@ -36,7 +36,7 @@ fn data(folder: &Path) -> std::path::PathBuf {
     data
 }
 
-/// One process's answer to `/healthz`.
+/// One process's answer to `/readyz`.
 fn serve(body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -48,7 +48,7 @@ fn serve(body: String) -> String {
             stream.read_exact(&mut byte).expect("a byte");
             head.extend(byte);
         }
-        assert!(head.starts_with(b"GET /healthz "), "{head:?}");
+        assert!(head.starts_with(b"GET /readyz "), "{head:?}");
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").expect("sent");
     });
     address

@@ -59,3 +59,21 @@ async fn a_process_of_many_workers_is_alive_and_says_so_soon_although_its_store_
         assert!(process.workers.iter().all(|w| w.look.store.is_err()));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_never_reached_its_store_is_alive_and_not_ready() {
+    let store = Arc::new(Hanging::default());
+    store.hangs.store(true, Ordering::SeqCst);
+    let engine = Engine::with(store, Arc::new(LocalTransport::new()));
+    let handler = handler_fn(|_: RunContext, _: Batch<Json>| async move { Ok(BatchResult::of(1)) });
+    let worker = Worker::builder(&engine).role("r", handler).build();
+    let worker = worker.expect("no fault").start();
+    let memory = Memory::default();
+    let look = || Process::look(&engine, Duration::ZERO, &memory, SHORT_PATIENCE);
+    let process = look().await;
+    assert!(process.is_alive(), "{process:?}");
+    let why = process.not_ready();
+    assert!(why[0].contains("it waits for the store"), "{why:?}");
+    worker.stop().await.expect("in order");
+    assert!(look().await.is_alive(), "there is no worker any more");
+}
