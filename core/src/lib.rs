@@ -16,6 +16,7 @@ pub mod message;
 pub mod planted;
 pub mod port;
 pub mod record;
+pub mod text;
 pub mod time;
 pub mod vars;
 

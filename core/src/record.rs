@@ -11,11 +11,18 @@ use crate::id::{
 };
 use crate::json::Json;
 use crate::message::{Artifact, CancelReason, Cursor, Metrics};
+use crate::text::cut;
 
 /// Format version written into every record; a record of a newer version is set aside.
 pub const RECORD_VERSION: u16 = 1;
 /// Transitions kept per record; beyond, the middle is dropped and counted.
 pub const HISTORY_MAX: usize = 128;
+/// The most of a transition's cause that is kept, in bytes.
+pub const CAUSE_BYTES_MAX: usize = 1024;
+/// The most of a failure's error text that is kept, in bytes.
+pub const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Longest reason code of a failure, in bytes.
+pub const REASON_CODE_BYTES_MAX: usize = 128;
 
 /// State of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,8 +131,9 @@ impl<S> Default for History<S> {
 }
 
 impl<S> History<S> {
-    /// Notes a change of state.
-    pub fn push(&mut self, to: S, at_ms: i64, cause: impl Into<SmolStr>) {
+    /// Notes a change of state. Of a long cause only the beginning is kept ([`CAUSE_BYTES_MAX`]): whatever
+    /// it was made of, a task may have as many such records as nodes.
+    pub fn push(&mut self, to: S, at_ms: i64, cause: impl AsRef<str>) {
         if self.entries.len() >= HISTORY_MAX {
             self.entries.remove(HISTORY_MAX / 4);
             self.dropped += 1;
@@ -133,8 +141,33 @@ impl<S> History<S> {
         self.entries.push(Transition {
             to,
             at_ms,
-            cause: cause.into(),
+            cause: SmolStr::new(cut(cause.as_ref(), CAUSE_BYTES_MAX)),
         });
+    }
+}
+
+/// Causes of transitions that are looked for in histories.
+pub mod cause {
+    use crate::id::WorkerId;
+
+    /// A grant is lost: its owner did not hear of the run for the length of its lease.
+    pub const LEASE_RAN_OUT: &str = "its lease ran out";
+    /// A grant is lost: its worker could not confirm in time that it runs, and ended it by itself.
+    pub const LEASE_LAPSED: &str = "the worker let go of it: its lease had lapsed";
+    /// A node fails since it was lost too often; its error ends with the cause of the last loss.
+    pub const WORKER_LOST: &str = "worker_lost";
+    const GRANTED_TO: &str = "granted to ";
+
+    /// A node is granted.
+    #[must_use]
+    pub fn granted_to(worker: &WorkerId) -> String {
+        format!("{GRANTED_TO}{worker}")
+    }
+
+    /// Whom a node was granted to, if this is the cause of a grant.
+    #[must_use]
+    pub fn worker_of_grant(cause: &str) -> Option<WorkerId> {
+        WorkerId::new(cause.strip_prefix(GRANTED_TO)?).ok()
     }
 }
 
@@ -184,14 +217,18 @@ pub type Totals = BTreeMap<Arc<str>, MetricTotal>;
 /// Most metric names that a node keeps totals of.
 pub const TOTALS_MAX: usize = 256;
 
-/// Adds the numbers among a batch's metrics to the totals. Other values, and names beyond the first
-/// [`TOTALS_MAX`], are kept per batch only.
+/// Longest name of a metric that a node keeps a total of, in bytes.
+pub const TOTAL_NAME_BYTES_MAX: usize = 256;
+
+/// Adds the numbers among a batch's metrics to the totals. Other values, names that are longer than
+/// [`TOTAL_NAME_BYTES_MAX`], and names beyond the first [`TOTALS_MAX`], are kept per batch only.
 pub fn add_metrics(totals: &mut Totals, metrics: &Metrics) {
     for (name, value) in metrics {
         let Ok(number) = value.text().parse::<f64>() else {
             continue;
         };
-        if number.is_finite() && (totals.len() < TOTALS_MAX || totals.contains_key(name)) {
+        let has_room = totals.len() < TOTALS_MAX || totals.contains_key(name);
+        if number.is_finite() && name.len() <= TOTAL_NAME_BYTES_MAX && has_room {
             totals.entry(name.clone()).or_default().add(number);
         }
     }
@@ -440,6 +477,22 @@ mod tests {
         let newest = 204..300;
         assert_eq!(kept, first.chain(newest).collect::<Vec<_>>());
         assert_eq!(history.dropped, 172);
+    }
+
+    #[test]
+    fn no_total_is_kept_under_an_endless_name() {
+        let one = || Json::parse("1").expect("JSON");
+        let longest = "x".repeat(TOTAL_NAME_BYTES_MAX);
+        let longer = "x".repeat(TOTAL_NAME_BYTES_MAX + 1);
+        let metrics: Metrics = [longest.clone(), longer]
+            .map(|name| (name.into(), one()))
+            .into();
+        let mut totals = Totals::new();
+        add_metrics(&mut totals, &metrics);
+        assert_eq!(
+            totals.keys().map(|name| &**name).collect::<Vec<_>>(),
+            [longest]
+        );
     }
 
     #[test]

@@ -42,8 +42,10 @@ pub enum ReportKind {
     Abandoned,
     /// A task was set aside.
     Quarantined,
-    /// The store or transport refused a request.
+    /// The store or transport refused a request, or has not answered for a while.
     PortFailed,
+    /// The store or transport answers again.
+    PortBack,
     /// A run started or ended; `detail` says which.
     Run,
     /// A newer process of this worker id is alive.
@@ -67,6 +69,7 @@ impl ReportKind {
             Self::Abandoned => "abandoned",
             Self::Quarantined => "quarantined",
             Self::PortFailed => "port_failed",
+            Self::PortBack => "port_back",
             Self::Run => "run",
             Self::Superseded => "superseded",
             Self::LeaseDiffers => "lease_differs",
@@ -76,7 +79,10 @@ impl ReportKind {
     /// Something went wrong: health shows the newest of these as the last error.
     #[must_use]
     pub const fn is_trouble(self) -> bool {
-        !matches!(self, Self::Rejected | Self::Run | Self::ShardOwned)
+        !matches!(
+            self,
+            Self::Rejected | Self::Run | Self::ShardOwned | Self::PortBack
+        )
     }
 }
 

@@ -12,6 +12,9 @@ use std::fmt;
 use std::path::Path;
 
 mod check;
+mod strict;
+
+use strict::Strict;
 
 /// Where the servers are, and who this process is. Its debug text leaves out what may be secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -170,8 +173,8 @@ impl Given {
             })?
         } else {
             let value = serde_json::from_str(text);
-            match value.map_err(|e| format!("{shown} is not JSON: {e}"))? {
-                Value::Object(values) => values,
+            match value.map_err(|e| format!("{shown} cannot be read as JSON: {e}"))? {
+                Strict(Value::Object(values)) => values,
                 _ => return Err(format!("{shown} is no JSON object: write {{…}} around it")),
             }
         };
@@ -210,6 +213,12 @@ impl Given {
                 }
             }
         }
+    }
+
+    /// Where the value of a key was given: a file, a variable, a flag, `set in code`; `None` if it was not.
+    #[must_use]
+    pub fn place(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|(_, from)| from.as_str())
     }
 
     /// Something was given for a key.
@@ -314,6 +323,16 @@ impl Given {
     }
 }
 
+/// Role and command of `ROLE=COMMAND`, an item of `exec`; `None` if it is a command alone. The first word
+/// decides: no program is named so.
+#[must_use]
+pub fn role_and_command(item: &str) -> Option<(&str, &str)> {
+    let (role, line) = item.split_once('=')?;
+    let is_name =
+        !role.is_empty() && !role.contains(|c: char| c.is_whitespace() || c == '\'' || c == '"');
+    is_name.then_some((role, line))
+}
+
 /// The beginning of what was given, if it is long.
 fn brief(text: &str) -> String {
     const CHARS_MAX: usize = 200;
@@ -332,16 +351,19 @@ fn place(text: &str, at: usize) -> (usize, usize) {
 
 /// A value for a debug text. Keys that nobody knows may be misspelt secrets.
 fn shown(key: &str, value: &Value) -> Value {
-    // What a program is called with is the user's business, and may be a token.
-    if is_secret(key) || key == "exec" || !known_keys().contains_key(key) {
+    if is_secret(key) || !known_keys().contains_key(key) {
         return Value::from("(not shown)");
     }
     value.clone()
 }
 
 fn is_secret(key: &str) -> bool {
-    // An endpoint with a password in it is refused, but it may stand there.
-    matches!(key, "mongo_uri" | "kafka_properties" | "otlp_endpoint")
+    // An endpoint with a password in it is refused, but it may stand there. What a program is called with is
+    // the user's business, and may be a token.
+    matches!(
+        key,
+        "mongo_uri" | "kafka_properties" | "otlp_endpoint" | "exec"
+    )
 }
 
 fn keys_of<T: Serialize>(settings: &T) -> Map<String, Value> {

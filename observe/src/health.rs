@@ -2,7 +2,8 @@
 
 use flowkit_core::id::ShardId;
 use flowkit_runtime::vitals::{CoordinatorVitals, Trouble, WorkerVitals};
-use flowkit_runtime::{Engine, WorkerStatus};
+use flowkit_runtime::{Engine, WorkerHandle, WorkerStatus};
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use std::time::Duration;
 use crate::memory::{self, Memory};
 use crate::probe;
 use crate::ready::{self, Look};
+
+#[cfg(test)]
+mod tests;
 
 /// A process at one moment.
 #[derive(Debug)]
@@ -35,38 +39,19 @@ pub(crate) struct CoordinatorHealth {
 }
 
 impl Process {
-    /// Asks everybody.
-    pub(crate) async fn look(engine: &Engine, uptime: Duration, memory: &Memory) -> Self {
-        let mut workers = Vec::new();
-        for worker in engine.workers() {
-            let vitals = worker.vitals().await;
-            let look = match &vitals {
-                Some(vitals) => {
-                    let (stream, next) = vitals.inbox;
-                    let store = probe::store(engine, worker.id());
-                    let (store, lag) = tokio::join!(store, probe::lag(engine, stream, next));
-                    Look { store, lag }
-                }
-                None => Look {
-                    store: Err("not asked".to_owned()),
-                    lag: Err("not asked".to_owned()),
-                },
-            };
-            workers.push(WorkerHealth {
-                status: worker.status(),
-                vitals,
-                look,
-            });
-        }
-        let coordinator = match engine.coordinator_vitals().await {
-            Some(vitals) => {
-                let owned = vitals.as_ref().map(|v| &v.shards);
-                let shards = owned.into_iter().flatten();
-                let lags = probe::lags(engine, shards.map(|(shard, s)| (*shard, s.next))).await;
-                Some(CoordinatorHealth { vitals, lags })
-            }
-            None => None,
-        };
+    /// Asks everybody at once, and whatever they need: the servers have this patience, however many
+    /// workers and shards there are.
+    pub(crate) async fn look(
+        engine: &Engine,
+        uptime: Duration,
+        memory: &Memory,
+        patience: Duration,
+    ) -> Self {
+        let workers = engine.workers();
+        let workers = workers.iter();
+        let workers = workers.map(|worker| WorkerHealth::look(engine, worker, patience));
+        let (workers, coordinator) =
+            tokio::join!(join_all(workers), CoordinatorHealth::look(engine, patience));
         Self {
             workers,
             coordinator,
@@ -76,10 +61,11 @@ impl Process {
         }
     }
 
-    /// Every driver turns.
+    /// Every driver turns, or will once the store has told what the deployment is: no restart helps that.
     pub(crate) fn is_alive(&self) -> bool {
         let coordinator = self.coordinator.as_ref();
-        self.workers.iter().all(|worker| worker.vitals.is_some())
+        let mut workers = self.workers.iter();
+        workers.all(|worker| worker.vitals.is_some() || worker.status.waiting)
             && coordinator.is_none_or(|coordinator| coordinator.vitals.is_some())
     }
 
@@ -147,7 +133,31 @@ fn trouble(trouble: Option<&Trouble>) -> Value {
 }
 
 impl WorkerHealth {
+    async fn look(engine: &Engine, worker: &WorkerHandle, patience: Duration) -> Self {
+        let vitals = worker.vitals().await;
+        let look = match &vitals {
+            Some(vitals) => {
+                let (stream, next) = vitals.inbox;
+                let store = probe::store(engine, worker.id(), patience);
+                let (store, lag) = tokio::join!(store, probe::lag(engine, stream, next, patience));
+                Look { store, lag }
+            }
+            None => Look {
+                store: Err("not asked".to_owned()),
+                lag: Err("not asked".to_owned()),
+            },
+        };
+        Self {
+            status: worker.status(),
+            vitals,
+            look,
+        }
+    }
+
     pub(crate) fn not_ready(&self) -> Vec<String> {
+        if self.status.waiting && !self.status.stopping {
+            return vec!["it waits for the store, to read what the deployment is".to_owned()];
+        }
         let runs = self.status.running.len();
         ready::worker(self.vitals.as_ref(), runs, self.status.stopping, &self.look)
     }
@@ -189,6 +199,15 @@ impl WorkerHealth {
 }
 
 impl CoordinatorHealth {
+    async fn look(engine: &Engine, patience: Duration) -> Option<Self> {
+        let vitals = engine.coordinator_vitals().await?;
+        let owned = vitals.as_ref().map(|v| &v.shards);
+        let shards = owned.into_iter().flatten();
+        let shards = shards.map(|(shard, s)| (*shard, s.next));
+        let lags = probe::lags(engine, shards, patience).await;
+        Some(Self { vitals, lags })
+    }
+
     pub(crate) fn not_ready(&self) -> Vec<String> {
         ready::coordinator(self.vitals.as_ref(), &self.lags)
     }

@@ -5,54 +5,67 @@ use flowkit_core::port::{
     PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
 };
 use flowkit_runtime::Engine;
+use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A port that has not answered by then is away, for now.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// The same where only the drivers matter, and the answer is not to be late for the sake of servers.
+pub(crate) const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Did the store answer just now?
-pub(crate) async fn store(engine: &Engine, worker_id: &WorkerId) -> Result<(), String> {
+pub(crate) async fn store(
+    engine: &Engine,
+    worker_id: &WorkerId,
+    patience: Duration,
+) -> Result<(), String> {
     let request = StoreRequest::ReadGrants {
         worker_id: worker_id.clone(),
         nodes: Vec::new(),
     };
-    match within(engine.store().call(request)).await? {
+    match within(patience, engine.store().call(request)).await? {
         StoreReply::Grants { .. } => Ok(()),
         _ => Err("an answer to another question".to_owned()),
     }
 }
 
 /// Messages from `next` to the end of a stream.
-pub(crate) async fn lag(engine: &Engine, stream: Stream, next: Offset) -> Result<u64, String> {
+pub(crate) async fn lag(
+    engine: &Engine,
+    stream: Stream,
+    next: Offset,
+    patience: Duration,
+) -> Result<u64, String> {
     let request = TransportRequest::Bounds { stream };
-    match within(engine.transport().call(request)).await? {
+    match within(patience, engine.transport().call(request)).await? {
         TransportReply::Bounds { end, .. } => Ok(end.0.saturating_sub(next.0)),
         _ => Err("an answer to another question".to_owned()),
     }
 }
 
-/// The same for shards.
+/// The same for shards, all at once. Of those that do not answer the first stands for all.
 pub(crate) async fn lags(
     engine: &Engine,
     shards: impl Iterator<Item = (ShardId, Offset)>,
+    patience: Duration,
 ) -> BTreeMap<ShardId, Result<u64, String>> {
-    let mut lags = BTreeMap::new();
-    for (shard, next) in shards {
-        let lag = lag(engine, Stream::Shard(shard), next).await;
-        // What does not answer once will not answer for the other shards.
-        let away = lag.is_err();
-        lags.insert(shard, lag);
-        if away {
-            break;
-        }
-    }
-    lags
+    let asked = shards.map(|(shard, next)| async move {
+        let lag = lag(engine, Stream::Shard(shard), next, patience).await;
+        (shard, lag)
+    });
+    let mut away = false;
+    let lags = join_all(asked).await.into_iter();
+    lags.filter(|(_, lag)| lag.is_ok() || !std::mem::replace(&mut away, true))
+        .collect()
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, PortError>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, call).await {
+async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(patience, call).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn worker(
         why.push("it is stopping".to_owned());
     }
     let Some(vitals) = vitals else {
-        why.push("its driver does not answer, or still waits for the store".to_owned());
+        why.push("its driver does not answer".to_owned());
         return why;
     };
     if vitals.incarnation.is_none() {

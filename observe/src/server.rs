@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::health::Process;
 use crate::memory::Memory;
 use crate::metrics;
+use crate::probe;
 
 /// A request's head, which is all that is read of it.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -139,7 +140,7 @@ pub async fn serve_with(
         engine: engine.clone(),
         started: Instant::now(),
         memory: Memory::default(),
-        last: Mutex::new(None),
+        looks: [Mutex::new(None), Mutex::new(None)],
     });
     let sampled = site.clone();
     let sampler = tokio::spawn(async move {
@@ -161,18 +162,25 @@ struct Site {
     engine: Engine,
     started: Instant,
     memory: Memory,
-    last: Mutex<Option<(Instant, Arc<Process>)>>,
+    /// The newest looks, the hurried one first.
+    looks: [Mutex<Option<(Instant, Arc<Process>)>>; 2],
 }
 
 impl Site {
-    async fn look(&self) -> Arc<Process> {
-        let mut last = self.last.lock().await;
+    /// In a hurry, servers that hang are not waited for as long, and nobody who is waits in between.
+    async fn look(&self, hurried: bool) -> Arc<Process> {
+        let [hurried_look, look] = &self.looks;
+        let (last, patience) = match hurried {
+            true => (hurried_look, probe::SHORT_PATIENCE),
+            false => (look, probe::PATIENCE),
+        };
+        let mut last = last.lock().await;
         if let Some((at, process)) = &*last
             && at.elapsed() < LOOK_SHARED
         {
             return process.clone();
         }
-        let look = Process::look(&self.engine, self.started.elapsed(), &self.memory);
+        let look = Process::look(&self.engine, self.started.elapsed(), &self.memory, patience);
         let process = Arc::new(look.await);
         *last = Some((Instant::now(), process.clone()));
         process
@@ -209,8 +217,7 @@ async fn connection(stream: TcpStream, site: Arc<Site>, patience: Duration) {
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // The head has its time, the looks have theirs (a few seconds each at worst), the answer has
-    // its own; whoever takes it byte by byte is not waited for.
+    // The head has its time, the looks have theirs (a few seconds at worst), the answer has its own; whoever takes it byte by byte is not waited for.
     let all = patience.saturating_mul(2) + Duration::from_secs(10);
     if let Ok(Err(error)) = tokio::time::timeout(all, served).await {
         tracing::debug!("a request for health was none: {error}");
@@ -233,7 +240,7 @@ async fn answer(
         refused.headers_mut().insert(ALLOW, allowed);
         return Ok(refused);
     }
-    let process = site.look().await;
+    let process = site.look(path == "/healthz").await;
     if path == "/metrics" {
         let text = metrics::text(&process);
         return Ok(response(StatusCode::OK, metrics::MEDIA_TYPE, text));

@@ -98,6 +98,13 @@ impl WorkerSettings {
 
     /// Adds one sentence for each value that is impossible, with its key.
     pub fn faults(&self, faults: &mut Vec<String>) {
+        let bytes = self.worker_version.len();
+        if bytes > VERSION_BYTES_MAX {
+            // It travels in every announcement.
+            faults.push(format!(
+                "worker_version: must be at most {VERSION_BYTES_MAX} bytes, not {bytes}"
+            ));
+        }
         if let Some(lease_ttl_sec) = self.lease_ttl_sec {
             seconds("lease_ttl_sec", lease_ttl_sec, faults);
         }
@@ -237,6 +244,8 @@ impl CoordinatorSettings {
 }
 
 const MAX_SEC: f64 = 86_400.0;
+/// Longest version of a worker, in bytes.
+const VERSION_BYTES_MAX: usize = 200;
 
 fn seconds(key: &str, value: f64, faults: &mut Vec<String>) {
     // NaN is in no range.

@@ -474,12 +474,13 @@ async fn read_deployment(
     }
 }
 
+/// An answer to another question. Only its kind is told: the rest may be the payloads of users.
 pub(crate) fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> PortError {
-    PortError::new(
-        ErrorKind::Unsupported,
-        op,
-        format!("unexpected reply {reply:?}"),
-    )
+    let text = format!("{reply:?}");
+    let kind = text.split(|c: char| !c.is_alphanumeric()).next();
+    let kind = kind.unwrap_or_default();
+    let detail = format!("the answer is of another kind: {kind}");
+    PortError::new(ErrorKind::Unsupported, op, detail)
 }
 
 /// A coordinator of this process.
@@ -501,4 +502,30 @@ pub enum StartError {
     /// The deployment's record cannot be read.
     #[error("the deployment's record cannot be read")]
     Store(#[from] PortError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unexpected;
+    use flowkit_core::json::Json;
+    use flowkit_core::port::StoreReply;
+    use flowkit_core::record::ScratchRecord;
+
+    #[test]
+    fn of_an_answer_to_another_question_only_the_kind_is_told() {
+        let secret = StoreReply::Scratch(Some(ScratchRecord {
+            token: flowkit_core::id::Token(1),
+            save_no: 0,
+            batch_uid: None,
+            checkpoint: Json::parse("\"geheim\"").unwrap(),
+        }));
+        let error = unexpected("read task", &secret).to_string();
+        assert!(error.contains("of another kind: Scratch"), "{error}");
+        assert!(!error.contains("geheim"), "{error}");
+        assert!(
+            unexpected("read", &StoreReply::Done)
+                .detail
+                .ends_with(": Done")
+        );
+    }
 }

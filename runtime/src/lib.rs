@@ -33,8 +33,8 @@ pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{
     ActiveRun, ArtifactView, Artifacts, Client, ClientError, Heard, NodeStatus, Presence,
-    RerunOptions, ShardLag, SubmitOptions, TaskHandle, TaskOutcome, TaskStatus, TaskWatch,
-    WorkerView,
+    RerunOptions, ShardLag, SubmitOptions, TaskHandle, TaskList, TaskOutcome, TaskStatus,
+    TaskWatch, WorkerView,
 };
 pub use config::{BuildError, CoordinatorSettings, WorkerSettings};
 pub use context::{ArtifactWriter, Progress, RunContext, RunInfo};

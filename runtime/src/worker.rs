@@ -5,6 +5,7 @@ use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{ErrorKind, PortError};
 use flowkit_core::worker::Config;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -93,6 +94,7 @@ impl Worker {
         let (ended, done) = watch::channel(None);
         let (asks, asked) = Asks::channel();
         let running = Running::default();
+        let begun = Arc::new(AtomicBool::new(false));
         let handle = WorkerHandle {
             shared: Arc::new(Shared {
                 worker_id: worker_id.clone(),
@@ -101,6 +103,7 @@ impl Worker {
                 running: running.clone(),
                 stop,
                 asks,
+                begun: begun.clone(),
             }),
             done,
         };
@@ -114,6 +117,7 @@ impl Worker {
             settings.apply(&mut config);
             let outcome = async {
                 if let Some(deployment) = deployment(&engine, stop_seen.clone()).await? {
+                    begun.store(true, Ordering::Relaxed);
                     config.shards = deployment.shards;
                     config.inboxes = deployment.inboxes;
                     let drive = WorkerDrive {
@@ -268,6 +272,8 @@ struct Shared {
     running: Running,
     stop: watch::Sender<bool>,
     asks: Asks<WorkerVitals>,
+    /// The deployment's record was read, and the driver turns.
+    begun: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Shared {
@@ -290,6 +296,8 @@ pub struct WorkerStatus {
     pub running: Vec<RunStatus>,
     /// It was told to stop, or has stopped.
     pub stopping: bool,
+    /// It has not begun: the store has not said yet what the deployment is.
+    pub waiting: bool,
 }
 
 /// One run of a worker.
@@ -336,6 +344,7 @@ impl WorkerHandle {
                 })
                 .collect(),
             stopping: *self.shared.stop.borrow() || self.has_stopped(),
+            waiting: !self.shared.begun.load(Ordering::Relaxed) && !self.has_stopped(),
         }
     }
 
@@ -399,6 +408,18 @@ pub enum WorkerError {
     /// The deployment's record cannot be read.
     #[error("the deployment's record cannot be read")]
     Store(#[source] PortError),
+    /// The store has a record of this worker that cannot be read: a newer version of FlowKit wrote it, or it
+    /// is damaged. It cannot be registered, now or later.
+    #[error(
+        "the record of worker {worker_id} cannot be read, so it cannot be registered: {}; run a version of \
+         FlowKit as new as the one that wrote it, or start it under another worker_id", .error.detail
+    )]
+    Unregistered {
+        /// Whose record it is.
+        worker_id: WorkerId,
+        /// What the store says of it.
+        error: PortError,
+    },
     /// A bug of FlowKit: the worker machine broke one of its invariants. Its runs are dropped; other
     /// workers get them once its lease ends, or at once when it is started again.
     #[error("the worker machine panicked: {0}")]

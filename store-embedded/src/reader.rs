@@ -4,7 +4,7 @@ use flowkit_core::id::{Incarnation, NodeId, ShardId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::Artifact;
 use flowkit_core::port::{
-    ErrorKind, GrantView, PortError, StoreReply, TaskAnswer, TaskPage, TaskWithNodes,
+    ErrorKind, GrantView, PortError, StoreReply, TaskAnswer, TaskPage, TaskWithNodes, WorkerList,
 };
 use flowkit_core::record::{ShardRecord, TaskState, TombstoneRecord};
 use redb::{ReadOnlyTable, ReadTransaction};
@@ -82,19 +82,22 @@ fn swept(tombstone: Result<TombstoneRecord, Unreadable>) -> TaskAnswer {
 }
 
 pub(crate) fn workers(read: &ReadTransaction) -> Result<StoreReply, Stop> {
-    let mut workers = Vec::new();
+    let mut found = WorkerList::default();
     for row in open(read, Table::Worker)?.range::<&[u8]>(..)? {
         let (key, value) = row?;
         match decode_worker(value.value()) {
-            Ok(worker) => workers.push(worker),
+            Ok(worker) => found.workers.push(worker),
             // The others are not to suffer for it: a coordinator reads all of them when it takes over.
             Err(why) => {
-                let id = String::from_utf8_lossy(key.value()).into_owned();
-                tracing::warn!(worker = id, "a worker's record is left out: {why}");
+                let id = String::from_utf8_lossy(key.value());
+                match WorkerId::new(&id) {
+                    Ok(id) => found.unreadable.push((id, why)),
+                    Err(_) => tracing::warn!(worker = %id, "a worker's record is left out: {why}"),
+                }
             }
         }
     }
-    Ok(StoreReply::Workers(workers))
+    Ok(StoreReply::Workers(found))
 }
 
 pub(crate) fn grants(

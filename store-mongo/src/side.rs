@@ -1,8 +1,8 @@
 //! What is written beside commits: each request is one conditional write of one document.
 
-use flowkit_core::id::{ClientId, Incarnation, ShardId, Token};
+use flowkit_core::id::{ClientId, Incarnation, ShardId, Token, WorkerId};
 use flowkit_core::json::Json;
-use flowkit_core::port::{ErrorKind, LeaseView, PortError, StoreReply, StoreRequest};
+use flowkit_core::port::{ErrorKind, LeaseView, PortError, StoreReply, StoreRequest, WorkerList};
 use flowkit_core::record::{
     DeploymentRecord, RECORD_VERSION, ScratchRecord, ShardRecord, WorkerRecord,
 };
@@ -378,12 +378,16 @@ impl Mongo {
     pub(crate) async fn workers(&self) -> Result<StoreReply, PortError> {
         const OP: &str = "read_workers";
         let found = self.find(OP, "workers", doc! {}, 0).await?;
-        let mut workers = Vec::with_capacity(found.len());
+        let mut workers = WorkerList::default();
         for document in &found {
             match records::decode::<WorkerRecord>(document) {
-                Ok(worker) => workers.push(worker),
+                Ok(worker) => workers.workers.push(worker),
                 // One that a newer program wrote: this one has nothing to send it.
-                Err(reason) => tracing::warn!("a worker's record is left out: {reason}"),
+                Err(reason) => match WorkerId::new(keys::text(document, "_id").unwrap_or_default())
+                {
+                    Ok(id) => workers.unreadable.push((id, reason)),
+                    Err(_) => tracing::warn!("a worker's record is left out: {reason}"),
+                },
             }
         }
         Ok(StoreReply::Workers(workers))

@@ -61,7 +61,7 @@ macro_rules! store_conformance {
                 a_registration_raises_only_from_what_it_expects,
                 every_registration_raises_the_incarnation,
                 a_registration_writes_the_whole_record,
-                an_unreadable_worker_is_left_out_and_the_others_are_read,
+                an_unreadable_worker_is_named_and_the_others_are_read,
                 grants_are_read_in_order_and_unknown_nodes_are_none,
                 a_token_is_current_while_its_grant_stands,
                 a_grant_is_cancelled_with_its_task_or_alone,

@@ -12,7 +12,7 @@ use crate::id::{Role, Token, WorkerId};
 use crate::message::{Body, CancelReason, InputReady, TaskCancel, TaskStart};
 use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
-use crate::record::{Grant, GrantCancel, NodeState, TaskState};
+use crate::record::{Grant, GrantCancel, NodeState, TaskState, cause};
 
 impl Shard {
     /// Puts a ready node behind those of its priority.
@@ -118,7 +118,7 @@ impl Shard {
             .insert(key);
         ctx.workers.grant_begins(&grant.worker_id);
         self.count_grant(key, true, true);
-        let cause = format!("granted to {}", grant.worker_id);
+        let cause = cause::granted_to(&grant.worker_id);
         let Some(task) = self.tasks.get_mut(&key.task) else {
             return;
         };

@@ -1,7 +1,6 @@
 //! How a grant ends, and what the end of one node means for the others.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use super::context::Context;
 use super::shard::Shard;
@@ -9,8 +8,11 @@ use super::task::{NodeKey, sources};
 use crate::graph::{EdgeCondition, Verdict};
 use crate::message::CancelReason;
 use crate::planted::{Bug, is_planted};
-use crate::record::{Failure, Grant, NodeState, TaskState};
+use crate::record::{
+    ERROR_BYTES_MAX, Failure, Grant, NodeState, REASON_CODE_BYTES_MAX, TaskState, cause,
+};
 use crate::report::{Report, ReportKind};
+use crate::text::cut;
 
 /// Losses in a row from which on the next grant waits.
 const LOSSES_FREE: u32 = 3;
@@ -106,8 +108,9 @@ impl Shard {
             let record = &mut self.node_mut(key).record;
             record.failure = Some(Failure {
                 node_id: record.node_id.clone(),
-                reason_code: Arc::from(reason_code),
-                error: Arc::from(error),
+                // The worker cuts them, but a message may come from anywhere.
+                reason_code: cut(reason_code, REASON_CODE_BYTES_MAX).into(),
+                error: cut(error, ERROR_BYTES_MAX).into(),
             });
             self.set_state(ctx, key, NodeState::Failed, reason_code);
         }
@@ -150,7 +153,7 @@ impl Shard {
         };
         if too_many && !closing {
             let error = format!("lost {losses} grants in a row; the last time: {why}");
-            return self.end_failed(ctx, key, "worker_lost", &error);
+            return self.end_failed(ctx, key, cause::WORKER_LOST, &error);
         }
         let wait_ms = match losses.checked_sub(LOSSES_FREE + 1) {
             None => 0,

@@ -14,7 +14,7 @@ use crate::message::{
 };
 use crate::planted::{Bug, is_planted};
 use crate::port::{Entry, Stream};
-use crate::record::{ArtifactRecord, RECORD_VERSION, add_metrics};
+use crate::record::{ArtifactRecord, RECORD_VERSION, add_metrics, cause};
 use crate::report::{Report, ReportKind};
 
 /// Most runs for which the time of the last `fenced` is remembered.
@@ -221,7 +221,7 @@ impl Shard {
             Body::TaskReleased(released) => match released.reason {
                 ReleaseReason::Yield => self.end_told(ctx, key, true),
                 ReleaseReason::LeaseLapsed | ReleaseReason::Fenced => {
-                    self.lose_grant(ctx, key, "the worker let go of it: its lease had lapsed");
+                    self.lose_grant(ctx, key, cause::LEASE_LAPSED);
                 }
                 ReleaseReason::Shutdown => self.end_uncounted(ctx, key, "its worker stopped"),
                 ReleaseReason::StoreUnreachable => {

@@ -6,7 +6,7 @@ use super::task::{NodeKey, Run};
 use crate::id::Offset;
 use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, TransportReply, TransportRequest};
-use crate::record::{GrantCancel, NodeState};
+use crate::record::{GrantCancel, NodeState, cause};
 use crate::report::{Report, ReportKind};
 use crate::time::Mono;
 
@@ -206,7 +206,7 @@ impl Shard {
         match judgement {
             Judgement::Live => self.rearm(ctx, key),
             Judgement::Dead => self.lose_grant(ctx, key, "its worker's process is gone"),
-            Judgement::Lapsed => self.lose_grant(ctx, key, "its lease ran out"),
+            Judgement::Lapsed => self.lose_grant(ctx, key, cause::LEASE_RAN_OUT),
             Judgement::Close => self.end_uncounted(ctx, key, "it had its time to end"),
             Judgement::Unanswered => {
                 let report = Report::new(ReportKind::GrantUnanswered, format!("by {worker}"))

@@ -58,6 +58,7 @@ use workers::Workers;
 use crate::id::{Incarnation, Offset, Role, ShardId, WorkerId};
 use crate::message::{Body, Envelope};
 use crate::port::{PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest};
+use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 
 /// How long a read of the announcements waits for the first entry.
@@ -445,11 +446,15 @@ impl Announcements {
         result: Result<StoreReply, PortError>,
     ) {
         self.busy = false;
-        let Ok(StoreReply::Workers(records)) = result else {
+        let Ok(StoreReply::Workers(found)) = result else {
             return self.failed(ctx);
         };
         self.known = true;
-        for record in records {
+        for (worker, why) in &found.unreadable {
+            let text = format!("the record of worker {worker} is left out: {why}");
+            ctx.report(Report::new(ReportKind::PortFailed, text));
+        }
+        for record in found.workers {
             let (id, incarnation) = (record.worker_id.clone(), record.incarnation);
             ctx.workers.learn(record, false);
             if ctx.config.predecessors_dead {

@@ -11,6 +11,7 @@ use crate::message::{ControlTask, Envelope};
 use crate::planted::{Bug, is_planted};
 use crate::port::TaskAnswer;
 use crate::record::{NodeState, TaskState};
+use crate::text::{REASON_BYTES_MAX, cut};
 
 impl Task {
     /// No node may be granted for now: its nodes stand in no queue.
@@ -50,7 +51,7 @@ impl Shard {
             let cause = if control.reason.is_empty() {
                 format!("{verb} by a client")
             } else {
-                format!("{verb}: {}", control.reason)
+                format!("{verb}: {}", cut(&control.reason, REASON_BYTES_MAX))
             };
             self.set_task_state(ctx, number, state, &cause);
             if pause {

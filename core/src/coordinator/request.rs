@@ -18,6 +18,7 @@ use crate::message::{
 use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, StoreReply, StoreRequest, Stream, TaskAnswer};
 use crate::record::{History, RECORD_VERSION, TaskRecord, TaskState};
+use crate::text::{REASON_BYTES_MAX, cut};
 
 /// Most requests that wait for one lookup; more are dropped, and clients repeat them.
 pub(super) const PARKED_PER_TASK_MAX: usize = 64;
@@ -333,7 +334,7 @@ impl Shard {
             let cause = if cancel.reason.is_empty() {
                 "cancelled by a client".to_string()
             } else {
-                format!("cancelled: {}", cancel.reason)
+                format!("cancelled: {}", cut(&cancel.reason, REASON_BYTES_MAX))
             };
             self.set_task_state(ctx, number, TaskState::Cancelling, &cause);
             self.end_others(ctx, number, &cause, CancelReason::UserRequest, |_| false);

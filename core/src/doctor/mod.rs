@@ -9,8 +9,10 @@ mod stored;
 mod tests;
 
 pub use memory::memory_growth;
-pub use setup::{Listed, Timing, conflicts, folding, roles, subscription, timing};
-pub use stored::faults_of;
+pub use setup::{
+    Lapses, Listed, Timing, beats_sooner, conflicts, folding, roles, subscription, timing,
+};
+pub use stored::{faults_of, lapses};
 
 use serde::Serialize;
 

@@ -1,13 +1,13 @@
 //! Checks of what runs: roles, ids, streams, times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Finding};
 use crate::id::{Incarnation, Role, ShardId, WorkerId};
 use crate::why::{WorkerFacts, span};
 
-/// Losses by expiry that are worth a word.
-const LAPSES_MIN: u64 = 1;
+/// Workers that are named in a sentence.
+const NAMED_MAX: usize = 5;
 /// Messages wait for so long: nobody folds them.
 const FOLD_MS: u64 = 10_000;
 
@@ -30,6 +30,9 @@ pub struct Listed {
     pub lease_ttl_ms: u64,
 }
 
+/// How many leases of a worker ran out; `None`: it is not known whose.
+pub type Lapses = BTreeMap<Option<WorkerId>, u64>;
+
 /// Settings of a process, as far as they concern time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -37,7 +40,7 @@ pub struct Timing {
     pub lease_ttl_ms: u64,
     /// It was given, and is no default: leases must be that long.
     pub lease_given: bool,
-    /// `hb_interval_sec` in milliseconds.
+    /// `hb_interval_sec` in milliseconds. A worker beats every third of a lease, if that is more often.
     pub hb_interval_ms: u64,
     /// `db_cancel_poll_ms`.
     pub db_cancel_poll_ms: u64,
@@ -154,16 +157,28 @@ pub fn folding(shards: &[(ShardId, u64, Option<u64>)]) -> Vec<Finding> {
         .collect()
 }
 
-/// Lease and heartbeats against each other and against what was seen. `lapsed` counts grants that
-/// were lost because a lease ran out.
+/// How often workers send heartbeats, if that is not how often their settings say.
 #[must_use]
-pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding> {
+pub fn beats_sooner(settings: Timing) -> Option<String> {
+    let third_ms = settings.lease_ttl_ms / 3;
+    (settings.hb_interval_ms > third_ms).then(|| {
+        format!(
+            "heartbeats are sent every {}, a third of the lease, which is less than hb_interval_sec",
+            span(third_ms)
+        )
+    })
+}
+
+/// Lease and heartbeats against each other and against what was seen. `lapsed` counts the grants of each
+/// worker that were lost because a lease ran out.
+#[must_use]
+pub fn timing(settings: Timing, workers: &[Listed], lapses: &Lapses) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Timing {
         lease_ttl_ms,
         lease_given,
-        hb_interval_ms,
         db_cancel_poll_ms,
+        ..
     } = settings;
     let mut held = workers.iter().map(|worker| worker.lease_ttl_ms);
     let other = held.find(|held| *held > 0 && *held != lease_ttl_ms);
@@ -179,18 +194,6 @@ pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding>
             "give coordinators and workers the same lease_ttl_sec; the coordinators' counts",
         ));
     }
-    if hb_interval_ms.saturating_mul(3) > lease_ttl_ms {
-        findings.push(Finding::new(
-            Check::Timing,
-            "hb_interval_sec",
-            format!(
-                "heartbeats every {} for a lease of {}: two that are late or lost end it",
-                span(hb_interval_ms),
-                span(lease_ttl_ms)
-            ),
-            "set hb_interval_sec to a third of lease_ttl_sec or less",
-        ));
-    }
     if db_cancel_poll_ms > lease_ttl_ms {
         findings.push(Finding::new(
             Check::Timing,
@@ -203,6 +206,7 @@ pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding>
             "set db_cancel_poll_ms well below lease_ttl_sec",
         ));
     }
+    let mut explained = BTreeSet::new();
     for worker in workers {
         let id = worker.facts.worker_id.as_str();
         let ttl = if worker.lease_ttl_ms > 0 {
@@ -210,12 +214,16 @@ pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding>
         } else {
             lease_ttl_ms
         };
-        if lapsed >= LAPSES_MIN && worker.batch_ms_max > ttl {
+        let lapsed = lapses.get(&Some(worker.facts.worker_id.clone()));
+        if let Some(lapsed) = lapsed
+            && worker.batch_ms_max > ttl
+        {
+            explained.insert(id);
             findings.push(Finding::new(
                 Check::Timing,
                 id,
                 format!(
-                    "a batch was in work for {}, longer than a lease of {}, and {lapsed} leases ran out",
+                    "a batch was in work for {}, longer than a lease of {}, and {lapsed} leases of it ran out",
                     span(worker.batch_ms_max),
                     span(ttl)
                 ),
@@ -238,11 +246,29 @@ pub fn timing(settings: Timing, workers: &[Listed], lapsed: u64) -> Vec<Finding>
             ));
         }
     }
-    if findings.is_empty() && lapsed >= LAPSES_MIN {
+    let others = lapses.iter().filter(|(worker, _)| {
+        let worker = worker.as_ref().map(WorkerId::as_str);
+        worker.is_none_or(|worker| !explained.contains(worker))
+    });
+    let others: Vec<_> = others.collect();
+    let lapsed: u64 = others.iter().map(|(_, lapsed)| **lapsed).sum();
+    if lapsed > 0 {
+        let named = others.iter().filter_map(|(worker, lapsed)| {
+            let worker = worker.as_ref()?;
+            Some(format!("{worker} {lapsed}"))
+        });
+        let mut named: Vec<String> = named.take(NAMED_MAX + 1).collect();
+        if named.len() > NAMED_MAX {
+            named[NAMED_MAX] = "more".to_owned();
+        }
+        let of = match named.is_empty() {
+            true => String::new(),
+            false => format!(": of {}", named.join(", ")),
+        };
         findings.push(Finding::new(
             Check::Timing,
             "lease_ttl_sec",
-            format!("{lapsed} leases of {} ran out", span(lease_ttl_ms)),
+            format!("{lapsed} leases of {} ran out{of}", span(lease_ttl_ms)),
             "did workers die or lose the network at that time? If not, raise lease_ttl_sec",
         ));
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::graph::Graph;
+use crate::id::WorkerId;
 use crate::port::TaskWithNodes;
-use crate::record::{NodeRecord, NodeState, TaskState};
+use crate::record::{NodeRecord, NodeState, TaskState, cause};
 
 /// What is wrong with a task as stored, one sentence each; empty if it makes sense.
 #[must_use]
@@ -76,6 +77,30 @@ pub fn faults_of(found: &TaskWithNodes) -> Vec<String> {
         );
     }
     faults
+}
+
+/// The workers whose leases on a node ran out since then, here or there, once for each time; `None` if its
+/// history does not tell who it was.
+#[must_use]
+pub fn lapses(node: &NodeRecord, since_ms: i64) -> Vec<Option<WorkerId>> {
+    let ran_out = |cause: &str| [cause::LEASE_RAN_OUT, cause::LEASE_LAPSED].contains(&cause);
+    let last_loss = node.failure.as_ref().map_or("", |failure| &failure.error);
+    let last_ran_out = [cause::LEASE_RAN_OUT, cause::LEASE_LAPSED]
+        .iter()
+        .any(|cause| last_loss.ends_with(cause));
+    let mut holder = None;
+    let mut lapses = Vec::new();
+    for entry in &node.history.entries {
+        if let Some(worker) = cause::worker_of_grant(&entry.cause) {
+            holder = Some(worker);
+        } else if ran_out(&entry.cause) || (entry.cause == cause::WORKER_LOST && last_ran_out) {
+            let holder = holder.take();
+            if entry.at_ms > since_ms {
+                lapses.push(holder);
+            }
+        }
+    }
+    lapses
 }
 
 fn node_faults(node: &NodeRecord) -> Vec<String> {

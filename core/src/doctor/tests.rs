@@ -24,6 +24,8 @@ fn listed(name: &str) -> Listed {
             heard_ms: Some(5_000),
             leaving: false,
             silent_after_ms: 90_000,
+            free_slots: None,
+            abandoned: 0,
         },
         registered: Some(Incarnation(2)),
         heard: Some(Incarnation(2)),
@@ -51,7 +53,7 @@ fn a_sound_deployment_has_no_findings() {
     let waiting = BTreeMap::from([(Role::new("ocr").expect("a role"), 3)]);
     assert_eq!(roles(&waiting, &workers), []);
     assert_eq!(conflicts(&workers), []);
-    assert_eq!(timing(TIMING, &workers, 0), []);
+    assert_eq!(timing(TIMING, &workers, &Lapses::new()), []);
     assert_eq!(
         folding(&[(ShardId(0), 0, None), (ShardId(1), 4, Some(200))]),
         []
@@ -93,46 +95,115 @@ fn processes_and_deployments_in_each_others_way_are_found() {
     assert!(found[1].cure.contains("topic_prefix"));
 }
 
+fn lapsed(of: &[(&str, u64)]) -> Lapses {
+    let of = of
+        .iter()
+        .map(|(worker, count)| (WorkerId::new(worker).ok(), *count));
+    of.collect()
+}
+
 #[test]
 fn times_that_do_not_fit_are_found() {
     let tight = Timing {
-        hb_interval_ms: 30_000,
         db_cancel_poll_ms: 70_000,
         ..TIMING
     };
-    let found = timing(tight, &[], 0);
-    assert_eq!(subjects(&found), ["hb_interval_sec", "db_cancel_poll_ms"]);
+    let found = timing(tight, &[], &lapsed(&[]));
+    assert_eq!(subjects(&found), ["db_cancel_poll_ms"]);
     let mut long = listed("long");
     long.batch_ms_max = 95_000;
     assert_eq!(
-        timing(TIMING, &[long.clone()], 0),
+        timing(TIMING, &[long.clone()], &lapsed(&[])),
         [],
         "a long batch alone is well"
     );
-    assert_eq!(subjects(&timing(TIMING, &[long], 2)), ["long"]);
+    let of_it = lapsed(&[("long", 2)]);
+    assert_eq!(subjects(&timing(TIMING, &[long.clone()], &of_it)), ["long"]);
     let mut late = listed("late");
     (late.facts.held, late.heartbeat_ms) = (1, Some(61_000));
-    assert_eq!(subjects(&timing(TIMING, &[late], 0)), ["late"]);
+    assert_eq!(subjects(&timing(TIMING, &[late], &lapsed(&[]))), ["late"]);
+    // A long batch of another worker has nothing to do with it.
+    let both = lapsed(&[("long", 2), ("w", 3), ("gone", 1)]);
+    let found = timing(TIMING, &[long.clone(), listed("w")], &both);
+    assert_eq!(subjects(&found), ["long", "lease_ttl_sec"]);
+    assert!(found[0].finding.ends_with("and 2 leases of it ran out"));
+    assert_eq!(found[1].finding, "4 leases of 60 s ran out: of gone 1, w 3");
+    let of_another = lapsed(&[("w", 1)]);
+    let found = timing(TIMING, &[long], &of_another);
+    assert_eq!(subjects(&found), ["lease_ttl_sec"]);
+    let of_nobody = Lapses::from([(None, 7)]);
+    let found = timing(TIMING, &[], &of_nobody);
+    assert_eq!(found[0].finding, "7 leases of 60 s ran out");
+}
+
+#[test]
+fn a_heartbeat_interval_beyond_a_third_of_the_lease_is_no_trouble() {
+    assert_eq!(beats_sooner(TIMING), None);
+    let long = Timing {
+        hb_interval_ms: 30_000,
+        ..TIMING
+    };
+    assert_eq!(timing(long, &[], &lapsed(&[])), []);
     assert_eq!(
-        subjects(&timing(TIMING, &[listed("w")], 1)),
-        ["lease_ttl_sec"]
+        beats_sooner(long).as_deref(),
+        Some(
+            "heartbeats are sent every 20 s, a third of the lease, which is less than hb_interval_sec"
+        )
     );
+}
+
+#[test]
+fn leases_that_ran_out_are_counted_for_the_worker_that_had_them_wherever_it_was_noticed() {
+    use crate::record::cause;
+    let id = |name: &str| WorkerId::new(name).expect("an id");
+    let mut node = stored().nodes.remove(0);
+    node.history = History::default();
+    let mut enter = |at_ms, cause: &str| node.history.push(NodeState::Ready, at_ms, cause);
+    enter(10, &cause::granted_to(&id("old")));
+    enter(20, cause::LEASE_RAN_OUT);
+    for (at_ms, worker, why) in [
+        (30, "a", cause::LEASE_RAN_OUT),
+        (40, "b", cause::LEASE_LAPSED),
+        (50, "c", "its worker's process is gone"),
+        (60, "a", cause::LEASE_LAPSED),
+        (70, "d", cause::WORKER_LOST),
+    ] {
+        enter(at_ms, &cause::granted_to(&id(worker)));
+        enter(at_ms + 5, why);
+    }
+    let of = |names: &[&str]| names.iter().map(|n| Some(id(n))).collect::<Vec<_>>();
+    assert_eq!(lapses(&node, 20), of(&["a", "b", "a"]));
+    node.failure = Some(Failure {
+        node_id: node.node_id.clone(),
+        reason_code: cause::WORKER_LOST.into(),
+        error: format!(
+            "lost 5 grants in a row; the last time: {}",
+            cause::LEASE_RAN_OUT
+        )
+        .into(),
+    });
+    assert_eq!(lapses(&node, 20), of(&["a", "b", "a", "d"]));
+    assert_eq!(lapses(&node, 0), of(&["old", "a", "b", "a", "d"]));
+    assert_eq!(lapses(&node, 75), []);
 }
 
 #[test]
 fn leases_of_another_length_than_the_settings_say_are_found() {
     let mut other = listed("other");
     other.lease_ttl_ms = 30_000;
-    let found = timing(TIMING, &[listed("w"), other.clone()], 0);
+    let found = timing(TIMING, &[listed("w"), other.clone()], &lapsed(&[]));
     assert_eq!(subjects(&found), ["lease_ttl_sec"]);
     let text = &found[0].finding;
     assert!(text.contains("30 s") && text.contains("60 s"), "{text}");
     // A default says nothing, and a worker without a lease neither.
     let mut timing_of_defaults = TIMING;
     timing_of_defaults.lease_given = false;
-    assert_eq!(timing(timing_of_defaults, &[other.clone()], 0), []);
+    assert_eq!(
+        timing(timing_of_defaults, &[other.clone()], &lapsed(&[])),
+        []
+    );
     other.lease_ttl_ms = 0;
-    assert_eq!(timing(TIMING, &[other], 0), []);
+    assert_eq!(timing(TIMING, &[other], &lapsed(&[])), []);
 }
 
 #[test]
@@ -342,7 +413,6 @@ fn every_finding_about_what_runs_is_told_word_for_word() {
     stranger.registered = None;
     newer.heard = Some(Incarnation(7));
     let tight = Timing {
-        hb_interval_ms: 30_000,
         db_cancel_poll_ms: 70_000,
         ..TIMING
     };
@@ -360,8 +430,8 @@ fn every_finding_about_what_runs_is_told_word_for_word() {
         conflicts(&[twin, stranger, newer]),
         subscription(3, 16, &inboxes),
         folding(&[(ShardId(1), 12, Some(41_000))]),
-        timing(tight, &[long, late], 4),
-        timing(TIMING, &[], 4),
+        timing(tight, &[long, late], &lapsed(&[("long", 4)])),
+        timing(TIMING, &[], &lapsed(&[("w", 4)])),
         memory_growth("w", &samples).into_iter().collect(),
     ]
     .concat();
@@ -391,16 +461,14 @@ fn every_finding_about_what_runs_is_told_word_for_word() {
              started for another deployment",
             "shard 1: 12 messages wait, the oldest for 41 s: no coordinator folds them -> start a coordinator \
              (flowkit coordinator); if one runs, ask its /readyz and its log",
-            "hb_interval_sec: heartbeats every 30 s for a lease of 60 s: two that are late or lost end it -> \
-             set hb_interval_sec to a third of lease_ttl_sec or less",
             "db_cancel_poll_ms: grants are read every 70 s, less than once per lease of 60 s -> set \
              db_cancel_poll_ms well below lease_ttl_sec",
-            "long: a batch was in work for 95 s, longer than a lease of 60 s, and 4 leases ran out -> a handler \
+            "long: a batch was in work for 95 s, longer than a lease of 60 s, and 4 leases of it ran out -> a handler \
              must not block its thread (use spawn_blocking or a child process); make batches smaller, or raise \
              lease_ttl_sec",
             "late: it holds 2 nodes and sent no heartbeat for 61 s -> see whether the process is alive and \
              reaches the transport; its nodes are granted anew when their lease runs out",
-            "lease_ttl_sec: 4 leases of 60 s ran out -> did workers die or lose the network at that time? If \
+            "lease_ttl_sec: 4 leases of 60 s ran out: of w 4 -> did workers die or lose the network at that time? If \
              not, raise lease_ttl_sec",
             "w: its memory grew from 200 to 700 MiB within 8 s -> let handlers give back what a run took in \
              `cleanup`, keep no batch after its `process`, and look with a memory profiler",

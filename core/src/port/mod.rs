@@ -9,7 +9,7 @@ mod transport;
 
 pub use store::{
     Commit, ExpiredPage, ExpiredTask, GrantView, LeaseView, Record, Removal, StagedKey, Store,
-    StoreReply, StoreRequest, TaskAnswer, TaskPage, TaskWithNodes,
+    StoreReply, StoreRequest, TaskAnswer, TaskPage, TaskWithNodes, WorkerList,
 };
 pub use transport::{Entry, Stream, Transport, TransportReply, TransportRequest};
 

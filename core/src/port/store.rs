@@ -173,7 +173,7 @@ pub enum StoreRequest {
         /// The tasks.
         tasks: Vec<TaskId>,
     },
-    /// Every worker's record. -> `Workers`
+    /// Every worker's record, and whose cannot be read. -> `Workers`
     ReadWorkers,
     /// Raise a worker's incarnation from the expected one and write its record. -> `Registered`;
     /// also if the very same start had raised it. `IncarnationIs` if another one is stored:
@@ -379,7 +379,7 @@ pub enum StoreReply {
     /// What is known of the asked tasks, in order.
     Answers(Vec<Option<TaskAnswer>>),
     /// Workers.
-    Workers(Vec<WorkerRecord>),
+    Workers(WorkerList),
     /// The new incarnation.
     Registered(Incarnation),
     /// Not registered: the stored incarnation is not the expected one.
@@ -505,6 +505,24 @@ pub struct TaskPage {
     pub unreadable: Vec<(TaskId, Arc<str>)>,
     /// Ask again with `after` = the last id of this page.
     pub more: bool,
+}
+
+/// Every worker that ever registered, in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerList {
+    /// Their newest records.
+    pub workers: Vec<WorkerRecord>,
+    /// Workers whose record cannot be read: left out, and why.
+    pub unreadable: Vec<(WorkerId, Arc<str>)>,
+}
+
+impl From<Vec<WorkerRecord>> for WorkerList {
+    fn from(workers: Vec<WorkerRecord>) -> Self {
+        Self {
+            workers,
+            unreadable: Vec::new(),
+        }
+    }
 }
 
 /// A store.

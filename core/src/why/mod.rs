@@ -52,6 +52,10 @@ pub struct WorkerFacts {
     pub leaving: bool,
     /// Silent for longer, it counts as gone: see [`silent_after_ms`].
     pub silent_after_ms: u64,
+    /// Free slots, as it last said; `None` if it did not.
+    pub free_slots: Option<u32>,
+    /// Handlers that ignore that they were told to end, as it last said; each holds a slot.
+    pub abandoned: u32,
 }
 
 impl WorkerFacts {
@@ -59,6 +63,16 @@ impl WorkerFacts {
     #[must_use]
     pub fn is_heard(&self) -> bool {
         self.heard_ms.is_some_and(|ms| ms <= self.silent_after_ms)
+    }
+
+    /// It has a free slot: by its grants, and as it says itself.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let says_so = match self.free_slots {
+            Some(free) => free > 0,
+            None => self.held.saturating_add(self.abandoned) < self.capacity,
+        };
+        says_so && self.held < self.capacity
     }
 
     /// It was heard lately, and does not stop.

@@ -1,5 +1,7 @@
 //! What is said of each kind of wait, word for word.
 
+mod slots;
+
 use super::*;
 use crate::control::TaskControl;
 use crate::coordinator::Limit;
@@ -97,6 +99,8 @@ fn worker(name: &str, capacity: u32, held: u32, heard_ms: Option<u64>) -> Worker
         heard_ms,
         leaving: false,
         silent_after_ms: 90_000,
+        free_slots: None,
+        abandoned: 0,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests under way: what each answer is for, and repeating calls that had no outcome.
 
+use super::away::Way;
 use super::contact::Change;
 use super::grants::GrantRead;
 use super::io::{Effect, RunId};
@@ -118,6 +119,8 @@ impl Worker {
         };
         match &result {
             Err(error) if is_passing(error) => {
+                let report = self.away.failed(Way::Store, error, call.issued, now.mono);
+                out.extend(report.map(Effect::Report));
                 self.store_failed(call.issued);
                 call.failures += 1;
                 let wait_ms = self.backoff_ms(call.failures);
@@ -132,7 +135,10 @@ impl Worker {
                 }
                 return;
             }
-            _ => self.store_answered(now, out),
+            _ => {
+                out.extend(self.away.answered(Way::Store).map(Effect::Report));
+                self.store_answered(now, out);
+            }
         }
         if let Err(error) = &result {
             let report = Report::new(ReportKind::PortFailed, error.to_string());
@@ -162,6 +168,17 @@ impl Worker {
             self.rejected("answer to a transport request that is not under way", out);
             return;
         };
+        let way = match sent {
+            Sent::Bounds | Sent::Inbox => Way::Read,
+            _ => Way::Send,
+        };
+        let report = match (&result, way) {
+            // The place that was to be read is gone: that is an answer.
+            (Err(error), Way::Read) if error.kind == ErrorKind::Invalid => self.away.answered(way),
+            (Err(error), _) => self.away.failed(way, error, now.mono, now.mono),
+            (Ok(_), _) => self.away.answered(way),
+        };
+        out.extend(report.map(Effect::Report));
         match sent {
             Sent::Bounds => self.bounds_known(result, now, out),
             Sent::Inbox => self.inbox_read(result, now, out),

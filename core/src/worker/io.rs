@@ -79,6 +79,9 @@ pub enum Effect {
         /// A newer process of the same worker id is alive.
         superseded: bool,
     },
+    /// The machine is done: the store has a record of this worker that it cannot read, so it cannot be
+    /// registered, now or later. The process (or this worker in it) ends with this error.
+    Unregistered(PortError),
 }
 
 /// What a new run works on.

@@ -10,15 +10,12 @@ use crate::message::{
     Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MESSAGE_BYTES_MAX, Metrics, TaskDone,
     TaskFailed,
 };
+use crate::record::{ERROR_BYTES_MAX, REASON_CODE_BYTES_MAX};
 
-/// Longest error text in bytes that travels.
-const ERROR_BYTES_MAX: usize = 8 * 1024;
 /// Reason code of a value that no store could keep.
 const BAD_VALUE: &str = "bad_value";
 /// Largest artifact in bytes: it must fit into one record of every store.
 const ARTIFACT_BYTES_MAX: usize = 15 * 1024 * 1024;
-/// Longest reason code in bytes.
-const REASON_BYTES_MAX: usize = 128;
 /// Room for everything in a message but payload values of users.
 const ENVELOPE_BYTES: usize = 8 * 1024;
 /// Upper bound of one cursor entry: an id, doubled by escapes, and a number.
@@ -127,7 +124,7 @@ pub(super) fn transient(reason_code: &str, error: &str) -> RunFailure {
 pub(super) fn failed_event(failure: &RunFailure) -> TaskFailed {
     TaskFailed {
         batch_uid: None,
-        reason_code: cut(&failure.reason_code, REASON_BYTES_MAX),
+        reason_code: cut(&failure.reason_code, REASON_CODE_BYTES_MAX),
         permanent: failure.permanent,
         error: cut(&failure.error, ERROR_BYTES_MAX),
         retry_after_ms: failure.retry_after_ms,
@@ -138,5 +135,5 @@ fn cut(text: &Arc<str>, bytes_max: usize) -> Arc<str> {
     if text.len() <= bytes_max {
         return text.clone();
     }
-    Arc::from(&text[..text.floor_char_boundary(bytes_max)])
+    crate::text::cut(text, bytes_max).into()
 }

@@ -6,6 +6,7 @@
 //! the handler, the terminal event) -> `events` (until confirmed) -> `ended` (the token's memory).
 
 mod adapter;
+mod away;
 mod batches;
 mod beats;
 mod calls;
@@ -47,6 +48,7 @@ use crate::port::Stream;
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 
+use away::Away;
 use beats::Beats;
 use calls::{Call, Sent};
 use contact::Contact;
@@ -93,6 +95,9 @@ pub struct Worker {
     calls: BTreeMap<OpId, Call>,
     sent: BTreeMap<OpId, Sent>,
     contact: Contact,
+    /// For people only: no part of the state.
+    #[serde(skip)]
+    away: Away,
     grants: Grants,
     beats: Beats,
     slots: Slots,
@@ -132,6 +137,7 @@ impl Worker {
             calls: BTreeMap::new(),
             sent: BTreeMap::new(),
             contact: Contact::default(),
+            away: Away::default(),
             grants: Grants::default(),
             beats: Beats::default(),
             slots: Slots::new(config.capacity),

@@ -105,6 +105,12 @@ impl Worker {
         let incarnation = match result {
             Ok(StoreReply::Registered(incarnation)) => incarnation,
             Ok(StoreReply::IncarnationIs(stored)) => return self.register(stored, now, out),
+            // It stays so, however often it is tried.
+            Err(error) if error.kind == ErrorKind::Corrupt => {
+                self.phase = Phase::Stopped;
+                self.timers.clear();
+                return out.push(Effect::Unregistered(error));
+            }
             _ => {
                 self.boot_failures += 1;
                 let wait_ms = self.backoff_ms(self.boot_failures);

@@ -181,7 +181,7 @@ impl World {
                     }
                 }
                 worker::Effect::Report(_) => {}
-                worker::Effect::Stopped { .. } => return false,
+                worker::Effect::Stopped { .. } | worker::Effect::Unregistered(_) => return false,
             }
         }
         true

@@ -1,10 +1,24 @@
 //! `--exec`: roles that programs run.
 
 use flowkit::prelude::*;
+use flowkit::settings::{Given, role_and_command};
 use std::collections::BTreeMap;
 
 use super::failure::Failure;
+use super::table::one_line;
 use crate::roles;
+
+/// Where the programs stand that were given, for errors: `--exec`, or the key of the settings and where it
+/// has its value from.
+pub(crate) fn place_of_exec(given: &Given) -> String {
+    match given.place("exec") {
+        None | Some(FLAG) => FLAG.to_owned(),
+        Some(from) => format!("exec ({})", one_line(from, 200)),
+    }
+}
+
+/// What names a program on a command line.
+pub(crate) const FLAG: &str = "--exec";
 
 /// Programs by role.
 #[derive(Debug, Default)]
@@ -15,12 +29,10 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Those of `flowkit run`: every flag names its role.
-    pub(crate) fn for_run(flags: &[String]) -> Result<Self, Failure> {
-        let programs = Self::read(flags, &mut Vec::new(), |flag| {
-            Err(format!(
-                "--exec {flag:?}: name its role: --exec ROLE={flag:?}"
-            ))
+    /// Those of `flowkit run`: each names its role. `from` is where they were given.
+    pub(crate) fn for_run(given: &[String], from: &str) -> Result<Self, Failure> {
+        let programs = Self::read(given, from, &mut Vec::new(), || {
+            Err("name its role: ROLE=COMMAND".to_owned())
         });
         programs.map(|programs| Self {
             of_graphs: true,
@@ -28,30 +40,35 @@ impl Programs {
         })
     }
 
-    /// Those of a worker with these roles: a flag without a role is for the only one. A role that only
-    /// a flag names is added.
-    pub(crate) fn for_worker(flags: &[String], roles: &mut Vec<String>) -> Result<Self, Failure> {
-        let given = roles.clone();
-        Self::read(flags, roles, |flag| match given.as_slice() {
+    /// Those of a worker with these roles: one without a role is for the only one. A role that only
+    /// a program names is added.
+    pub(crate) fn for_worker(
+        given: &[String],
+        from: &str,
+        roles: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
+        let of_worker = roles.clone();
+        Self::read(given, from, roles, || match of_worker.as_slice() {
             [role] => Ok(role.clone()),
-            [] => Err(format!("--exec {flag:?}: name its role with --role NAME")),
+            [] => Err("name its role with --role NAME, or as ROLE=COMMAND".to_owned()),
             many => Err(format!(
-                "--exec {flag:?}: this worker has {} roles; say which one it is for: --exec ROLE={flag:?}",
+                "this worker has {} roles; say which one it is for: ROLE=COMMAND",
                 many.len()
             )),
         })
     }
 
     fn read(
-        flags: &[String],
+        given: &[String],
+        from: &str,
         roles: &mut Vec<String>,
-        role_of_plain: impl Fn(&str) -> Result<String, String>,
+        role_of_plain: impl Fn() -> Result<String, String>,
     ) -> Result<Self, Failure> {
         let mut programs = Self::default();
         let mut faults = Vec::new();
-        for flag in flags {
-            if let Err(fault) = programs.add(flag, roles, &role_of_plain) {
-                faults.push(fault);
+        for (at, item) in given.iter().enumerate() {
+            if let Err(fault) = programs.add(at, item, roles, &role_of_plain) {
+                faults.push(format!("{from}: {fault}"));
             }
         }
         match faults.is_empty() {
@@ -60,19 +77,24 @@ impl Programs {
         }
     }
 
+    /// Its faults name the role and the program, and no more of the command: there may be a token in it.
     fn add(
         &mut self,
-        flag: &str,
+        at: usize,
+        item: &str,
         roles: &mut Vec<String>,
-        role_of_plain: impl Fn(&str) -> Result<String, String>,
+        role_of_plain: impl Fn() -> Result<String, String>,
     ) -> Result<(), String> {
-        let (role, line) = match role_and_command(flag) {
-            Some((role, line)) => (role.to_owned(), line),
-            None => (role_of_plain(flag)?, flag),
+        let (name, role, line) = match role_and_command(item) {
+            Some((role, line)) => {
+                let name = format!("role `{}`", one_line(role, 60));
+                (name, Ok(role.to_owned()), line)
+            }
+            None => (format!("command {}", at + 1), role_of_plain(), item),
         };
-        let exec = Exec::parse(line).map_err(|error| format!("--exec {flag:?}: {error}"))?;
-        exec.check()
-            .map_err(|error| format!("--exec {flag:?}: {error}"))?;
+        let role = role.map_err(|cure| format!("{name}: {cure}"))?;
+        let exec = Exec::parse(line).map_err(|error| format!("{name}: {error}"))?;
+        exec.check().map_err(|error| format!("{name}: {error}"))?;
         let fault = match Role::new(&role) {
             Err(error) => Some(error.to_string()),
             Ok(_) => role
@@ -80,13 +102,13 @@ impl Programs {
                 .then(|| "must not hold a comma".to_owned()),
         };
         if let Some(fault) = fault {
-            return Err(format!("--exec {flag:?}: the role {fault}"));
+            return Err(format!("{name}: the role {fault}"));
         }
         if !roles.contains(&role) {
             roles.push(role.clone());
         }
         if self.by_role.contains_key(&role) {
-            return Err(format!("--exec {flag:?}: role `{role}` has two programs"));
+            return Err(format!("role `{role}` has two programs"));
         }
         self.by_role.insert(role, exec);
         Ok(())
@@ -120,14 +142,6 @@ impl Programs {
     }
 }
 
-/// `ROLE=COMMAND`, if the first word has a `=`: no program is named so.
-fn role_and_command(flag: &str) -> Option<(&str, &str)> {
-    let (role, line) = flag.split_once('=')?;
-    let is_name =
-        !role.is_empty() && !role.contains(|c: char| c.is_whitespace() || c == '\'' || c == '"');
-    is_name.then_some((role, line))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +149,7 @@ mod tests {
     fn worker(flags: &[&str], roles: &[&str]) -> Result<(Programs, Vec<String>), String> {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let mut roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
-        let programs = Programs::for_worker(&flags, &mut roles);
+        let programs = Programs::for_worker(&flags, FLAG, &mut roles);
         programs
             .map(|programs| (programs, roles))
             .map_err(|failure| failure.to_string())
@@ -157,30 +171,35 @@ mod tests {
     #[test]
     fn faults_are_listed_at_once_with_their_cures() {
         let flags = [
-            "sh",
+            "sh geheim",
             "a=",
-            "b='open",
-            "c=no-such-program",
+            "b='geheim",
+            "c=no-such-program geheim",
             "d=sh",
-            "d=sh",
-            "$e=sh",
-            "f,g=sh",
+            "d=sh geheim",
+            "$e=sh geheim",
+            "f,g=sh geheim",
+            "'geheim",
         ];
         let faults = worker(&flags, &[]).unwrap_err();
+        assert!(!faults.contains("geheim"), "{faults}");
         for part in [
             "--role NAME",
             "the command is empty",
             "within a quote",
             "\"no-such-program\" is not there",
             "role `d` has two programs",
-            "--exec \"$e=sh\": the role must not start with `$`",
-            "--exec \"f,g=sh\": the role must not hold a comma",
+            "--exec: role `$e`: the role must not start with `$`",
+            "--exec: role `f,g`: the role must not hold a comma",
         ] {
             assert!(faults.contains(part), "{part}: {faults}");
         }
         let faults = worker(&["sh"], &["a", "b"]).unwrap_err();
         assert!(faults.contains("has 2 roles"), "{faults}");
-        let faults = Programs::for_run(&["sh".to_owned()]).unwrap_err();
-        assert!(faults.to_string().contains("ROLE="), "{faults}");
+        let faults = Programs::for_run(&["sh geheim".to_owned()], FLAG).unwrap_err();
+        assert_eq!(
+            faults.to_string(),
+            "--exec: command 1: name its role: ROLE=COMMAND"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::args::GraphCommand;
-use super::exec::Programs;
+use super::exec::{FLAG, Programs};
 use super::failure::{Ending, Failure, Outcome};
 use super::output::putln;
 use super::table::counted;
@@ -26,7 +26,7 @@ pub(crate) struct GraphFile {
 
 pub(crate) fn run(command: &GraphCommand) -> Outcome {
     let GraphCommand::Check { file, exec, json } = command;
-    let programs = Programs::for_run(exec)?;
+    let programs = Programs::for_run(exec, FLAG)?;
     let graph = read(file, Some(&programs))?;
     if *json {
         putln!("{}", json!({"ok": true, "nodes": graph.nodes}));

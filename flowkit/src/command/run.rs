@@ -1,7 +1,7 @@
 //! `flowkit run`.
 
 use super::args::RunArgs;
-use super::exec::Programs;
+use super::exec::{Programs, place_of_exec};
 use super::failure::{Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
@@ -12,8 +12,10 @@ use super::vars::key_with;
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let settings = args.given()?.settings().map_err(Failure::input)?;
-    let programs = Programs::for_run(&settings.fleet.exec)?;
+    let given = args.given()?;
+    let from = place_of_exec(&given);
+    let settings = given.settings().map_err(Failure::input)?;
+    let programs = Programs::for_run(&settings.fleet.exec, &from)?;
     let file = graph::read(&args.graph, Some(&programs))?;
     let vars = args.vars.read()?;
     let key = key_with(&file.key, vars.as_ref());

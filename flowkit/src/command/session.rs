@@ -5,6 +5,8 @@ use flowkit::prelude::*;
 use flowkit::settings::Settings;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::args::{DataArgs, TaskArgs};
 use super::exec::Programs;
@@ -15,7 +17,12 @@ use super::nodes::failure_line;
 use super::progress::Progress;
 
 /// How often progress is looked at.
-const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long servers that do not answer are waited for while a task is followed.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks for servers that did not answer.
+const AWAY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where an engine's state lives.
 #[derive(Debug)]
@@ -297,10 +304,10 @@ impl Session {
     ) -> Result<Followed, Failure> {
         let mut progress = Progress::new();
         let mut watch = task.watch(LOOK_INTERVAL);
-        let mut last = None;
+        let (mut last, mut away) = (None, None);
         let followed = loop {
             tokio::select! {
-                next = watch.next() => match next.map_err(Failure::engine)? {
+                next = next_of(&mut watch, &mut away) => match next.map_err(Failure::engine)? {
                     Some(status) => {
                         progress.show(&status);
                         last = Some(status);
@@ -368,6 +375,37 @@ impl Session {
     }
 }
 
+/// The next status of a task. Servers that are away for a while are waited for; since when is kept in
+/// `away`. Cancel safe.
+async fn next_of(
+    watch: &mut TaskWatch,
+    away: &mut Option<Instant>,
+) -> Result<Option<TaskStatus>, ClientError> {
+    loop {
+        match watch.next().await {
+            Err(error) if error.is_passing() => {
+                let since = *away.get_or_insert_with(|| {
+                    let patience = AWAY_MAX.as_secs();
+                    eprintln!(
+                        "note: {error}; the task goes on, trying again for up to {patience} s"
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= AWAY_MAX {
+                    return Err(error);
+                }
+                tokio::time::sleep(AWAY_INTERVAL).await;
+            }
+            next => {
+                if next.is_ok() && away.take().is_some() {
+                    eprintln!("note: the servers answer again");
+                }
+                return next;
+            }
+        }
+    }
+}
+
 /// Neither a data folder nor servers were named.
 pub(crate) fn no_place() -> Failure {
     Failure::input("name the data folder of an earlier `demo` or `run`: --data PATH")
@@ -386,5 +424,83 @@ pub(crate) fn refused(error: ClientError) -> Failure {
     match error.refusal() {
         Some(_) => Failure::input(error),
         None => Failure::engine(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use flowkit::settings::Given;
+    use flowkit_core::port::{ErrorKind, PortError, Store, StoreReply, StoreRequest};
+    use flowkit_memory::{LocalTransport, MemoryStore};
+    use serde_json::json;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// The way of a client to the store, which may be cut.
+    #[derive(Debug)]
+    struct Cut(Arc<MemoryStore>, AtomicBool);
+
+    #[async_trait]
+    impl Store for Cut {
+        async fn call(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
+            if self.1.load(Ordering::SeqCst) {
+                return Err(PortError::new(ErrorKind::Retry, request.name(), "no route"));
+            }
+            self.0.call(request).await
+        }
+    }
+
+    /// Follows a task that runs elsewhere for 20 s, with a store that is away for so long from the 5th on.
+    async fn followed(away: Duration) -> (Result<Followed, Failure>, Duration) {
+        let (store, transport) = (
+            Arc::new(MemoryStore::new()),
+            Arc::new(LocalTransport::new()),
+        );
+        let elsewhere = Engine::with(store.clone(), transport.clone());
+        elsewhere.start().await.expect("started");
+        let long = handler_fn(|cx: RunContext, _: Batch<Json>| async move {
+            cx.sleep(Duration::from_secs(20)).await?;
+            Ok(BatchResult::of(1))
+        });
+        let worker = Worker::builder(&elsewhere).role("long", long).build();
+        worker.expect("a worker").start();
+        let cut = Arc::new(Cut(store, AtomicBool::new(false)));
+        let session = Session {
+            engine: Engine::with(cut.clone(), transport),
+            workers: Vec::new(),
+            home: Home::Servers,
+            settings: Given::default().settings().expect("defaults fit"),
+        };
+        let graph = json!({"nodes": [{"node_id": "n", "type": "long"}]});
+        let options = SubmitOptions::default();
+        let task = session.client().submit(&graph, options).await;
+        let task = task.expect("submitted");
+        let began = Instant::now();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            cut.1.store(true, Ordering::SeqCst);
+            tokio::time::sleep(away).await;
+            cut.1.store(false, Ordering::SeqCst);
+        });
+        let mut interrupt = Interrupt::listen();
+        let followed = session.follow(&task, &mut interrupt).await;
+        (followed, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_followed_through_a_short_outage_of_the_store() {
+        let (followed, _) = followed(Duration::from_secs(30)).await;
+        let followed = followed.expect("it waits");
+        assert_eq!(followed.ending().1, Ending::Finished, "{followed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_away_is_waited_for_a_minute() {
+        let (followed, took) = followed(Duration::from_secs(600)).await;
+        let error = followed.expect_err("a minute is over").to_string();
+        assert!(error.contains("no route"), "{error}");
+        let expected = Duration::from_secs(65)..Duration::from_secs(80);
+        assert!(expected.contains(&took), "{took:?}");
     }
 }

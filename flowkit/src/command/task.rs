@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
-use super::exec::Programs;
+use super::exec::{FLAG, Programs};
 use super::failure::{Ending, Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
@@ -16,6 +16,8 @@ use super::table::{Table, one_line};
 
 /// Tasks read at once.
 const PAGE: u32 = 200;
+/// In place of its state: the record of a task cannot be read.
+const UNREADABLE: &str = "unreadable";
 
 pub(crate) async fn run(command: TaskCommand) -> Outcome {
     let args = match &command {
@@ -50,13 +52,14 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
 
 async fn list(session: &Session, args: &TaskArgs) -> Outcome {
     let client = session.client();
-    let mut tasks = Vec::new();
+    let (mut tasks, mut unreadable) = (Vec::new(), Vec::new());
     let mut after = None;
     loop {
-        let (page, more) = client.list(after, PAGE).await.map_err(Failure::engine)?;
-        after = page.last().map(|task| task.task_id.clone());
-        tasks.extend(page);
-        if !more || after.is_none() {
+        let page = client.list(after, PAGE).await.map_err(Failure::engine)?;
+        tasks.extend(page.tasks);
+        unreadable.extend(page.unreadable);
+        after = page.next;
+        if after.is_none() {
             break;
         }
     }
@@ -72,6 +75,9 @@ async fn list(session: &Session, args: &TaskArgs) -> Outcome {
                     "created_at_ms": task.created_at_ms,
                 })
             })
+            .chain(unreadable.iter().map(|(id, why)| {
+                json!({"task_id": id, "status": UNREADABLE, "settled": null, "created_at_ms": null, "why": why})
+            }))
             .collect();
         putln!("{}", json!({"tasks": tasks}));
         return Ok(Ending::Finished);
@@ -84,6 +90,10 @@ async fn list(session: &Session, args: &TaskArgs) -> Outcome {
             ago(task.created_at_ms),
             one_line(&node_names(task), 60),
         ]);
+    }
+    for (id, why) in &unreadable {
+        let id = one_line(id.as_str(), 60);
+        table.row([id, UNREADABLE.to_owned(), "?".to_owned(), one_line(why, 60)]);
     }
     put!("{table}");
     Ok(Ending::Finished)
@@ -173,7 +183,11 @@ async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
     // Over servers the workers have the programs.
     let here = args.task.data.is_some();
     let programs = if here {
-        Programs::for_run(args.programs(&session.settings().fleet.exec))?
+        let from = match args.exec.as_slice() {
+            [] => "exec (in the settings)",
+            _ => FLAG,
+        };
+        Programs::for_run(args.programs(&session.settings().fleet.exec), from)?
     } else {
         Programs::default()
     };

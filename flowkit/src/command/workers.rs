@@ -14,16 +14,39 @@ use super::table::{Table, one_line, thousands};
 /// `flowkit worker list`.
 pub(crate) async fn list(args: &TaskArgs) -> Outcome {
     let session = Session::to_look(args).await?;
-    let views = session.client().worker_views().await;
+    let client = session.client();
+    let found = async {
+        Ok((
+            client.worker_views().await?,
+            client.unreadable_workers().await?,
+        ))
+    };
+    let found: Result<_, ClientError> = found.await;
     session.close().await;
-    let views = views.map_err(Failure::engine)?;
+    let (views, unreadable) = found.map_err(Failure::engine)?;
     if args.json {
         let workers: Vec<Value> = views.iter().map(list_value).collect();
-        putln!("{}", json!({"workers": workers}));
+        let set_aside = unreadable
+            .iter()
+            .map(|(worker, why)| json!({"worker_id": worker, "why": why}));
+        let set_aside: Vec<Value> = set_aside.collect();
+        putln!("{}", json!({"workers": workers, "unreadable": set_aside}));
         return Ok(Ending::Finished);
     }
     put!("{}", table(&views));
+    for (worker, why) in &unreadable {
+        putln!("{}", set_aside(worker, why));
+    }
     Ok(Ending::Finished)
+}
+
+/// A worker that is in no list, since its record cannot be read.
+fn set_aside(worker: &WorkerId, why: &str) -> String {
+    format!(
+        "set aside, its record cannot be read: worker {}: {}",
+        one_line(worker.as_str(), 60),
+        one_line(why, 200)
+    )
 }
 
 fn table(views: &[WorkerView]) -> Table {
@@ -55,10 +78,21 @@ pub(crate) async fn show(id: &str, args: &TaskArgs) -> Outcome {
     })?;
     let session = Session::to_look(args).await?;
     let client = session.client();
-    let found = async { Ok((client.worker(&worker_id).await?, client.unreadable().await?)) };
+    let found = async {
+        let workers = client.unreadable_workers().await?;
+        let view = client.worker(&worker_id).await?;
+        Ok((view, workers, client.unreadable().await?))
+    };
     let found: Result<_, ClientError> = found.await;
     session.close().await;
-    let (view, unreadable) = found.map_err(Failure::engine)?;
+    let (view, workers, unreadable) = found.map_err(Failure::engine)?;
+    if let Some((_, why)) = workers.iter().find(|(id, _)| *id == worker_id) {
+        return Err(Failure::engine(format!(
+            "worker {worker_id} has registered, and its record cannot be read: {}; look with a version of \
+             FlowKit as new as the one that wrote it. Until then start it under another worker_id",
+            one_line(why, 200)
+        )));
+    }
     let Some(view) = view else {
         return Err(Failure::input(format!(
             "no worker {worker_id} ever registered; `flowkit worker list` shows them"

@@ -1,9 +1,9 @@
 //! Values that no process can have, known before any server is asked.
 
-use flowkit_runtime::{Role, WorkerId};
+use flowkit_runtime::{Exec, Role, WorkerId};
 use std::net::SocketAddr;
 
-use super::{FleetSettings, brief};
+use super::{FleetSettings, brief, role_and_command};
 
 /// Longest prefix of topics: a topic's name has 249 bytes at most.
 const PREFIX_BYTES_MAX: usize = 249 - ".announcements.v1".len();
@@ -44,6 +44,34 @@ pub(super) fn fleet(settings: &FleetSettings, faults: &mut Vec<String>) {
             faults.push(format!("roles: {} {fault}", quoted(role)));
         }
     }
+    for (at, flag) in settings.exec.iter().enumerate() {
+        let (role, line) = match role_and_command(flag) {
+            Some((role, line)) => (format!("role {}", quoted(role)), line),
+            None => (format!("command {}", at + 1), flag.as_str()),
+        };
+        // Whether the program is there is asked by who runs it.
+        if let Err(error) = Exec::parse(line) {
+            faults.push(format!("exec: {role}: {error}"));
+        }
+    }
+    let brokers = &settings.kafka_bootstrap;
+    if !brokers.is_empty() && !brokers.split(',').all(|broker| is_address(broker.trim())) {
+        faults.push(format!(
+            "kafka_bootstrap: must be HOST:PORT, or several joined by commas, such as 127.0.0.1:9092, not {}",
+            quoted(brokers)
+        ));
+    }
+    let uri = &settings.mongo_uri;
+    let schemes = ["mongodb://", "mongodb+srv://"];
+    let rest = schemes.iter().find_map(|scheme| uri.strip_prefix(scheme));
+    if !uri.is_empty() && rest.is_none_or(str::is_empty) {
+        // The value stays unsaid: it may hold a password.
+        faults.push(
+            "mongo_uri: must begin with mongodb:// or mongodb+srv://, such as \
+             mongodb://127.0.0.1:27017/?replicaSet=rs0"
+                .to_owned(),
+        );
+    }
     let id = &settings.worker_id;
     if !id.is_empty()
         && let Err(error) = WorkerId::new(id)
@@ -79,6 +107,14 @@ fn fault_of_role(role: &str) -> Option<String> {
         }
         Ok(_) => None,
     }
+}
+
+/// `HOST:PORT`. Whether there is such a host, the client of the servers finds out.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let odd = |c: char| c.is_whitespace() || c.is_control();
+        !host.is_empty() && !host.contains(odd) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn quoted(text: &str) -> String {

@@ -70,6 +70,12 @@ fn no_error_shows_a_secret() {
         ("a.toml", "mongo_uri = geheim\n"),
         ("a.toml", "mongo_uri = 7234561\nmongo_uri = 7234561\n"),
         ("a.toml", "kafka_properties = \"geheim\"\n"),
+        ("a.json", r#"{"exec": "geheim"}"#),
+        ("a.json", r#"{"exec": [["geheim"]]}"#),
+        ("a.json", r#"{"exec": ["sh 'geheim"]}"#),
+        ("a.json", r#"{"exec": ["a='geheim"]}"#),
+        ("a.toml", "exec = 7234561\n"),
+        ("a.json", r#"{"mongo_uri": "geheim"}"#),
     ];
     for (name, text) in texts {
         let mut given = Given::default();
@@ -139,6 +145,10 @@ fn all(settings: &Settings) -> Map<String, Value> {
 fn samples(key: &str, default: &Value) -> [Value; 2] {
     match default {
         Value::String(_) if key == "health_listen" => [json!("127.0.0.1:1"), json!("[::1]:2")],
+        Value::String(_) if key == "kafka_bootstrap" => [json!("a:1"), json!("b:2, [::1]:3")],
+        Value::String(_) if key == "mongo_uri" => {
+            [json!("mongodb://a"), json!("mongodb+srv://b/?tls=true")]
+        }
         Value::String(_) if key == "otlp_endpoint" => {
             [json!("http://a:1"), json!("http://[::1]:2")]
         }
@@ -431,4 +441,38 @@ fn whatever_a_key_is_given_it_is_taken_or_named_and_the_error_stays_readable() {
         }
         assert!(taken < hostile.len(), "{key} takes anything");
     }
+}
+
+#[test]
+fn a_key_that_stands_twice_in_a_file_is_refused_wherever_it_stands() {
+    for (name, text, key) in [
+        (
+            "a.json",
+            r#"{"capacity": 1, "roles": [], "capacity": 2}"#,
+            "capacity",
+        ),
+        (
+            "a.json",
+            r#"{"limits": {"running_max": 1, "running_max": 2}}"#,
+            "running_max",
+        ),
+        (
+            "a.json",
+            r#"{"kafka_properties": {"x": "geheim", "x": "geheim"}}"#,
+            "x",
+        ),
+        ("a.toml", "capacity = 1\ncapacity = 2\n", "duplicate key"),
+    ] {
+        let mut given = Given::default();
+        let error = given.text(Path::new(name), text).expect_err(text);
+        assert!(error.starts_with(name) && error.contains(key), "{error}");
+        assert!(
+            error.contains("line") && !error.contains("geheim"),
+            "{error}"
+        );
+    }
+    let mut given = Given::default();
+    let text = r#"{"limits": {"types": {"a": {"running_max": 1}, "b": {"running_max": 1}}}, "capacity": 7}"#;
+    given.text(Path::new("a.json"), text).expect("no key twice");
+    assert_eq!(given.settings().expect("they fit").fleet.capacity, 7);
 }

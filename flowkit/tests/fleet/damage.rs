@@ -67,4 +67,15 @@ fn a_record_that_rots_costs_its_task_and_is_named_by_all_who_look() {
             "{id}: {ill}"
         );
     }
+
+    rot(&deployment, "workers", "w", doc! { "v": 999 });
+    let list = deployment.json(&["worker", "list"], 0);
+    assert_eq!(list["unreadable"][0]["worker_id"], "w", "{list}");
+    assert_eq!(list["workers"][0]["worker_id"], "other", "{list}");
+    let ill = deployment.json(&["doctor"], 1);
+    let subjects = ill["findings"].as_array().expect("a list").iter();
+    let subjects: Vec<_> = subjects.map(|finding| &finding["subject"]).collect();
+    assert!(subjects.contains(&&json!("worker w")), "{ill}");
+    // It is heard, and known: no worker of another deployment.
+    assert!(!subjects.contains(&&json!("w")), "{ill}");
 }

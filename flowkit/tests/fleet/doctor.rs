@@ -80,7 +80,7 @@ fn everything_that_is_not_well_is_found_with_its_cure() {
     let doctor = || {
         let words = ["doctor", "--health", &leaks, "--health", "127.0.0.1:1"];
         let mut doctor = deployment.command(&words);
-        doctor.env("FLOWKIT_HB_INTERVAL_SEC", "2");
+        doctor.env("FLOWKIT_DB_CANCEL_POLL_MS", "5000");
         deployment.answer(doctor, 1)
     };
     let of_rotten = format!("task {rotten}");
@@ -89,7 +89,7 @@ fn everything_that_is_not_well_is_found_with_its_cure() {
         ("roles", "nobody", "none lives"),
         ("conflicts", "twice", "two processes with this id"),
         ("folding", "shard 0", "no coordinator folds them"),
-        ("timing", "hb_interval_sec", "for a lease of 3"),
+        ("timing", "db_cancel_poll_ms", "per lease of 3"),
         ("health", "127.0.0.1:1", "refused"),
         ("memory", "leaks", "its memory grew"),
         ("state", of_rotten.as_str(), "a record cannot be read"),

@@ -195,7 +195,13 @@ fn what_a_worker_cannot_be_is_told_before_any_server_is_asked() {
         (&["--exec", "a,b=sh"], "the role must not hold a comma"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_flowkit"))
-            .args(["worker", "--kafka", "127.0.0.1:1", "--mongo", "nonsense"])
+            .args([
+                "worker",
+                "--kafka",
+                "127.0.0.1:1",
+                "--mongo",
+                "mongodb://nonsense",
+            ])
             .args(words)
             .output()
             .expect("it runs");

@@ -36,7 +36,7 @@ fn data(folder: &Path) -> std::path::PathBuf {
     data
 }
 
-/// One process's answer to `/healthz`.
+/// One process's answer to `/readyz`.
 fn serve(body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -48,7 +48,7 @@ fn serve(body: String) -> String {
             stream.read_exact(&mut byte).expect("a byte");
             head.extend(byte);
         }
-        assert!(head.starts_with(b"GET /healthz "), "{head:?}");
+        assert!(head.starts_with(b"GET /readyz "), "{head:?}");
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").expect("sent");
     });
     address
@@ -109,11 +109,18 @@ FOUND    memory        w1: its memory grew from 256 to 896 MiB within 8 s
     assert_eq!(said, end);
     // Times that do not fit each other, as the folder's own settings have them.
     let config = folder.path().join("a.toml");
-    std::fs::write(&config, "lease_ttl_sec = 30\n").expect("written");
     let config = config.to_str().expect("UTF-8");
+    std::fs::write(config, "lease_ttl_sec = 30\n").expect("written");
+    // A worker sees to its heartbeats by itself.
+    let said = doctor(&data, &["--config", config], 0);
+    let note = "ok       timing        leases that ran out within a day; heartbeats are sent every 10 s, a third \
+                of the lease, which is less than hb_interval_sec\n";
+    assert!(said.contains(note), "{said}");
+    let text = "lease_ttl_sec = 30\nhb_interval_sec = 5\ndb_cancel_poll_ms = 40000\n";
+    std::fs::write(config, text).expect("written");
     let said = doctor(&data, &["--config", config], 1);
-    let found = "FOUND    timing        hb_interval_sec: heartbeats every 20 s for a lease of 30 s: two that are \
-                 late or lost end it\n                       -> set hb_interval_sec to a third of lease_ttl_sec or less\n";
+    let found = "FOUND    timing        db_cancel_poll_ms: grants are read every 40 s, less than once per lease of \
+                 30 s\n                       -> set db_cancel_poll_ms well below lease_ttl_sec\n";
     assert!(said.contains(found), "{said}");
     assert!(said.ends_with("\n1 finding\n"), "{said}");
 }

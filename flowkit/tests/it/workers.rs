@@ -1,7 +1,7 @@
 //! `flowkit worker list|show` on the folder of an earlier run.
 
 use flowkit::EmbeddedStore;
-use flowkit_core::id::TaskId;
+use flowkit_core::id::{TaskId, WorkerId};
 use serde_json::json;
 use std::fs;
 
@@ -114,6 +114,24 @@ fn a_damaged_record_costs_its_task_and_is_named_by_all_who_look() {
     let shown = run(["worker", "show", "local-1", "--data", data, "--json"]).expect_code(0);
     let shown = shown.json();
     assert_eq!(shown["unreadable"][0]["task_id"], json!(id), "{shown}");
+    let list = run(["task", "list", "--data", data, "--json"]).expect_code(0);
+    let list = list.json();
+    let rows = list["tasks"].as_array().expect("a list");
+    let row = rows.iter().find(|row| row["task_id"] == json!(id));
+    assert_eq!(row.expect("its row")["status"], "unreadable", "{list}");
+    assert_eq!(rows.len(), 2, "{list}");
+    let list = run(["task", "list", "--data", data]).expect_code(0);
+    let named = |line: &str| line.contains("unreadable") && line.contains(&id);
+    assert!(list.stdout.lines().any(named), "{}", list.stdout);
+    for look in [["task", "show"].as_slice(), &["why"]] {
+        let said = run(look.iter().chain(&[id.as_str(), "--data", data])).expect_code(1);
+        for part in [
+            "is set aside: a record of it cannot be read",
+            "flowkit doctor",
+        ] {
+            assert!(said.stderr.contains(part), "{look:?}: {}", said.stderr);
+        }
+    }
     let ill = run(["doctor", "--data", data, "--json"])
         .expect_code(1)
         .json();
@@ -123,4 +141,44 @@ fn a_damaged_record_costs_its_task_and_is_named_by_all_who_look() {
         json!(format!("task {id}")),
         "{ill}"
     );
+}
+
+#[test]
+fn a_worker_with_a_damaged_record_ends_with_an_error_and_is_named_by_all_who_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (graph, data) = (folder.path().join("g.json"), folder.path().join("data"));
+    fs::write(&graph, r#"{"nodes": [{"node_id": "e", "type": "echo"}]}"#).expect("written");
+    let (graph, data) = (
+        graph.to_str().expect("UTF-8"),
+        data.to_str().expect("UTF-8"),
+    );
+    let again = || run(["run", graph, "--data", data, "--workers", "1"]);
+    again().expect_code(0);
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let damaged = runtime.block_on(async {
+        let store = EmbeddedStore::open(data.as_ref()).expect("nobody has it open");
+        let worker = WorkerId::new("local-1").expect("an id");
+        store.damage_worker(&worker).await
+    });
+    assert!(damaged);
+
+    let ended = again().expect_code(1);
+    for part in ["record of worker local-1", "as new as", "another worker_id"] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+    let list = run(["worker", "list", "--data", data, "--json"]).expect_code(0);
+    let list = list.json();
+    assert_eq!(list["workers"], json!([]), "{list}");
+    assert_eq!(list["unreadable"][0]["worker_id"], "local-1", "{list}");
+    let list = run(["worker", "list", "--data", data]).expect_code(0);
+    assert!(list.stdout.contains("worker local-1"), "{}", list.stdout);
+    let shown = run(["worker", "show", "local-1", "--data", data]).expect_code(1);
+    assert!(
+        shown.stderr.contains("its record cannot be read"),
+        "{}",
+        shown.stderr
+    );
+    let ill = run(["doctor", "--data", data, "--json"]).expect_code(1);
+    let ill = ill.json();
+    assert_eq!(ill["findings"][0]["subject"], "worker local-1", "{ill}");
 }

@@ -139,7 +139,7 @@ impl StoreModel {
             StoreRequest::LookupTasks { tasks } => {
                 StoreReply::Answers(tasks.iter().map(|id| self.applied.lookup(id)).collect())
             }
-            StoreRequest::ReadWorkers => StoreReply::Workers(self.side.readable_workers()),
+            StoreRequest::ReadWorkers => StoreReply::Workers(self.side.all_workers()),
             StoreRequest::RegisterWorker {
                 worker_id,
                 expected,

@@ -3,10 +3,11 @@
 
 use flowkit_core::id::{BatchUid, ClientId, Incarnation, NodeId, ShardId, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
-use flowkit_core::port::{LeaseView, StagedKey, StoreReply};
+use flowkit_core::port::{LeaseView, StagedKey, StoreReply, WorkerList};
 use flowkit_core::record::{DeploymentRecord, ScratchRecord, WorkerRecord};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::sweep::Orphan;
 
@@ -81,10 +82,17 @@ impl Side {
         self.workers.contains_key(worker) && self.rotten_workers.insert(worker.clone())
     }
 
-    /// Those whose record can be read.
-    pub(super) fn readable_workers(&self) -> Vec<WorkerRecord> {
-        let readable = |worker: &&WorkerRecord| !self.rotten_workers.contains(&worker.worker_id);
-        self.workers.values().filter(readable).cloned().collect()
+    /// Those whose record can be read, and those whose cannot.
+    pub(super) fn all_workers(&self) -> WorkerList {
+        let rotten = |worker: &&WorkerRecord| self.rotten_workers.contains(&worker.worker_id);
+        let workers = self.workers.values();
+        let unreadable = workers.clone().filter(rotten);
+        WorkerList {
+            unreadable: unreadable
+                .map(|worker| (worker.worker_id.clone(), Arc::from("it is rotten")))
+                .collect(),
+            workers: workers.filter(|worker| !rotten(worker)).cloned().collect(),
+        }
     }
 
     pub(super) fn register(&mut self, worker: WorkerRecord) -> StoreReply {

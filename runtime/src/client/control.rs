@@ -2,7 +2,7 @@
 
 use flowkit_core::message::{Body, ControlTask};
 use flowkit_core::record::TaskState;
-use std::sync::Arc;
+use flowkit_core::text::{REASON_BYTES_MAX, cut};
 
 use super::{ClientError, TaskHandle};
 
@@ -14,6 +14,9 @@ impl TaskHandle {
     /// [`TaskHandle::resume`]. Nodes that run go on to their end; a cancel works as ever. The state
     /// as of the answer is returned: `Paused`, or that of a task that had ended or was being
     /// cancelled, which stays as it was.
+    ///
+    /// The reason is kept in the task's history, of a long one the first KiB
+    /// ([`REASON_BYTES_MAX`]).
     ///
     /// # Errors
     /// [`ClientError::NoSuchTask`], [`ClientError::Refused`], [`ClientError::NoAnswer`], or the store
@@ -49,7 +52,7 @@ impl TaskHandle {
             };
             let control = ControlTask {
                 control_no,
-                reason: Arc::from(reason),
+                reason: cut(reason, REASON_BYTES_MAX).into(),
                 inbox: self.client.inbox().await?.partition(),
             };
             let body = if pause {

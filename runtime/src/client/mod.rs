@@ -21,7 +21,8 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{Body, Envelope, ErrorReply, Reply, ReplyError, Submit};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{
-    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportRequest,
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskWithNodes, TransportRequest,
+    WorkerList,
 };
 use flowkit_core::record::WorkerRecord;
 use serde::Serialize;
@@ -50,6 +51,18 @@ struct Inner {
     engine: Engine,
     inbox: OnceCell<Inbox>,
     request_timeout: Duration,
+}
+
+/// A page of tasks, by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskList {
+    /// The tasks, without their nodes.
+    pub tasks: Vec<TaskStatus>,
+    /// Tasks that are set aside because their record cannot be read, and why.
+    pub unreadable: Vec<(TaskId, Arc<str>)>,
+    /// More follow: ask again with `after` = this.
+    pub next: Option<TaskId>,
 }
 
 /// How a task is submitted.
@@ -142,6 +155,19 @@ pub enum ClientError {
     /// The task's retention ended: it was swept, and only its id is left.
     #[error("task {0} was swept: its retention ended")]
     Swept(TaskId),
+    /// A record of the task cannot be read: a newer version wrote it, or it is damaged. The task is set
+    /// aside, and all others go on.
+    #[error(
+        "task {task_id} is set aside: a record of it cannot be read ({why}); `flowkit doctor` checks what is \
+         stored"
+    )]
+    #[non_exhaustive]
+    Unreadable {
+        /// The task.
+        task_id: TaskId,
+        /// What the store says of the record.
+        why: Arc<str>,
+    },
     /// A value has no JSON form.
     #[error("the value has no JSON form: {0}")]
     Encode(Arc<serde_json::Error>),
@@ -164,6 +190,16 @@ impl ClientError {
         match self {
             Self::Refused { kind, .. } => Some(*kind),
             _ => None,
+        }
+    }
+
+    /// The servers, or the coordinators, did not answer: the same again may succeed later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) => true,
+            Self::Port(error) => matches!(error.kind, ErrorKind::Retry | ErrorKind::Unknown),
+            _ => false,
         }
     }
 }
@@ -229,22 +265,40 @@ impl Client {
         self.task(task_id_of_key(key))
     }
 
-    /// A page of tasks by id, without their nodes, and whether more follow. Generated ids are
-    /// ordered by time.
+    /// A page of tasks by id, without their nodes. Generated ids are ordered by time.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn list(
-        &self,
-        after: Option<TaskId>,
-        limit: u32,
-    ) -> Result<(Vec<TaskStatus>, bool), ClientError> {
+    pub async fn list(&self, after: Option<TaskId>, limit: u32) -> Result<TaskList, ClientError> {
         match self.read(StoreRequest::ListTasks { after, limit }).await? {
             StoreReply::Tasks(page) => {
-                let tasks = page.tasks.into_iter().map(TaskStatus::from).collect();
-                Ok((tasks, page.more))
+                let read = page.tasks.last().map(|task| &task.task.task_id);
+                let last = read.max(page.unreadable.last().map(|(id, _)| id)).cloned();
+                Ok(TaskList {
+                    next: last.filter(|_| page.more),
+                    tasks: page.tasks.into_iter().map(TaskStatus::from).collect(),
+                    unreadable: page.unreadable,
+                })
             }
             other => Err(unexpected("list tasks", &other).into()),
+        }
+    }
+
+    /// A task with its nodes.
+    async fn read_task(&self, task_id: &TaskId) -> Result<TaskWithNodes, ClientError> {
+        let request = StoreRequest::ReadTask {
+            task_id: task_id.clone(),
+        };
+        match self.read(request).await {
+            Err(_) if is_planted(Bug::UnreadIsAbsent) => Err(self.missing(task_id).await),
+            Ok(StoreReply::Task(Some(task))) => Ok(*task),
+            Ok(StoreReply::Task(None)) => Err(self.missing(task_id).await),
+            Ok(other) => Err(unexpected("read task", &other).into()),
+            Err(error) if error.kind == ErrorKind::Corrupt => Err(ClientError::Unreadable {
+                task_id: task_id.clone(),
+                why: error.detail,
+            }),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -253,8 +307,21 @@ impl Client {
     /// # Errors
     /// The store cannot be read.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ClientError> {
+        Ok(self.worker_list().await?.workers)
+    }
+
+    /// Workers whose record cannot be read, and why: they are in no list of workers. Such a worker cannot
+    /// start again under its id.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn unreadable_workers(&self) -> Result<Vec<(WorkerId, Arc<str>)>, ClientError> {
+        Ok(self.worker_list().await?.unreadable)
+    }
+
+    async fn worker_list(&self) -> Result<WorkerList, ClientError> {
         match self.read(StoreRequest::ReadWorkers).await? {
-            StoreReply::Workers(workers) => Ok(workers),
+            StoreReply::Workers(found) => Ok(found),
             other => Err(unexpected("read workers", &other).into()),
         }
     }

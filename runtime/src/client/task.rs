@@ -4,9 +4,9 @@ use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
-use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
 use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
+use flowkit_core::text::{REASON_BYTES_MAX, cut};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,18 +165,11 @@ impl TaskHandle {
     /// The task with its nodes, as the store has it now.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store cannot be read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], [`ClientError::Unreadable`], or the store
+    /// cannot be read.
     pub async fn status(&self) -> Result<TaskStatus, ClientError> {
-        let task_id = self.task_id.clone();
-        let found = match self.client.read(StoreRequest::ReadTask { task_id }).await {
-            Err(_) if is_planted(Bug::UnreadIsAbsent) => StoreReply::Task(None),
-            found => found?,
-        };
-        match found {
-            StoreReply::Task(Some(found)) => Ok(TaskStatus::from(*found)),
-            StoreReply::Task(None) => Err(self.client.missing(&self.task_id).await),
-            other => Err(unexpected("read task", &other).into()),
-        }
+        let found = self.client.read_task(&self.task_id).await?;
+        Ok(TaskStatus::from(found))
     }
 
     /// Waits until the task is settled: terminal, and nothing of it runs any more. Asks once and is
@@ -212,7 +205,8 @@ impl TaskHandle {
     /// Cancels the task. Returns once the cancel is durable: from then on no node of it starts.
     /// Running handlers are told, and end or are dropped within `grace` (default: the deployment's
     /// `cancel_grace_sec`); [`TaskHandle::wait`] returns when they have. The state as of the answer
-    /// is returned: a task that had ended before stays as it was.
+    /// is returned: a task that had ended before stays as it was. The reason is kept in the histories of the
+    /// task and its nodes, of a long one the first KiB ([`REASON_BYTES_MAX`]).
     ///
     /// # Errors
     /// [`ClientError::Refused`], [`ClientError::NoAnswer`].
@@ -225,7 +219,7 @@ impl TaskHandle {
         grace: Option<Duration>,
     ) -> Result<Option<TaskState>, ClientError> {
         let body = Body::CancelTask(CancelTask {
-            reason: Arc::from(reason),
+            reason: cut(reason, REASON_BYTES_MAX).into(),
             grace_ms: grace.map(crate::clock::millis),
             inbox: self.client.inbox().await?.partition(),
         });
@@ -415,23 +409,10 @@ impl Artifacts {
     }
 
     async fn kept_from(&self, node_id: &NodeId) -> Result<Option<TaskId>, ClientError> {
-        let task_id = self.task.task_id.clone();
-        match self
-            .task
-            .client
-            .read(StoreRequest::ReadTask { task_id })
-            .await?
-        {
-            StoreReply::Task(None) => Err(self.task.client.missing(&self.task.task_id).await),
-            StoreReply::Task(Some(found)) => {
-                let node = found
-                    .nodes
-                    .into_iter()
-                    .find(|node| node.node_id == *node_id);
-                Ok(node.and_then(|node| node.kept_from))
-            }
-            other => Err(unexpected("read task", &other).into()),
-        }
+        let found = self.task.client.read_task(&self.task.task_id).await?;
+        let mut nodes = found.nodes.into_iter();
+        let node = nodes.find(|node| node.node_id == *node_id);
+        Ok(node.and_then(|node| node.kept_from))
     }
 
     /// All that there are now.

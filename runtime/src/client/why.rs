@@ -3,13 +3,11 @@
 use flowkit_core::coordinator::Limits;
 use flowkit_core::graph::Graph;
 use flowkit_core::id::{NodeId, ShardId, TaskId};
-use flowkit_core::port::{StoreReply, StoreRequest};
 use flowkit_core::why::{Facts, Owner, Running, Why, WorkerFacts, why};
 use std::collections::BTreeMap;
 
 use super::presence::Presence;
 use super::{Client, ClientError, TaskHandle};
-use crate::engine::unexpected;
 
 impl TaskHandle {
     /// Why the task and its nodes are not running: one sentence each, and the cure.
@@ -19,8 +17,8 @@ impl TaskHandle {
     /// in this process; see [`TaskHandle::why_within`].
     ///
     /// # Errors
-    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], or the store or the transport cannot be
-    /// read.
+    /// [`ClientError::NoSuchTask`], [`ClientError::Swept`], [`ClientError::Unreadable`], or the store or the
+    /// transport cannot be read.
     pub async fn why(&self) -> Result<Why, ClientError> {
         let limits = self.client.inner.engine.limits();
         self.why_within(&limits).await
@@ -32,12 +30,7 @@ impl TaskHandle {
     /// As [`TaskHandle::why`].
     pub async fn why_within(&self, limits: &Limits) -> Result<Why, ClientError> {
         let client = &self.client;
-        let task_id = self.task_id.clone();
-        let task = match client.read(StoreRequest::ReadTask { task_id }).await? {
-            StoreReply::Task(Some(task)) => task,
-            StoreReply::Task(None) => return Err(client.missing(&self.task_id).await),
-            other => return Err(unexpected("read task", &other).into()),
-        };
+        let task = client.read_task(&self.task_id).await?;
         let presence = client.presence().await?;
         let workers = client.worker_facts(&presence).await?;
         let running = client.running_within(limits).await?;
@@ -74,6 +67,8 @@ impl Client {
                 heard_ms: heard.map(|heard| heard.age_ms),
                 leaving: heard.is_some_and(|heard| heard.status != "online"),
                 silent_after_ms: heard.map_or(0, |heard| heard.silent_after_ms),
+                free_slots: heard.and_then(|heard| heard.free_slots),
+                abandoned: heard.map_or(0, |heard| heard.abandoned),
             });
         }
         Ok(facts)
@@ -93,11 +88,15 @@ impl Client {
             }
         }
         for (task_id, nodes) in granted {
-            let task = match self.read(StoreRequest::ReadTask { task_id }).await? {
-                StoreReply::Task(Some(task)) => task.task,
-                // Swept meanwhile.
-                StoreReply::Task(None) => continue,
-                other => return Err(unexpected("read task", &other).into()),
+            let task = match self.read_task(&task_id).await {
+                Ok(found) => found.task,
+                // Gone meanwhile, or set aside, and then an owner counts it for nothing.
+                Err(
+                    ClientError::NoSuchTask(_)
+                    | ClientError::Swept(_)
+                    | ClientError::Unreadable { .. },
+                ) => continue,
+                Err(error) => return Err(error),
             };
             // A newer version's: an owner of this version set it aside and counts it for nothing.
             let Ok(graph) = Graph::parse(&task.graph) else {

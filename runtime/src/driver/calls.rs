@@ -170,7 +170,7 @@ mod tests {
     impl Store for Slow {
         async fn call(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
             if matches!(request, StoreRequest::ReadWorkers) {
-                return Ok(StoreReply::Workers(Vec::new()));
+                return Ok(StoreReply::Workers(Default::default()));
             }
             std::future::pending().await
         }

@@ -140,6 +140,10 @@ pub(crate) async fn drive_worker(drive: WorkerDrive) -> Result<(), WorkerError> 
                 }
                 Effect::Stopped { superseded: true } => return Err(WorkerError::Superseded),
                 Effect::Stopped { superseded: false } => return Ok(()),
+                Effect::Unregistered(error) => {
+                    let worker_id = runs.worker_id.clone();
+                    return Err(WorkerError::Unregistered { worker_id, error });
+                }
             }
         }
         turn += 1;

@@ -13,8 +13,9 @@ pub enum ExecError {
     #[error("the command is empty: name a program, such as 'python3 ocr.py'")]
     Empty,
     /// A quote is not closed, or it ends with a backslash.
-    #[error("the command {0:?} ends within a quote or an escape: close it")]
-    Quote(String),
+    /// (The line is not shown: there may be a token in it.)
+    #[error("the command ends within a quote or an escape: close it")]
+    Quote,
     /// No system could start it.
     #[error("the command holds a NUL character")]
     Nul,
@@ -39,7 +40,7 @@ impl Exec {
         if line.contains('\0') {
             return Err(ExecError::Nul);
         }
-        let words = shlex::split(line).ok_or_else(|| ExecError::Quote(line.to_owned()))?;
+        let words = shlex::split(line).ok_or(ExecError::Quote)?;
         let mut words = words.into_iter();
         match words.next() {
             Some(program) if !program.is_empty() => Ok(Self::new(program, words)),

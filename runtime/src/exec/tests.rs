@@ -471,3 +471,14 @@ async fn a_program_that_ignores_the_signal_is_killed_with_its_run() {
     // Not the five seconds of a run that nobody told to end.
     assert!(began.elapsed() < Duration::from_secs(4));
 }
+
+#[test]
+fn neither_a_debug_text_nor_an_error_shows_what_a_program_is_called_with() {
+    let exec = Exec::parse("ocr --token geheim").unwrap();
+    assert_eq!(format!("{exec:?}"), "Exec(\"ocr\", 2 arguments)");
+    for line in ["ocr 'geheim", "no-such-program geheim", "''  geheim"] {
+        let error = Exec::parse(line).and_then(|exec| exec.check()).unwrap_err();
+        let texts = [error.to_string(), format!("{error:?}")];
+        assert!(!texts.concat().contains("geheim"), "{texts:?}");
+    }
+}

@@ -201,7 +201,7 @@ impl WorkerWatch {
             }
             Effect::Run { run, command } => self.command(*run, command, now),
             Effect::Report(report) => self.report(report, now),
-            Effect::Stopped { .. } => {}
+            Effect::Stopped { .. } | Effect::Unregistered(_) => {}
         }
     }
 

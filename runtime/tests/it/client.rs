@@ -19,12 +19,12 @@ async fn a_submitted_task_is_queued_and_listed() {
     let status = task.status().await.unwrap();
     assert_eq!(status.state, TaskState::Queued);
     assert_eq!(status.nodes.len(), 1);
-    let (tasks, more) = client.list(None, 10).await.unwrap();
+    let list = client.list(None, 10).await.unwrap();
     assert_eq!(
-        tasks.iter().map(|t| &t.task_id).collect::<Vec<_>>(),
+        list.tasks.iter().map(|t| &t.task_id).collect::<Vec<_>>(),
         [task.id()]
     );
-    assert!(!more);
+    assert_eq!((list.next, list.unreadable), (None, vec![]));
     engine.stop().await;
 }
 
@@ -44,7 +44,7 @@ async fn the_same_submission_again_is_answered_from_state() {
         .unwrap();
     assert_eq!(first.id(), again.id());
     assert_eq!(client.task_of_key("k").id(), first.id());
-    assert_eq!(client.list(None, 10).await.unwrap().0.len(), 1);
+    assert_eq!(client.list(None, 10).await.unwrap().tasks.len(), 1);
     engine.stop().await;
 }
 
@@ -91,7 +91,15 @@ async fn every_fault_of_a_graph_comes_back_at_once() {
         text.contains("missing") && text.contains("nowhere"),
         "{text}"
     );
-    assert!(engine.client().list(None, 10).await.unwrap().0.is_empty());
+    assert!(
+        engine
+            .client()
+            .list(None, 10)
+            .await
+            .unwrap()
+            .tasks
+            .is_empty()
+    );
     engine.stop().await;
 }
 
@@ -136,7 +144,7 @@ async fn an_engine_with_enough_in_flight_says_so_and_takes_more_later() {
     first.cancel("room", None).await.unwrap();
     first.wait().await.unwrap();
     client.submit(&graph, second).await.unwrap();
-    assert_eq!(client.list(None, 10).await.unwrap().0.len(), 3);
+    assert_eq!(client.list(None, 10).await.unwrap().tasks.len(), 3);
     engine.stop().await;
 }
 
@@ -177,6 +185,6 @@ async fn without_a_coordinator_the_client_says_so() {
         .await
         .unwrap();
     assert_eq!(task.status().await.unwrap().state, TaskState::Queued);
-    assert_eq!(client.list(None, 10).await.unwrap().0.len(), 2);
+    assert_eq!(client.list(None, 10).await.unwrap().tasks.len(), 2);
     engine.stop().await;
 }

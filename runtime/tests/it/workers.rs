@@ -23,10 +23,16 @@ async fn every_fault_of_a_worker_is_reported_at_once() {
         .role("a", handler())
         .role("a", handler())
         .role("b,c", handler())
-        .settings(WorkerSettings::default().hb_interval_sec(0.0))
+        .settings(
+            WorkerSettings::default()
+                .hb_interval_sec(0.0)
+                .worker_version("x".repeat(201)),
+        )
         .build()
         .unwrap_err();
-    assert_eq!(error.faults.len(), 5, "{error}");
+    assert_eq!(error.faults.len(), 6, "{error}");
+    let of_version = "worker_version: must be at most 200 bytes, not 201";
+    assert!(error.to_string().contains(of_version), "{error}");
     let error = Worker::builder(&engine).build().unwrap_err();
     assert_eq!(error.faults.len(), 1, "{error}");
 }

@@ -291,6 +291,7 @@ impl World<'_> {
             worker::Effect::Run { run, command } => self.command(from, run, command),
             worker::Effect::Report(_) => {}
             worker::Effect::Stopped { superseded } => self.stopped(from, superseded),
+            worker::Effect::Unregistered(_) => self.stopped(from, false),
         }
     }
 

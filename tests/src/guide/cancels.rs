@@ -4,8 +4,8 @@
 
 use flowkit_runtime::{
     Batch, BatchResult, BatchStream, CancelReason, CoordinatorSettings, Handler, HandlerError,
-    Json, NodeState, Pulled, RunContext, TaskHandle, TaskInput, TaskState, WorkerSettings,
-    handler_fn,
+    Json, NodeState, Pulled, RunContext, TaskHandle, TaskInput, TaskState, WaitsFor,
+    WorkerSettings, handler_fn,
 };
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -390,8 +390,21 @@ pub async fn a_handler_that_cannot_be_ended_is_shown_as_abandoned_until_it_retur
         .await;
     };
     heard(1).await;
-    release.send(()).expect("it waits");
+    // Whoever waits for the slot is told what holds it.
+    let waiting = site.submit(&one_node("r", json!({}))).await;
+    let said = until(async || {
+        let node = waiting.why().await.expect("readable").nodes.pop()?;
+        (node.waits_for == WaitsFor::Slot).then_some(node)
+    })
+    .await;
+    let why = "and a handler that ignores its cancel holds a slot";
+    assert!(said.why.ends_with(why), "{said:?}");
+    assert!(said.cure.is_some_and(|cure| cure.starts_with("restart ")));
+    for _ in 0..2 {
+        release.send(()).expect("it waits");
+    }
     heard(0).await;
+    finished(&waiting).await;
     assert!(worker.status().running.is_empty());
     site.stop().await;
 }

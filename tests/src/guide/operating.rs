@@ -203,8 +203,8 @@ pub async fn a_finished_task_is_swept_and_its_id_stays_taken(ground: impl Ground
     assert!(matches!(error, ClientError::Swept(_)), "{error}");
     assert!(error.to_string().contains("retention ended"), "{error}");
     // Those that did not finish are kept by another setting: for ever.
-    let (left, _) = client.list(None, 10).await.expect("readable");
-    let left: Vec<&TaskId> = left.iter().map(|task| &task.task_id).collect();
+    let left = client.list(None, 10).await.expect("readable");
+    let left: Vec<&TaskId> = left.tasks.iter().map(|task| &task.task_id).collect();
     assert_eq!(left, [fails.id()]);
     let error = task.artifacts("n").all().await.expect_err("gone");
     assert!(matches!(error, ClientError::Swept(_)), "{error}");

@@ -4,8 +4,8 @@
 
 use flowkit_core::report::ReportKind;
 use flowkit_runtime::{
-    Batch, BatchResult, BatchStream, Handler, HandlerError, Json, NodeId, RunContext, TaskInput,
-    WorkerId, handler_fn,
+    Batch, BatchResult, BatchStream, ClientError, Handler, HandlerError, Json, NodeId, RunContext,
+    TaskInput, WorkerId, handler_fn,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -222,7 +222,36 @@ pub async fn records_that_cannot_be_read_cost_their_tasks_and_nothing_else(groun
     let mut damaged = vec![task.clone(), of_node.clone()];
     damaged.sort();
     assert_eq!(named, damaged);
-    let status = site.client().task(task.clone()).status().await;
-    assert!(status.is_err(), "{status:?}");
+    for id in [task, of_node] {
+        let handle = site.client().task(id.clone());
+        let status = handle.status().await.expect_err("nobody can read it");
+        let why = handle.why().await.expect_err("nobody can read it");
+        for error in [status, why] {
+            let is_named =
+                matches!(&error, ClientError::Unreadable { task_id, .. } if task_id == id);
+            assert!(is_named, "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains("is set aside: a record of it cannot be read"),
+                "{text}"
+            );
+            assert!(text.contains("`flowkit doctor`"), "{text}");
+        }
+    }
+    // Every page of one ends behind what it held, readable or not. A list does not read the nodes.
+    let (mut listed, mut set_aside, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = site.client().list(after, 1).await.expect("readable");
+        listed.extend(page.tasks.into_iter().map(|task| task.task_id));
+        set_aside.extend(page.unreadable.into_iter().map(|(id, _)| id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(set_aside, [task.clone()]);
+    let mut readable = vec![of_node.clone(), sound.clone(), later.id().clone()];
+    readable.sort();
+    assert_eq!(listed, readable);
     site.stop().await;
 }

@@ -99,9 +99,10 @@ pub async fn registrations_survive_a_crash(store: &mut StoreInstance) {
     store.crash_and_reopen().await;
     assert_eq!(register(store, "w").await, Incarnation(2));
     store.crash_and_reopen().await;
-    let StoreReply::Workers(workers) = store.ok(StoreRequest::ReadWorkers).await else {
+    let StoreReply::Workers(found) = store.ok(StoreRequest::ReadWorkers).await else {
         panic!("not workers");
     };
+    let workers = found.workers;
     assert_eq!(workers.len(), 1);
     assert_eq!(workers[0].incarnation, Incarnation(2));
 }

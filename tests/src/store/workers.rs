@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowkit_core::id::{Incarnation, Token};
 use flowkit_core::message::CancelReason;
-use flowkit_core::port::{GrantView, StoreReply, StoreRequest};
+use flowkit_core::port::{GrantView, StoreReply, StoreRequest, WorkerList};
 use flowkit_core::record::{RECORD_VERSION, TaskState, WorkerRecord};
 
 use super::{Owner, grants};
@@ -75,7 +75,7 @@ pub async fn every_registration_raises_the_incarnation(store: &mut StoreInstance
 pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
     assert_eq!(
         store.ok(StoreRequest::ReadWorkers).await,
-        StoreReply::Workers(vec![])
+        StoreReply::Workers(WorkerList::default())
     );
     register(store, "w").await;
     let request = StoreRequest::RegisterWorker {
@@ -89,9 +89,11 @@ pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
     };
     store.ok(request).await;
     register(store, "a").await;
-    let StoreReply::Workers(mut workers) = store.ok(StoreRequest::ReadWorkers).await else {
+    let StoreReply::Workers(found) = store.ok(StoreRequest::ReadWorkers).await else {
         panic!("not workers");
     };
+    assert_eq!(found.unreadable, []);
+    let mut workers = found.workers;
     workers.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
     assert_eq!(workers.len(), 2);
     let expected = WorkerRecord {
@@ -108,24 +110,25 @@ pub async fn a_registration_writes_the_whole_record(store: &mut StoreInstance) {
 }
 
 /// Who takes a shard over reads all of them: one record must not keep it from the others.
-pub async fn an_unreadable_worker_is_left_out_and_the_others_are_read(store: &mut StoreInstance) {
+pub async fn an_unreadable_worker_is_named_and_the_others_are_read(store: &mut StoreInstance) {
     for worker in ["a", "b", "c"] {
         register(store, worker).await;
     }
     assert!(!store.make_worker_unreadable(&worker_id("nobody")).await);
     let damaged = store.make_worker_unreadable(&worker_id("b")).await;
     assert_eq!(damaged, store.caps.unreadable);
-    let StoreReply::Workers(workers) = store.ok(StoreRequest::ReadWorkers).await else {
+    let StoreReply::Workers(found) = store.ok(StoreRequest::ReadWorkers).await else {
         panic!("not workers");
     };
-    let mut read: Vec<&str> = workers.iter().map(|w| w.worker_id.as_str()).collect();
+    let mut read: Vec<&str> = found.workers.iter().map(|w| w.worker_id.as_str()).collect();
     read.sort_unstable();
-    let expected = if damaged {
-        vec!["a", "c"]
+    let left_out: Vec<&str> = found.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+    if damaged {
+        assert_eq!((read, left_out), (vec!["a", "c"], vec!["b"]));
+        assert!(!found.unreadable[0].1.is_empty(), "it says why");
     } else {
-        vec!["a", "b", "c"]
-    };
-    assert_eq!(read, expected);
+        assert_eq!((read, left_out), (vec!["a", "b", "c"], vec![]));
+    }
 }
 
 /// A worker that never registered has incarnation 0.

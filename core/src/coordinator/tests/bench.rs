@@ -99,7 +99,7 @@ impl Bench {
             end: Offset(end),
         };
         let out = bench.raw(transport_ok(announce, bounds(0)));
-        bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(workers)));
+        bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(workers.into())));
         let out = bench.raw(transport_ok(probe, bounds(0)));
         let lease = LeaseView {
             held: true,

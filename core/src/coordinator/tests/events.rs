@@ -5,8 +5,10 @@ use crate::coordinator::{Effect, Input};
 use crate::id::Token;
 use crate::json::Json;
 use crate::message::{BatchOk, Body, CancelReason, TaskFailed};
-use crate::port::Record;
-use crate::record::{NodeState, TaskState};
+use crate::port::{Commit, Record};
+use crate::record::{
+    CAUSE_BYTES_MAX, ERROR_BYTES_MAX, Failure, NodeState, REASON_CODE_BYTES_MAX, TaskState,
+};
 
 const ONE: &str =
     r#"{"nodes":[{"node_id":"n","type":"a","retry_policy":{"max":2,"backoff_sec":3}}]}"#;
@@ -189,6 +191,40 @@ fn a_permanent_failure_is_not_tried_again() {
         task_of(&commit).failure.as_ref().map(|f| &*f.error),
         Some("it broke")
     );
+}
+
+#[test]
+fn of_an_endless_failure_the_beginning_is_kept() {
+    let endless: std::sync::Arc<str> = "x".repeat(400 * 1024).into();
+    for permanent in [true, false] {
+        let mut bench = Bench::owned();
+        bench.submitted("t", ONE);
+        let body = Body::TaskFailed(TaskFailed {
+            batch_uid: None,
+            reason_code: endless.clone(),
+            permanent,
+            error: endless.clone(),
+            retry_after_ms: None,
+        });
+        bench.arrive(vec![event("t", "n", 1, 1, body)]);
+        let commit = bench.take_commit();
+        let node = node_of(&commit, "n");
+        let cause = &node.history.entries.last().expect("a transition").cause;
+        assert!(cause.len() <= CAUSE_BYTES_MAX && cause.ends_with("x…"));
+        assert_eq!(node.failure.is_some(), permanent);
+        for failure in node.failure.iter().chain(&task_failure(&commit)) {
+            assert_eq!(failure.reason_code.len(), REASON_CODE_BYTES_MAX);
+            assert_eq!(failure.error.len(), ERROR_BYTES_MAX);
+        }
+    }
+}
+
+/// What the commit says of the task's failure.
+fn task_failure(commit: &Commit) -> Option<Failure> {
+    commit.records.iter().find_map(|record| match record {
+        Record::Task(task) => task.failure.clone(),
+        _ => None,
+    })
 }
 
 #[test]

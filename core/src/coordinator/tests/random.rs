@@ -185,7 +185,7 @@ impl World {
             }
             StoreRequest::LookupTasks { tasks } => StoreReply::Answers(vec![None; tasks.len()]),
             StoreRequest::ReadWorkers => {
-                StoreReply::Workers(vec![worker_record("w1", 1, &["a", "b"])])
+                StoreReply::Workers(vec![worker_record("w1", 1, &["a", "b"])].into())
             }
             StoreRequest::LoadTasks { .. } => StoreReply::Tasks(crate::port::TaskPage {
                 tasks: Vec::new(),

@@ -255,7 +255,7 @@ fn take_over(bench: &mut Bench, mut out: Vec<Effect>, loads: &mut Vec<StoreAnswe
                 Effect::Store { op, request } => match request {
                     StoreRequest::ReadWorkers => {
                         let workers = vec![worker_record("w1", 1, &["a"])];
-                        store_ok(op, StoreReply::Workers(workers))
+                        store_ok(op, StoreReply::Workers(workers.into()))
                     }
                     StoreRequest::AcquireShard { owner, .. } => {
                         let lease = LeaseView {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::bench::*;
 use crate::coordinator::{Coordinator, Effect, Input};
-use crate::id::{ClientId, Offset, OpId};
+use crate::id::{ClientId, Offset, OpId, WorkerId};
 use crate::port::{
     LeaseView, StoreReply, StoreRequest, TaskPage, TaskWithNodes, TransportReply, TransportRequest,
+    WorkerList,
 };
 use crate::report::{Report, ReportKind};
 
@@ -31,7 +32,7 @@ fn asked_to_load(bench: &mut Bench) -> OpId {
     };
     let workers = vec![worker_record("w1", 1, &["a"])];
     let out = bench.raw(transport_ok(announce, empty()));
-    bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(workers)));
+    bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(workers.into())));
     let out = bench.raw(transport_ok(probe, empty()));
     let lease = LeaseView {
         held: true,
@@ -111,6 +112,30 @@ fn tasks_that_cannot_be_read_are_reported_and_the_others_go_on() {
     let mut started: Vec<_> = bench.out.iter().filter_map(started).collect();
     started.sort();
     assert_eq!(started, ["t2", "t4"]);
+}
+
+#[test]
+fn a_worker_whose_record_cannot_be_read_is_told_and_the_others_are_known() {
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let out = bench.raw(Input::Wake);
+    let [announce, _] = ops(&out)[..] else {
+        panic!("two reads of bounds: {out:?}")
+    };
+    let out = bench.raw(transport_ok(announce, empty()));
+    let found = WorkerList {
+        workers: vec![worker_record("w1", 1, &["a"])],
+        unreadable: vec![(WorkerId::new("w2").expect("an id"), Arc::from("version 9"))],
+    };
+    let out = bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(found)));
+    let text = "the record of worker w2 is left out: version 9";
+    let report = Effect::Report(Report::new(ReportKind::PortFailed, text));
+    assert_eq!(out.first(), Some(&report), "{out:?}");
 }
 
 /// The task whose node is started by this.

@@ -3,9 +3,9 @@
 use super::bench::*;
 use crate::id::Incarnation;
 use crate::message::{Body, TaskStart};
-use crate::port::{StoreReply, StoreRequest, TransportRequest};
+use crate::port::{ErrorKind, PortError, StoreReply, StoreRequest, TransportRequest};
 use crate::record::Totals;
-use crate::report::ReportKind;
+use crate::report::{Report, ReportKind};
 use crate::worker::{Effect, Input, RunCommand, RunEvent};
 
 #[test]
@@ -37,6 +37,21 @@ fn a_worker_looks_up_its_inbox_registers_announces_itself_and_reads() {
         read_grants(5, 0),
     ];
     assert_eq!(out, expected);
+}
+
+#[test]
+fn a_worker_whose_record_cannot_be_read_ends_with_what_the_store_says() {
+    let mut bench = Bench::cold(|_| {});
+    bench.input(Input::Wake);
+    bench.transport(1, bounds(0, 7));
+    let error = PortError::new(ErrorKind::Corrupt, "register_worker", "version 9");
+    let result = Err(error.clone());
+    let op = crate::id::OpId(2);
+    let out = bench.input(Input::StoreDone { op, result });
+    let said = Report::new(ReportKind::PortFailed, error.to_string());
+    assert_eq!(out, vec![Effect::Report(said), Effect::Unregistered(error)]);
+    assert_eq!(bench.worker.poll_timeout(), None);
+    assert_eq!(bench.pass(60_000), vec![]);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Chaos {
             }
             Effect::Run { run, command } => self.told(run, command),
             Effect::Report(_) => {}
-            Effect::Stopped { .. } => self.stopped = true,
+            Effect::Stopped { .. } | Effect::Unregistered(_) => self.stopped = true,
         }
     }
 

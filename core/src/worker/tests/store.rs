@@ -1,8 +1,10 @@
 //! A store that is slow or away.
 
 use super::bench::*;
+use crate::id::Offset;
 use crate::message::{CancelReason, RefusalReason, ReleaseReason};
-use crate::port::{ErrorKind, StoreReply};
+use crate::port::{ErrorKind, StoreReply, TransportReply, TransportRequest};
+use crate::report::ReportKind;
 use crate::worker::{Effect, RunEvent};
 
 /// Every read of grants fails; returns what else the worker does in `ms`.
@@ -109,9 +111,17 @@ fn repeats_wait_twice_as_long_each_time_and_two_seconds_at_most() {
         .enumerate()
     {
         let op = failures as u64 + 1;
-        assert_eq!(bench.transport_fails(op, ErrorKind::Retry), vec![]);
+        let out = bench.transport_fails(op, ErrorKind::Retry);
+        // The first one after two seconds of failures is told.
+        assert_eq!(
+            (out.len(), said(&out).len()),
+            match failures {
+                6 => (1, 1),
+                _ => (0, 0),
+            }
+        );
         assert_eq!(bench.pass(wait_ms - 1), vec![]);
-        let again = crate::port::TransportRequest::Bounds { stream: inbox() };
+        let again = TransportRequest::Bounds { stream: inbox() };
         let request = Effect::Transport {
             op: crate::id::OpId(op + 1),
             request: again,
@@ -129,4 +139,102 @@ fn an_inbox_that_lost_its_place_is_read_from_its_start() {
     assert_eq!(op_of(&out[0]), 7);
     let out = bench.transport(7, bounds(20, 30));
     assert_eq!(out, vec![read_inbox(8, 20)]);
+}
+
+fn said(out: &[Effect]) -> Vec<(ReportKind, String)> {
+    let reports = out.iter().filter_map(|effect| match effect {
+        Effect::Report(report) => Some((report.kind, report.detail.to_string())),
+        _ => None,
+    });
+    reports.collect()
+}
+
+#[test]
+fn that_the_store_is_away_is_told_once_and_that_it_is_back_too() {
+    let mut bench = Bench::new();
+    bench.arrive(vec![started(1)]);
+    let mut out = bench.store_fails(7, ErrorKind::Unknown);
+    assert_eq!(said(&out), [], "a failure that passes is not worth a word");
+    out.extend(fail_for(&mut bench, 20_000));
+    let told = said(&out);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, ReportKind::PortFailed);
+    let text = "the store does not answer: ";
+    assert!(told[0].1.starts_with(text), "{told:?}");
+    let reads = |out: &[Effect]| {
+        let read = out.iter().find(|e| matches!(e, Effect::Store { .. }));
+        read.map(op_of)
+    };
+    let op = loop {
+        if let Some(op) = reads(&bench.pass(50)) {
+            break op;
+        }
+    };
+    let back = (ReportKind::PortBack, "the store answers again".to_owned());
+    assert_eq!(said(&bench.store(op, grants(&[None]))), [back]);
+}
+
+#[test]
+fn that_the_transport_is_away_is_told_once_for_each_direction() {
+    let mut bench = Bench::new();
+    // The read of the inbox, and from time to time an announcement.
+    let (mut read, mut told) = (Some(4), Vec::new());
+    let (mut reads, mut sends) = (0, 0);
+    let fail = |bench: &mut Bench, out: Vec<Effect>, sends: &mut u32| {
+        let mut told = said(&out);
+        let mut read = None;
+        for effect in &out {
+            match effect {
+                Effect::Transport {
+                    request: TransportRequest::Read { .. },
+                    ..
+                } => read = Some(op_of(effect)),
+                Effect::Transport { .. } => {
+                    *sends += 1;
+                    told.extend(said(
+                        &bench.transport_fails(op_of(effect), ErrorKind::Retry),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        (told, read)
+    };
+    for _ in 0..3_000 {
+        if let Some(op) = read.take() {
+            reads += 1;
+            told.extend(said(&bench.transport_fails(op, ErrorKind::Retry)));
+        }
+        let out = bench.pass(50);
+        let (more, next) = fail(&mut bench, out, &mut sends);
+        told.extend(more);
+        read = next;
+    }
+    assert!(reads > 10 && sends > 10, "{reads} reads, {sends} messages");
+    let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [ReportKind::PortFailed; 2], "{told:?}");
+    assert!(
+        told.iter()
+            .any(|(_, text)| text.starts_with("the transport cannot be read: "))
+    );
+    assert!(
+        told.iter()
+            .any(|(_, text)| text.starts_with("the transport takes no messages: "))
+    );
+    let op = loop {
+        if let Some(op) = read.take() {
+            break op;
+        }
+        let out = bench.pass(50);
+        read = fail(&mut bench, out, &mut sends).1;
+    };
+    let entries = TransportReply::Entries {
+        entries: Vec::new(),
+        next: Offset(7),
+    };
+    let back = "the transport can be read again".to_owned();
+    assert_eq!(
+        said(&bench.transport(op, entries)),
+        [(ReportKind::PortBack, back)]
+    );
 }

@@ -23,7 +23,7 @@ pub(super) async fn processes(addresses: &[String], report: &mut Report) {
     }
     let (mut health, mut memory) = (Vec::new(), Vec::new());
     for address in addresses {
-        let answer = tokio::time::timeout(PATIENCE, healthz(address)).await;
+        let answer = tokio::time::timeout(PATIENCE, health_of(address)).await;
         let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let value = match answer {
             Ok(value) => value,
@@ -67,11 +67,11 @@ pub(super) async fn processes(addresses: &[String], report: &mut Report) {
     report.checked(Check::Memory, looked_at, memory);
 }
 
-/// The object that a process serves.
-async fn healthz(address: &str) -> Result<Value, String> {
+/// The object that a process serves. Asked so, it gives its servers time to answer.
+async fn health_of(address: &str) -> Result<Value, String> {
     let failed = |error: std::io::Error| error.to_string();
     let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    let request = "GET /healthz HTTP/1.1\r\nHost: flowkit\r\nConnection: close\r\n\r\n";
+    let request = "GET /readyz HTTP/1.1\r\nHost: flowkit\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut bytes = Vec::new();
     let mut answer = stream.take(ANSWER_BYTES_MAX);

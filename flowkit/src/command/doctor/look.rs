@@ -31,8 +31,10 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
         let lease_ttl_ms = leases.get(&facts.worker_id).copied();
         listed.push(of(facts, registered, &presence, lease_ttl_ms));
     }
+    let unreadable = client.unreadable_workers().await?;
     for (id, heard) in &presence.workers {
-        if listed.iter().any(|known| known.facts.worker_id == *id) {
+        let is_listed = listed.iter().any(|known| known.facts.worker_id == *id);
+        if is_listed || unreadable.iter().any(|(unreadable, _)| unreadable == id) {
             continue;
         }
         let stranger = WorkerFacts {
@@ -43,6 +45,8 @@ pub(super) async fn streams(session: &Session) -> Result<Seen, ClientError> {
             heard_ms: Some(heard.age_ms),
             leaving: heard.status != "online",
             silent_after_ms: heard.silent_after_ms,
+            free_slots: heard.free_slots,
+            abandoned: heard.abandoned,
         };
         listed.push(of(stranger, None, &presence, None));
     }

@@ -192,11 +192,22 @@ async fn examine(session: &Session, args: &DoctorArgs, timing: Timing, report: &
             ] {
                 report.skipped(check, why);
             }
-            let found = doctor::timing(timing, &[], tasks.lapsed);
-            report.checked(Check::Timing, "leases that ran out within a day", found);
+            let found = doctor::timing(timing, &[], &tasks.lapses);
+            let looked_at = format!("leases that ran out within a day{}", sooner(timing));
+            report.checked(Check::Timing, looked_at, found);
         }
     }
-    report.checked(Check::State, tasks.looked_at(), tasks.findings);
+    // Those who could be read were read before.
+    let workers = client.unreadable_workers().await.unwrap_or_default();
+    let mut findings: Vec<Finding> = workers.iter().map(tasks::of_worker).collect();
+    let looked_at = tasks.looked_at();
+    findings.extend(tasks.findings);
+    report.checked(Check::State, looked_at, findings);
+}
+
+/// What is told of the heartbeats beside what was looked at.
+fn sooner(timing: Timing) -> String {
+    doctor::beats_sooner(timing).map_or_else(String::new, |note| format!("; {note}"))
 }
 
 fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report) {
@@ -232,7 +243,10 @@ fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report)
     );
     report.checked(
         Check::Timing,
-        "settings, heartbeats, and leases that ran out within a day",
-        doctor::timing(timing, &seen.listed, tasks.lapsed),
+        format!(
+            "settings, heartbeats, and leases that ran out within a day{}",
+            sooner(timing)
+        ),
+        doctor::timing(timing, &seen.listed, &tasks.lapses),
     );
 }

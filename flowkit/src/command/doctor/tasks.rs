@@ -1,11 +1,12 @@
 //! What is stored of tasks: does it make sense, what waits, whose leases ran out.
 
 use flowkit::prelude::*;
-use flowkit_core::doctor::{Check, Finding, faults_of};
+use flowkit_core::doctor::{Check, Finding, Lapses, faults_of, lapses};
 use flowkit_core::graph::Graph;
 use flowkit_core::id::Role;
 use flowkit_core::port::{ErrorKind, PortError, StoreReply, StoreRequest, TaskWithNodes};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::command::session::Session;
@@ -27,8 +28,8 @@ pub(super) struct Tasks {
     faults: usize,
     /// Ready nodes by role.
     pub(super) waiting: BTreeMap<Role, usize>,
-    /// Grants that were lost because a lease ran out.
-    pub(super) lapsed: u64,
+    /// Grants that were lost because a lease ran out, by worker.
+    pub(super) lapses: Lapses,
 }
 
 impl Tasks {
@@ -99,11 +100,9 @@ impl Tasks {
             {
                 *self.waiting.entry(plan.node(at).role.clone()).or_default() += 1;
             }
-            let lapses = node.history.entries.iter().filter(|entry| {
-                entry.cause == "its lease ran out"
-                    && now_ms.saturating_sub(entry.at_ms) < LAPSES_WITHIN_MS
-            });
-            self.lapsed += lapses.count() as u64;
+            for worker in lapses(node, now_ms.saturating_sub(LAPSES_WITHIN_MS)) {
+                *self.lapses.entry(worker).or_default() += 1;
+            }
         }
     }
 
@@ -169,6 +168,19 @@ impl Tasks {
         };
         format!("{} tasks{more}{hidden}", self.read)
     }
+}
+
+/// A worker whose record cannot be read.
+pub(super) fn of_worker((id, why): &(WorkerId, Arc<str>)) -> Finding {
+    Finding::new(
+        Check::State,
+        format!("worker {id}"),
+        format!(
+            "its record cannot be read: {why}; no coordinator knows it, and it cannot start again"
+        ),
+        "is it of a newer version of FlowKit? Then run that one. Else start the worker under another \
+         worker_id, keep a copy of the store, and see whether the disk or the server reports damage",
+    )
 }
 
 async fn ask(session: &Session, request: StoreRequest) -> Result<StoreReply, PortError> {

@@ -3,7 +3,7 @@
 use flowkit::prelude::*;
 
 use crate::command::args::{WorkerArgs, WorkerCommand};
-use crate::command::exec::Programs;
+use crate::command::exec::{Programs, place_of_exec};
 use crate::command::failure::{Ending, Failure, Outcome};
 use crate::command::health;
 use crate::command::interrupt::Interrupt;
@@ -20,8 +20,10 @@ pub(crate) async fn run(args: WorkerArgs) -> Outcome {
 
 async fn work(args: WorkerArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
-    let mut settings = args.given()?.settings().map_err(Failure::input)?;
-    let programs = Programs::for_worker(&settings.fleet.exec, &mut settings.fleet.roles)?;
+    let given = args.given()?;
+    let from = place_of_exec(&given);
+    let mut settings = given.settings().map_err(Failure::input)?;
+    let programs = Programs::for_worker(&settings.fleet.exec, &from, &mut settings.fleet.roles)?;
     if settings.fleet.roles.is_empty() {
         return Err(Failure::input(format!(
             "a worker needs at least one role: --role NAME, with one of {}, or any name with a \

@@ -9,20 +9,25 @@ fn impossible() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let kept = "must be 0 (for ever) or from 0.001 to 3,162,240,000 seconds, not";
     let one = "must be 1 or more, not";
     vec![
-        ("kafka_bootstrap", json!(17), "17", "such as"),
-        ("mongo_uri", json!(7_234_561), "", "must be such as"),
+        ("kafka_bootstrap", json!("a:1,b"), "`a:1,b`", "HOST:PORT"),
+        ("mongo_uri", json!("http://geheim"), "", "mongodb+srv://"),
         ("database", json!("a b"), "`a b`", "must be 1 to 63 bytes"),
         ("topic_prefix", json!("a/b"), "`a/b`", "must be 1 to 232 of"),
         ("shards", json!(0), "0", one),
         ("inboxes", json!(0), "0", one),
         ("kafka_properties", json!("geheim"), "", "must be such as"),
         ("roles", json!(["$a"]), "`$a`", "name a type of nodes"),
-        ("exec", json!(17), "17", "such as"),
+        ("exec", json!(["ocr=sh 'geheim"]), "`ocr`", "close it"),
         ("worker_id", json!("$a"), "`$a`", "leave it out"),
         ("capacity", json!(0), "0", one),
         ("health_listen", json!("nine"), "`nine`", "127.0.0.1:9600"),
         ("otlp_endpoint", json!("https://geheim"), "", "http://HOST"),
-        ("worker_version", json!(17), "17", "such as"),
+        (
+            "worker_version",
+            json!("x".repeat(201)),
+            "201",
+            "must be at most 200 bytes",
+        ),
         ("hb_interval_sec", json!(0.0), "0", more),
         ("announce_interval_sec", json!(-1.5), "-1.5", more),
         ("dedup_cache_size", json!(0), "0", one),
@@ -177,4 +182,33 @@ fn null_in_json_is_not_given_and_no_number_in_toml_is_a_fault() {
         .expect("TOML");
     let error = given.settings().expect_err("no number");
     assert!(error.contains("lease_ttl_sec (a.toml)"), "{error}");
+}
+
+#[test]
+fn addresses_of_servers_are_judged_before_they_are_asked() {
+    let fits = |key: &str, value: &str| {
+        let mut given = Given::default();
+        given.set(key, json!(value));
+        given.settings().is_ok()
+    };
+    for brokers in ["k:9092", "10.0.0.1:1,k-2.example.org:65535", "[::1]:9092"] {
+        assert!(fits("kafka_bootstrap", brokers), "{brokers}");
+    }
+    for brokers in [
+        "k", "k:", ":9092", "k:0", "k:65536", "k:1,", "k:1 k:2", "a b:1",
+    ] {
+        assert!(!fits("kafka_bootstrap", brokers), "{brokers}");
+    }
+    for uri in ["mongodb://h", "mongodb+srv://u:p@h/db"] {
+        assert!(fits("mongo_uri", uri), "{uri}");
+    }
+    for uri in [
+        "h:27017",
+        "mongodb:/h",
+        "mongodb://",
+        "mongo://h",
+        " mongodb://h",
+    ] {
+        assert!(!fits("mongo_uri", uri), "{uri}");
+    }
 }

@@ -344,7 +344,12 @@ fn comparable(result: Result<StoreReply, PortError>) -> Result<StoreReply, Error
             page.tasks.sort_by(|a, b| a.task_id.cmp(&b.task_id));
             page.tasks.iter_mut().for_each(|task| task.written_ms = 0);
         }
-        StoreReply::Workers(workers) => workers.sort_by(|a, b| a.worker_id.cmp(&b.worker_id)),
+        StoreReply::Workers(found) => {
+            found.workers.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
+            let reasons = found.unreadable.iter_mut().map(|(_, reason)| reason);
+            reasons.for_each(|reason| *reason = "".into());
+            found.unreadable.sort();
+        }
         StoreReply::Nodes(nodes) => {
             nodes.sort_by(|a, b| (&a.task_id, &a.node_id).cmp(&(&b.task_id, &b.node_id)));
         }

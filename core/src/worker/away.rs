@@ -1,0 +1,65 @@
+//! Tells people that a server is away, and when it is back: once each, however many calls fail.
+
+use crate::port::PortError;
+use crate::report::{Report, ReportKind};
+use crate::time::Mono;
+
+use super::contact::AWAY_AFTER_MS;
+
+/// One way to a server, by what goes along it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// Calls to the store.
+    Store,
+    /// Reads of the transport.
+    Read,
+    /// Messages that it is to take.
+    Send,
+}
+
+/// What is known of the ways. Decides nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Away([Failing; 3]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Failing {
+    since: Option<Mono>,
+    told: bool,
+}
+
+impl Away {
+    /// A call that began at `began` failed. One that fails for a moment is not worth a word.
+    pub(super) fn failed(
+        &mut self,
+        way: Way,
+        error: &PortError,
+        began: Mono,
+        now: Mono,
+    ) -> Option<Report> {
+        let failing = &mut self.0[way as usize];
+        let since = *failing.since.get_or_insert(began);
+        if failing.told || now.since(since) < AWAY_AFTER_MS {
+            return None;
+        }
+        failing.told = true;
+        let text = match way {
+            Way::Store => format!("the store does not answer: {error}"),
+            Way::Read => format!("the transport cannot be read: {error}"),
+            Way::Send => format!("the transport takes no messages: {error}"),
+        };
+        Some(Report::new(ReportKind::PortFailed, text))
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&mut self, way: Way) -> Option<Report> {
+        let failing = std::mem::take(&mut self.0[way as usize]);
+        let text = match way {
+            Way::Store => "the store answers again",
+            Way::Read => "the transport can be read again",
+            Way::Send => "the transport takes messages again",
+        };
+        failing
+            .told
+            .then(|| Report::new(ReportKind::PortBack, text))
+    }
+}
