@@ -17,6 +17,8 @@ pub struct Cut {
     pub store: AtomicBool,
     /// Cancels are taken and lost.
     pub cancels: AtomicBool,
+    /// Readers are not woken: what is said of their sources is taken and lost.
+    pub wakes: AtomicBool,
     /// Heartbeats are refused.
     pub heartbeats: AtomicBool,
     /// Heartbeats are taken and lost.
@@ -53,6 +55,7 @@ impl Transport for CutTransport {
         if let TransportRequest::Append { envelope, .. } = &request {
             let lost = match &envelope.body {
                 Body::TaskCancel(_) => on(&self.1.cancels),
+                Body::InputReady(_) => on(&self.1.wakes),
                 Body::Heartbeat(_) => on(&self.1.heartbeats_lost),
                 _ => false,
             };
