@@ -199,6 +199,11 @@ macro_rules! guide_conformance {
                 a_file_is_read_in_chunks_and_goes_on_where_it_was,
                 a_source_is_drawn_one_batch_at_a_time_and_its_error_ends_the_attempt,
             ],
+            health: [
+                metrics_count_what_workers_and_the_coordinator_have_done,
+                a_deaf_worker_is_alive_and_not_ready_until_it_hears_again,
+                a_coordinator_that_cannot_renew_its_lease_is_not_ready_until_it_can,
+            ],
             why: [
                 why_says_of_every_node_what_it_waits_for,
             ],

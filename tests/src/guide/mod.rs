@@ -10,6 +10,7 @@ mod cut;
 pub mod endings;
 pub mod graphs;
 pub mod handlers;
+pub mod health;
 pub mod inputs;
 pub mod operating;
 mod site;

@@ -27,6 +27,7 @@ pub async fn why_says_of_every_node_what_it_waits_for(ground: impl Ground) {
     site.worker("flaky", flaky).await;
     let nothing = || handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::<()>::new()) });
     let left = site.worker("left", nothing()).await;
+    finished(&site.submit(&one_node("left", json!({}))).await).await;
     left.stop().await.expect("in order");
     // Announces itself often, so it is missed soon.
     let often = WorkerSettings::default().announce_interval_sec(1.0);
