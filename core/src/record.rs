@@ -267,7 +267,8 @@ pub struct TaskRecord {
     /// How many coordinator functions have ended well: the version of `vars`, 0 as submitted.
     #[serde(default)]
     pub vars_version: u64,
-    /// The vars as submitted, once functions have changed them: what a rerun begins with.
+    /// The vars as submitted, once functions have changed them: what a rerun begins with, so also what
+    /// `vars.unset` removed.
     #[serde(default)]
     pub submitted_vars: Option<Json>,
     /// The task that it runs again, if it is a rerun.

@@ -17,6 +17,8 @@ pub mod settings;
 /// The guide's pages, whose code is compiled.
 #[cfg(all(doctest, feature = "settings"))]
 mod guide {
+    #[doc = include_str!("../../docs/guide/best-practices.md")]
+    mod best_practices {}
     #[doc = include_str!("../../docs/guide/cancellation.md")]
     mod cancellation {}
     #[doc = include_str!("../../docs/guide/handlers.md")]
@@ -34,6 +36,8 @@ mod guide {
     mod graphs {}
     #[doc = include_str!("../../docs/guide/operating-tasks.md")]
     mod operating_tasks {}
+    #[doc = include_str!("../../docs/guide/rerun-and-retention.md")]
+    mod rerun_and_retention {}
 }
 
 /// Everything that a program with handlers needs: `use flowkit::prelude::*;`.

@@ -3,11 +3,11 @@
 use flowkit_core::hash::stable128;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, Role, TaskId, Token, WorkerId};
 use flowkit_core::json::Json;
-use flowkit_core::message::{CancelReason, Metrics};
+use flowkit_core::message::{CancelReason, MARK_BYTES_MAX, Metrics};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::record::{Totals, add_metrics};
 use flowkit_core::time::Now;
-use flowkit_core::worker::{RunEvent, RunFailure, RunId, RunSpec};
+use flowkit_core::worker::{RunEvent, RunFailure, RunId, RunSpec, mark_too_large};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -104,10 +104,10 @@ struct State {
     batch: Option<BatchUid>,
     batch_checkpoint: Option<Json>,
     partial: Option<Json>,
-    /// The node's result as the batch in work marked it.
+    /// The node's result as the batch in work, or `finalize`, marked it.
     marked: Option<Json>,
-    /// The same outside of batches, unless a batch has marked one since.
-    complete: Option<Json>,
+    /// `finalize` is called.
+    finalizing: bool,
     totals: Totals,
     progress: Progress,
     /// The worker has given the handler up.
@@ -447,11 +447,7 @@ impl RunContext {
         let mut state = self.state();
         state.batch = None;
         state.batch_checkpoint = None;
-        let marked = state.marked.take();
-        if marked.is_some() {
-            state.complete = None;
-        }
-        (state.partial.take(), marked)
+        (state.partial.take(), state.marked.take())
     }
 
     pub(crate) fn count(&self, metrics: &Metrics) {
@@ -460,12 +456,17 @@ impl RunContext {
         }
     }
 
-    pub(crate) fn set_totals(&self, totals: Totals) {
-        self.state().totals = totals;
+    pub(crate) fn begin_finalize(&self, totals: Totals) {
+        let mut state = self.state();
+        state.totals = totals;
+        state.finalizing = true;
     }
 
-    pub(crate) fn take_complete(&self) -> Option<Json> {
-        self.state().complete.take()
+    /// Ends `finalize`; returns what it marked.
+    pub(crate) fn end_finalize(&self) -> Option<Json> {
+        let mut state = self.state();
+        state.finalizing = false;
+        state.marked.take()
     }
 
     /// The next cleanup to run; call until `None`.
@@ -555,20 +556,24 @@ impl ArtifactWriter<'_> {
 
     /// Sets the node's result; the last one counts, and one that `finalize` returns wins.
     ///
-    /// While a batch is in work it belongs to the batch: kept when the batch is accepted, whatever
-    /// becomes of the run, and dropped when the batch fails. Elsewhere it belongs to the run: kept
-    /// when this very run finishes the node.
+    /// It belongs to the batch in work: kept when the batch is accepted, whatever becomes of the run,
+    /// and dropped when the batch fails. In `finalize` it is the result, unless that returns one.
     ///
     /// # Errors
-    /// Permanent, `bad_output`: the value has no JSON form.
+    /// Permanent: the value has no JSON form (`bad_output`) or more than 256 KiB of it
+    /// (`result_too_large`), or it is called outside of `process` and `finalize` (`no_batch`).
     pub fn mark_complete<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), HandlerError> {
         let value = Json::encode(value).map_err(|error| no_json(&error))?;
-        let mut state = self.cx.state();
-        if state.batch.is_some() {
-            state.marked = Some(value);
-        } else {
-            state.complete = Some(value);
+        if value.len() > MARK_BYTES_MAX {
+            return Err(HandlerError::machine(mark_too_large(value.len())));
         }
+        let mut state = self.cx.state();
+        if state.batch.is_none() && !state.finalizing {
+            // A later run's `init` would replace what an earlier run's batch has marked.
+            let text = "a node's result is marked in `process` or `finalize`; neither is called";
+            return Err(HandlerError::permanent("no_batch", text));
+        }
+        state.marked = Some(value);
         Ok(())
     }
 }

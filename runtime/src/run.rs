@@ -369,12 +369,13 @@ impl<H: Handler> Body<H> {
         if is_planted(Bug::TotalsUnset) {
             totals.clear();
         }
-        self.cx.set_totals(totals);
+        self.cx.begin_finalize(totals);
         let Some(state) = self.state.take() else {
             unreachable!("a run is finalized once, after it began");
         };
         let end = self.handler.finalize(&self.cx, state).await?;
-        let result = end.result.transpose()?.or_else(|| self.cx.take_complete());
+        let marked = self.cx.end_finalize();
+        let result = end.result.transpose()?.or(marked);
         let result = result.filter(|_| !is_planted(Bug::ResultLost));
         Ok(RunEvent::Finalized {
             metrics: end.metrics,
@@ -395,6 +396,7 @@ impl<H: Handler> Body<H> {
             None => HandlerError::cancelled(),
         };
         self.cx.end_batch();
+        self.cx.end_finalize();
         let classify = |source: &Source| self.handler.classify_error(&**source);
         let mut failure = error.into_failure(classify);
         // A batch's failure carries its uid.

@@ -187,11 +187,31 @@ macro_rules! guide_conformance {
                 a_node_goes_on_at_its_checkpoint_when_its_worker_has_died,
                 work_goes_on_after_every_process_has_died,
                 a_program_works_as_a_handler_and_is_told_of_its_cancel,
+                a_reference_reaches_handlers_and_programs_as_the_graph_gives_it,
+            ],
+            endings: [
+                a_code_that_the_node_calls_permanent_is_not_tried_again,
+                what_failed_attempts_wrote_and_marked_is_gone_and_what_was_accepted_stays,
+                a_result_is_marked_by_a_batch_or_by_finalize_and_is_bounded,
+                every_ending_cleans_up_in_one_order_and_leaves_no_process_and_no_folder,
+            ],
+            sources: [
+                a_file_is_read_in_chunks_and_goes_on_where_it_was,
+                a_source_is_drawn_one_batch_at_a_time_and_its_error_ends_the_attempt,
+            ],
+            health: [
+                metrics_count_what_workers_and_the_coordinator_have_done,
+                a_deaf_worker_is_alive_and_not_ready_until_it_hears_again,
+                a_coordinator_that_cannot_renew_its_lease_is_not_ready_until_it_can,
+            ],
+            why: [
+                why_says_of_every_node_what_it_waits_for,
             ],
             graphs: [
                 conditions_see_what_functions_of_the_user_made_of_the_vars,
                 a_detector_of_the_user_keeps_a_value_out_of_the_vars,
                 a_rerun_reads_what_the_old_task_kept,
+                nodes_start_by_fan_in_routing_and_edges_and_functions_tell_of_them,
             ],
             inputs: [
                 the_adapter_of_the_graph_counts_before_that_of_the_handler,
@@ -199,6 +219,8 @@ macro_rules! guide_conformance {
                 several_sources_give_the_same_uids_in_every_task_and_empty_ones_none,
                 a_stream_is_read_in_chunks_while_its_source_still_works,
                 one_slot_runs_a_source_and_its_reader,
+                sources_whose_ids_hold_colons_stay_apart,
+                readers_that_are_not_woken_look_as_often_as_their_arguments_say,
             ],
             operating: [
                 a_paused_task_starts_nothing_until_it_is_resumed,

@@ -1,10 +1,15 @@
-//! The guide's database cursor, on a real collection: compiled and run as the page shows it.
+//! The guide's database cursor, on a real collection: compiled as the page shows it, and run by processes
+//! over Kafka and MongoDB.
 
+mod fleet_ground;
+mod kafka_topics;
 #[path = "../../docs/guide/handlers/people.rs"]
 #[expect(unreachable_pub, reason = "written as in a crate of its own")]
 mod people;
 
+use fleet_ground::Fleet;
 use flowkit::prelude::*;
+use flowkit_tests::guide::Site;
 use flowkit_tests::{run, servers};
 use people::{Ages, Person};
 use serde_json::json;
@@ -57,9 +62,12 @@ impl Handler for Flaky {
 #[test]
 fn a_cursor_over_a_collection_resumes_behind_the_last_accepted_batch() {
     run(async {
-        let client = mongodb::Client::with_uri_str(servers::mongo()).await;
-        let client = client.expect("MongoDB is up");
-        let database = client.database(&servers::fresh_name("flowkit_guide"));
+        let name = servers::fresh_name("flowkit_guide");
+        let connect = async || {
+            let client = mongodb::Client::with_uri_str(servers::mongo()).await;
+            client.expect("MongoDB is up").database(&name)
+        };
+        let database = connect().await;
         let people = database.collection::<Person>("people");
         let all = (1..=47).map(|id| Person {
             id: id * 3,
@@ -67,21 +75,17 @@ fn a_cursor_over_a_collection_resumes_behind_the_last_accepted_batch() {
         });
         people.insert_many(all).await.expect("written");
 
-        let engine = Engine::memory();
-        engine.start().await.expect("it starts");
+        // The worker's connections go with its process.
+        let people = connect().await.collection("people");
+        let site = Site::new(Fleet::open()).await;
         let processed = Arc::new(AtomicU32::new(0));
         let handler = Flaky(Ages { people }, processed.clone());
-        let worker = Worker::builder(&engine).role("ages", handler).build();
-        worker.expect("no fault").start();
+        site.worker("ages", handler).await;
         let graph = json!({"nodes": [{
             "node_id": "a", "type": "ages", "retry_policy": {"max": 2, "backoff_sec": 0},
             "io": {"input_inline": {"batch_size": 10}},
         }]});
-        let task = engine
-            .client()
-            .submit(&graph, SubmitOptions::default())
-            .await;
-        let task = task.expect("a valid graph");
+        let task = site.submit(&graph).await;
         let outcome = task.wait().await.expect("it ends");
         assert_eq!(outcome.state, TaskState::Finished, "{:?}", outcome.failure);
         let status = task.status().await.expect("it is there");
@@ -96,7 +100,7 @@ fn a_cursor_over_a_collection_resumes_behind_the_last_accepted_batch() {
             uids,
             ["from-3", "from-33", "from-63", "from-93", "from-123"]
         );
-        engine.stop().await;
+        site.stop().await;
         database.drop().await.expect("MongoDB is up");
     });
 }

@@ -24,6 +24,9 @@ use crate::id::{DedupId, Epoch, Incarnation, NodeId, Role, TaskId, Token};
 pub const ARTIFACT_INLINE_BYTES_MAX: usize = 256 * 1024;
 /// Largest checkpoint in bytes.
 pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024;
+/// Largest result of a node in bytes that a batch may mark: it travels beside the batch's artifact and
+/// checkpoint.
+pub const MARK_BYTES_MAX: usize = 256 * 1024;
 /// Largest message in bytes; larger ones are refused where they are made and where they are read.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -7,8 +7,8 @@ use super::run::{Run, SAVES_MAX, Work};
 use crate::id::{BatchUid, ID_BYTES_MAX};
 use crate::json::{Json, check_value};
 use crate::message::{
-    Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MESSAGE_BYTES_MAX, Metrics, TaskDone,
-    TaskFailed,
+    Artifact, BatchOk, CHECKPOINT_BYTES_MAX, Envelope, MARK_BYTES_MAX, MESSAGE_BYTES_MAX, Metrics,
+    TaskDone, TaskFailed,
 };
 use crate::record::{ERROR_BYTES_MAX, REASON_CODE_BYTES_MAX};
 
@@ -70,6 +70,24 @@ pub(super) fn check_output<'a>(
     }
     let mut values = values.into_iter().flatten();
     values.try_for_each(|value| check("the artifact or result", value, ARTIFACT_BYTES_MAX))
+}
+
+/// Refuses a marked result that would not fit beside the batch's other values.
+pub(super) fn check_mark(mark: Option<&Json>) -> Result<(), RunFailure> {
+    match mark.map(Json::len) {
+        Some(bytes) if bytes > MARK_BYTES_MAX => Err(mark_too_large(bytes)),
+        _ => Ok(()),
+    }
+}
+
+/// The failure of a marked result of so many bytes of JSON.
+#[must_use]
+pub fn mark_too_large(bytes: usize) -> RunFailure {
+    let text = format!(
+        "the marked result has {bytes} bytes; the limit is {MARK_BYTES_MAX}: keep what is large in an \
+         artifact"
+    );
+    permanent("result_too_large", &text)
 }
 
 fn check(what: &str, value: &Json, bytes_max: usize) -> Result<(), RunFailure> {

@@ -29,7 +29,8 @@ impl Worker {
         out: &mut Vec<Effect>,
     ) {
         let values = [artifact.as_ref(), result.as_ref()];
-        if let Err(failure) = limits::check_output(&metrics, values) {
+        let fits = limits::check_output(&metrics, values);
+        if let Err(failure) = fits.and_then(|()| limits::check_mark(result.as_ref())) {
             let uid = self.batch_in_work(id);
             self.fail(id, uid, &failure, now, out);
             return;

@@ -3,9 +3,18 @@
 //!
 //! Needs the feature `fleet`, and servers: `cargo xtask test` sees to both.
 
+#[cfg(feature = "otel")]
+#[path = "../shared/collector.rs"]
+mod collector;
 mod damage;
 mod deployment;
 mod doctor;
+mod health;
+#[path = "../shared/terminal.rs"]
+mod on_terminal;
+mod terminal;
+#[cfg(feature = "otel")]
+mod traces;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -298,41 +307,6 @@ fn logs_of_everything_hold_no_password_no_payload_and_no_vars() {
     for log in &logs[..2] {
         assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
     }
-}
-
-#[test]
-fn a_worker_over_servers_is_ready_once_it_is_registered_and_says_who_it_is() {
-    let deployment = Deployment::new("health", 1);
-    let _coordinator = deployment.coordinator();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let words = [
-        "worker",
-        "--worker-id",
-        "w",
-        "--role",
-        "echo",
-        "--health-listen",
-        &address,
-    ];
-    let _worker = deployment.start(&words);
-    let health = || {
-        use std::io::{Read, Write};
-        let mut text = String::new();
-        if let Ok(mut stream) = std::net::TcpStream::connect(&address) {
-            let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
-            let _ = stream.read_to_string(&mut text);
-        }
-        let body = text.split_once("\r\n\r\n").map_or("null", |(_, body)| body);
-        serde_json::from_str(body).expect("JSON")
-    };
-    let health = until(health, |health| health["ready"] == true);
-    assert_eq!(health["worker_id"], "w", "{health}");
-    assert_eq!(health["roles"], json!(["echo"]), "{health}");
-    assert_eq!(health["lag"], 0, "{health}");
-    let well = deployment.json(&["doctor", "--health", &address], 0);
-    assert_eq!(well["ok"], true, "{well}");
 }
 
 #[test]

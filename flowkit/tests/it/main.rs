@@ -10,6 +10,8 @@ mod graphs;
 mod guide;
 mod guide_graphs;
 mod observe;
+#[path = "../shared/terminal.rs"]
+mod on_terminal;
 mod reruns;
 mod settings;
 mod sim;

@@ -1,37 +1,9 @@
 //! What a terminal is shown that a pipe is not: live bars and colours. `script` of util-linux is the terminal.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use super::common::flowkit;
-
-const ESC: char = '\x1b';
-/// Moves the cursor up: what is drawn over is live.
-const UP: &str = "\x1b[1A";
-const CYAN: &str = "\x1b[36m";
-
-/// Types a line into a shell on a terminal, and returns all that the terminal was sent.
-fn on_a_terminal(line: &str, variables: &[(&str, &str)]) -> String {
-    let program = env!("CARGO_BIN_EXE_flowkit");
-    let line = format!(
-        "stty cols 100 rows 30; {}",
-        line.replace("flowkit ", &format!("'{program}' "))
-    );
-    let output = Command::new("script")
-        .args(["-q", "-e", "-c", &line, "/dev/null"])
-        .env("TERM", "xterm-256color")
-        .env_remove("NO_COLOR")
-        .env_remove("RUST_LOG")
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("`script` does not start ({error}): install util-linux (Debian: bsdutils), which the tests use as a terminal")
-    });
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{line}: {}\n{said}", output.status);
-    said
-}
+use super::on_terminal::{CYAN, ESC, UP, colours, on_a_terminal};
 
 /// A graph whose first node works for a while, and a failing log line is not among what it does.
 fn graph(folder: &std::path::Path) -> String {
@@ -127,14 +99,4 @@ fn a_pipe_gets_no_escape_whatever_is_written_into_it() {
             assert!(err.contains(" INFO "), "{err}");
         }
     }
-}
-
-/// The escapes that set a colour or another look: `ESC [ numbers m`.
-fn colours(said: &str) -> Vec<&str> {
-    let looks = said.split(ESC).skip(1).filter(|rest| {
-        let code = rest.strip_prefix('[').unwrap_or_default();
-        let end = code.find(|c: char| !c.is_ascii_digit() && c != ';');
-        end.is_some_and(|end| code[end..].starts_with('m') && end > 0 && &code[..end] != "0")
-    });
-    looks.collect()
 }

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use flowkit_core::id::Offset;
 use flowkit_core::message::Body;
 use flowkit_core::port::{
-    ErrorKind, PortError, Store, StoreReply, StoreRequest, Transport, TransportReply,
+    ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport, TransportReply,
     TransportRequest,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What does not come through; nothing at first.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ pub struct Cut {
     pub store: AtomicBool,
     /// Cancels are taken and lost.
     pub cancels: AtomicBool,
+    /// What is read of inboxes does not arrive until it does.
+    pub inbox: AtomicBool,
+    /// Readers are not woken: what is said of their sources is taken and lost.
+    pub wakes: AtomicBool,
     /// Heartbeats are refused.
     pub heartbeats: AtomicBool,
     /// Heartbeats are taken and lost.
@@ -53,6 +58,7 @@ impl Transport for CutTransport {
         if let TransportRequest::Append { envelope, .. } = &request {
             let lost = match &envelope.body {
                 Body::TaskCancel(_) => on(&self.1.cancels),
+                Body::InputReady(_) => on(&self.1.wakes),
                 Body::Heartbeat(_) => on(&self.1.heartbeats_lost),
                 _ => false,
             };
@@ -63,6 +69,17 @@ impl Transport for CutTransport {
                 return Err(PortError::new(ErrorKind::Retry, "append", "lost"));
             }
         }
-        self.0.call(request).await
+        let of_inbox = matches!(
+            &request,
+            TransportRequest::Read {
+                stream: Stream::Inbox(_),
+                ..
+            }
+        );
+        let answer = self.0.call(request).await;
+        while of_inbox && on(&self.1.inbox) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        answer
     }
 }

@@ -4,12 +4,13 @@
 
 use flowkit_runtime::function::{Call, Changes, FunctionError, Functions};
 use flowkit_runtime::{
-    Batch, BatchResult, HandlerError, Json, NodeState, ReplyError, RerunOptions, SubmitOptions,
-    TaskState, handler_fn,
+    Batch, BatchResult, BatchStream, FinalizeResult, Handler, HandlerError, Json, NodeState,
+    ReplyError, RerunOptions, RunContext, SubmitOptions, TaskInput, TaskState, handler_fn,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use tokio::sync::Semaphore;
 
 use super::{Ground, Site, artifacts, decoded, finished};
 
@@ -44,11 +45,9 @@ fn vars(value: Value) -> SubmitOptions {
 
 pub async fn conditions_see_what_functions_of_the_user_made_of_the_vars(ground: impl Ground) {
     let site = Site::knowing(ground, functions()).await;
-    let handler = handler_fn(
-        |cx: flowkit_runtime::RunContext, _: Batch<Json>| async move {
-            Ok(BatchResult::of(cx.vars().clone()))
-        },
-    );
+    let handler = handler_fn(|cx: RunContext, _: Batch<Json>| async move {
+        Ok(BatchResult::of(cx.vars().clone()))
+    });
     site.worker("r", handler).await;
     let work = |id: &str, op: &str| {
         json!({"node_id": id, "type": "r", "depends_on": ["gross"],
@@ -194,5 +193,141 @@ pub async fn a_rerun_reads_what_the_old_task_kept(ground: impl Ground) {
     let third = again.rerun(RerunOptions::all()).await.expect("settled");
     finished(&third).await;
     assert_eq!(drawn.load(Ordering::SeqCst), 2);
+    site.stop().await;
+}
+
+/// Two batches with a metric each; the second only once a later node has begun.
+struct TwoBatches(Arc<Semaphore>);
+
+impl Handler for TwoBatches {
+    type Run = ();
+    type Input = u32;
+    type Output = u32;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _: &RunContext,
+        _: TaskInput,
+    ) -> Result<BatchStream<u32>, HandlerError> {
+        let batches = [1, 2].map(|n| Batch::new(format!("b{n}"), n));
+        Ok(BatchStream::iter(batches))
+    }
+
+    async fn process(
+        &self,
+        _: &RunContext,
+        (): &mut (),
+        batch: Batch<u32>,
+    ) -> Result<BatchResult<u32>, HandlerError> {
+        if batch.payload == 2 {
+            self.0.acquire().await?.forget();
+        }
+        Ok(BatchResult::of(batch.payload).metric("pages", batch.payload * 3))
+    }
+
+    async fn finalize(&self, _: &RunContext, (): ()) -> Result<FinalizeResult, HandlerError> {
+        Ok(FinalizeResult::of("both"))
+    }
+}
+
+/// `slow` has two batches, `odd` fails. What waits for them does so in every way that there is.
+fn ways() -> Value {
+    let after = |id: &str, parents: &[&str], fan_in: &str| json!({"node_id": id, "type": "r", "depends_on": parents, "fan_in": fan_in});
+    json!({
+        "nodes": [
+            {"node_id": "slow", "type": "two"},
+            {"node_id": "odd", "type": "odd", "retry_policy": {"max": 1},
+             "routing": {"on_success": ["cheer"], "on_failure": ["mend"]}},
+            {"node_id": "cheer", "type": "r"},
+            {"node_id": "mend", "type": "r"},
+            after("below", &["cheer"], "all"),
+            // A parent that is skipped is done without by `all`, and counts for nothing else.
+            after("all", &["mend", "cheer"], "all"),
+            after("any", &["cheer", "mend"], "any"),
+            after("two_of_three", &["cheer", "mend", "slow"], "count:2"),
+            after("two_of_two", &["cheer", "mend"], "count:2"),
+            // At the first batch of `slow`, which ends only then.
+            {"node_id": "early", "type": "early"},
+            {"node_id": "late", "type": "r"},
+            function("merge", "vars.merge", &json!({"data": {"a": {"b": [1]}, "n": {"m": 2}}}), &[]),
+            function("unset", "vars.unset", &json!({"keys": ["token", "a.c", "deep.er"]}), &["merge"]),
+            function("count", "vars.incr", &json!({"key": "runs"}), &[]),
+            function("told", "merge.generic",
+                     &json!({"from_nodes": ["slow", "mend"], "target": {"var": "told"}}), &["slow", "mend", "unset"]),
+            function("mean", "metrics.aggregate",
+                     &json!({"node_id": "slow", "mode": "mean", "target": {"var": "mean"}}), &["slow", "told"]),
+        ],
+        "edges": [["slow", "late"]],
+        "edges_ex": [{"from": "slow", "to": "early", "mode": "async", "trigger": "on_batch"}],
+    })
+}
+
+pub async fn nodes_start_by_fan_in_routing_and_edges_and_functions_tell_of_them(
+    ground: impl Ground,
+) {
+    let site = Site::new(ground).await;
+    let begun = Arc::new(Semaphore::new(0));
+    let process = site.process().await;
+    let seen = handler_fn(|cx: RunContext, _: Batch<Json>| async move {
+        Ok(BatchResult::of(cx.vars().clone()))
+    });
+    let odd = handler_fn(|_, _: Batch<Json>| async move {
+        Err::<BatchResult<()>, _>(HandlerError::transient("odd", "on purpose"))
+    });
+    let begins = begun.clone();
+    let early = handler_fn(move |_, _: Batch<Json>| {
+        begins.add_permits(1);
+        async move { Ok(BatchResult::<()>::new()) }
+    });
+    let worker = process
+        .builder()
+        .role("two", TwoBatches(begun))
+        .role("odd", odd);
+    process.start(worker.role("r", seen).role("early", early).capacity(3));
+    let begin = json!({"token": "t-1", "a": {"b": 0, "c": 1}, "deep": {"er": 1}, "n": 7});
+    let task = site.client().submit(&ways(), vars(begin)).await;
+    let mut task = task.expect("a valid graph");
+    for round in 0..2 {
+        if round == 1 {
+            // It begins with what was submitted, removed or not.
+            task = task.rerun(RerunOptions::all()).await.expect("settled");
+        }
+        finished(&task).await;
+        let status = task.status().await.expect("there");
+        let state = |id: &str| status.node(id).expect("there").state;
+        for id in ["cheer", "below", "two_of_two"] {
+            assert_eq!(state(id), NodeState::Skipped, "{id}");
+        }
+        assert_eq!(state("odd"), NodeState::Failed, "it was handled");
+        for id in [
+            "slow",
+            "mend",
+            "all",
+            "any",
+            "two_of_three",
+            "early",
+            "late",
+        ] {
+            assert_eq!(state(id), NodeState::Finished, "{id}");
+        }
+        let told = json!({
+            "merged_from": ["slow", "mend"], "complete_nodes": ["mend", "slow"],
+            "batches": 3, "results": {"slow": "both"},
+        });
+        let mean = json!({"node_id": "slow", "mode": "mean", "stats": {"pages": 4.5}});
+        for (id, result) in [("told", &told), ("mean", &mean)] {
+            let made = status.node(id).expect("there").result.as_ref();
+            assert_eq!(decoded::<Value>(made.expect("of the function")), *result);
+        }
+        // What was removed is as if it had never been, with the parent that is empty then.
+        let end = json!({
+            "a": {"b": [1]}, "n": {"m": 2}, "runs": 1, "told": told, "mean": mean,
+        });
+        assert_eq!(decoded::<Value>(&status.vars), end);
+    }
     site.stop().await;
 }

@@ -9,6 +9,7 @@ use flowkit_runtime::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::Semaphore;
 
 use super::{Ground, Site, artifacts, decoded, finished};
@@ -111,6 +112,11 @@ pub async fn a_faulty_adapter_is_refused_and_a_strict_worker_does_not_guess(grou
             rechunk,
             faulty,
             &["input_args.size", "input_args.poll_ms", "input_args.sise"],
+        ),
+        (
+            "pull.from_artifacts",
+            json!({"from_nodes": ["a", "moon"], "poll_ms": 500, "backoff_max_ms": 100}),
+            &["`moon` is not a node", "is 100, below `poll_ms` 500"],
         ),
     ] {
         let graph = reader_of_one(adapter, &args);
@@ -302,5 +308,102 @@ pub async fn one_slot_runs_a_source_and_its_reader(ground: impl Ground) {
     finished(&task).await;
     let status = task.status().await.expect("there");
     assert_eq!(status.node("r").expect("there").batches, 12);
+    site.stop().await;
+}
+
+/// Joined by a colon, the uids of both sources would be the same.
+pub async fn sources_whose_ids_hold_colons_stay_apart(ground: impl Ground) {
+    let site = Site::new(ground).await;
+
+    let read = handler_fn(|_, batch: Batch<Pulled<Value>>| async move {
+        Ok(BatchResult::of(batch.payload.reference.node_id.to_string()))
+    });
+    let process = site.process().await;
+    let worker = process
+        .builder()
+        .role("b:1", One("b:1"))
+        .role("1", One("1"));
+    process.start(worker.role("reader", read).capacity(2));
+    let graph = json!({"nodes": [
+        {"node_id": "a", "type": "b:1"},
+        {"node_id": "a:b", "type": "1"},
+        reader("both", &["a", "a:b"], "ready", json!({"input_adapter": "pull.from_artifacts", "input_args": {}})),
+    ]});
+    let task = site.submit(&graph).await;
+    finished(&task).await;
+    let mut read = artifacts::<String>(&task, "both").await;
+    read.sort();
+    assert_eq!(read, ["a", "a:b"]);
+    site.stop().await;
+}
+
+/// One batch of this uid.
+struct One(&'static str);
+
+impl Handler for One {
+    type Run = ();
+    type Input = Value;
+    type Output = Value;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _: &RunContext,
+        _: TaskInput,
+    ) -> Result<BatchStream<Value>, HandlerError> {
+        Ok(BatchStream::one(Batch::new(self.0, Value::Null)))
+    }
+
+    async fn process(
+        &self,
+        _: &RunContext,
+        (): &mut (),
+        batch: Batch<Value>,
+    ) -> Result<BatchResult<Value>, HandlerError> {
+        Ok(BatchResult::of(batch.payload))
+    }
+}
+
+/// Nothing tells the readers that there is more, nor that it was the last; by their worker's settings
+/// they would look once an hour.
+pub async fn readers_that_are_not_woken_look_as_often_as_their_arguments_say(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    site.cut().wakes.store(true, Ordering::SeqCst);
+    let (pages, seen) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    site.worker("source", Source(pages.clone())).await;
+    let hour = 3_600_000;
+    let seldom = WorkerSettings::default()
+        .pull_poll_ms_default(hour)
+        .pull_empty_backoff_ms_max(hour);
+    let process = site.process().await;
+    let readers = process.builder().role("reader", Adder(seen.clone()));
+    process.start(readers.settings(seldom).capacity(2));
+    let args = |eof| {
+        json!({"input_adapter": "pull.from_artifacts.rechunk:size", "input_args": {
+            "size": 5, "meta_list_key": "numbers",
+            "poll_ms": 10, "backoff_max_ms": 80, "eof_on_task_done": eof}})
+    };
+    let graph = json!({"nodes": [
+        source("s", 4),
+        reader("trusts", &["s"], "first_batch", args(true)),
+        reader("looks", &["s"], "first_batch", args(false)),
+    ]});
+    let task = site.submit(&graph).await;
+    for _ in 0..4 {
+        // A page comes only after both have seen the one before.
+        pages.add_permits(1);
+        seen.acquire_many(2).await.expect("open").forget();
+    }
+    finished(&task).await;
+    let status = task.status().await.expect("there");
+    for id in ["trusts", "looks"] {
+        let reader = status.node(id).expect("there");
+        assert_eq!(reader.batches, 4, "{id}");
+        let result: Value = decoded(reader.result.as_ref().expect("of finalize"));
+        assert_eq!(result, json!({"sum": 190, "items": 20.0}), "{id}");
+    }
     site.stop().await;
 }

@@ -7,11 +7,15 @@
 
 pub mod cancels;
 mod cut;
+pub mod endings;
 pub mod graphs;
 pub mod handlers;
+pub mod health;
 pub mod inputs;
 pub mod operating;
 mod site;
+pub mod sources;
+pub mod why;
 pub mod workers;
 
 pub use cut::Cut;

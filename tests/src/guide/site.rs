@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use flowkit_core::port::{Store, Transport};
 use flowkit_core::report::ReportKind;
+use flowkit_observe::{HealthServer, serve};
 use flowkit_runtime::function::Functions;
 use flowkit_runtime::{
     Client, CoordinatorSettings, Engine, EngineSettings, Handler, NodeId, SubmitOptions,
@@ -182,12 +183,20 @@ impl Site {
         self.ground.damage(task, node).await;
     }
 
+    /// The coordinator's.
+    fn first_process(&self) -> Arc<Process> {
+        let processes = self.processes.lock().expect("no case panics inside");
+        processes[0].clone()
+    }
+
+    /// Serves the health of the coordinator's process.
+    pub async fn health(&self) -> HealthServer {
+        self.first_process().health().await
+    }
+
     /// How often the coordinator reported something of this kind.
     pub async fn reports(&self, kind: ReportKind) -> u64 {
-        let engine = {
-            let processes = self.processes.lock().expect("no case panics inside");
-            processes[0].engine.clone()
-        };
+        let engine = self.first_process().engine.clone();
         let vitals = engine.coordinator_vitals().await.flatten();
         let vitals = vitals.expect("it lives and answers");
         vitals.reports.get(&kind).copied().unwrap_or(0)
@@ -242,6 +251,13 @@ impl Process {
     pub fn builder(&self) -> WorkerBuilder {
         let settings = WorkerSettings::default().shutdown_grace_sec(0.2);
         Worker::builder(&self.engine).settings(settings)
+    }
+
+    /// Serves its health.
+    pub async fn health(&self) -> HealthServer {
+        let engine = self.engine.clone();
+        let served = self.spawn(async move { serve("127.0.0.1:0", &engine).await });
+        served.await.expect("no panic").expect("it listens")
     }
 
     /// Starts a worker in it.

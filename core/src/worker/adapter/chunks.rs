@@ -86,6 +86,10 @@ fn whole(args: &Args, artifact: &ArtifactRecord, meta: &Json) -> Chunk {
     // name goes in front. The list of sources is part of the graph, so this never changes.
     let uid = if args.from_nodes.len() == 1 {
         uid.clone()
+    } else if node.as_str().contains(':') {
+        // `a:b:1` could as well be batch `b:1` of a source `a`. A hash holds no colon, so it is
+        // nobody else's.
+        hashed(&[node.as_str().as_bytes(), uid.as_str().as_bytes()])
     } else {
         let joined = format!("{node}:{uid}");
         // Too long for an id: its hash is as unique and as stable.

@@ -3,10 +3,10 @@
 use super::bench::*;
 use crate::id::Token;
 use crate::json::Json;
-use crate::message::{Artifact, BatchOk, Body, Metrics, TaskStart};
+use crate::message::{Artifact, BatchOk, Body, MARK_BYTES_MAX, Metrics, TaskStart};
 use crate::port::{ErrorKind, StoreReply, StoreRequest};
 use crate::record::{ScratchRecord, Totals, add_metrics};
-use crate::worker::{RunCommand, RunEvent};
+use crate::worker::{RunCommand, RunEvent, mark_too_large};
 
 fn put(op: u64, save_no: u64, batch_uid: &str, checkpoint: &str) -> crate::worker::Effect {
     let request = StoreRequest::PutScratch {
@@ -207,6 +207,30 @@ fn what_does_not_fit_into_a_message_fails_for_good_and_leaves_nothing() {
     let out = bench.run(1, RunEvent::Closed);
     let text = "metrics, artifact, checkpoint and result of the batch do not fit into a message";
     let end = task_failed(Some("a"), "message_too_large", true, text);
+    assert_eq!(out, vec![ended(1, "TASK_FAILED"), event(9, 1, 1, end, 2)]);
+}
+
+#[test]
+fn a_marked_result_is_bounded_so_that_it_fits_beside_artifact_and_checkpoint() {
+    let text = |bytes: usize| Some(Json::encode(&"x".repeat(bytes - 2)).unwrap());
+    let marked = |bytes: usize| RunEvent::Processed {
+        metrics: Metrics::new(),
+        artifact: text(256 * 1024),
+        result: text(bytes),
+    };
+    let mut bench = Bench::new();
+    bench.processing();
+    bench.run(1, RunEvent::Checkpoint(text(64 * 1024).unwrap()));
+    bench.store(9, StoreReply::Done);
+    let out = bench.run(1, marked(MARK_BYTES_MAX));
+    assert_eq!(out[1], tell(1, RunCommand::NextBatch), "it leaves");
+
+    let mut bench = Bench::new();
+    bench.processing();
+    bench.run(1, marked(MARK_BYTES_MAX + 1));
+    let out = bench.run(1, RunEvent::Closed);
+    let failure = mark_too_large(MARK_BYTES_MAX + 1);
+    let end = task_failed(Some("a"), "result_too_large", true, &failure.error);
     assert_eq!(out, vec![ended(1, "TASK_FAILED"), event(9, 1, 1, end, 2)]);
 }
 

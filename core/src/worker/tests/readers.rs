@@ -208,6 +208,30 @@ fn uids_of_several_sources_carry_the_name_of_theirs() {
 }
 
 #[test]
+fn equal_joined_uids_of_two_sources_stay_apart() {
+    let args = r#"{"from_nodes":["a","a:b"]}"#;
+    let mut bench = Bench::new();
+    let sources = vec![source("a", 1, true), source("a:b", 1, true)];
+    bench.begin(reading(adapter("pull.from_artifacts", args), sources), 1);
+    assert_eq!(loaded(&mut bench), vec![read(9, "a:b", 0)]);
+    let named = |name: &str, batch: &str| {
+        let batch_uid = uid(batch);
+        StoreReply::Artifacts(vec![ArtifactRecord {
+            batch_uid,
+            ..artifact(name, 1, "1")
+        }])
+    };
+    // Joined by a colon both would be `a:b:1`.
+    let out = format!("{:?}", bench.store(9, named("a:b", "1")));
+    let hash = format!("{:032x}", stable128(&[b"a:b", b"1"]));
+    assert!(out.contains(&format!("batch_uid: {hash}")), "{out}");
+    let out = bench.run(1, processed());
+    let out = bench.store(op_of(&out[1]), named("a", "b:1"));
+    let out = format!("{out:?}");
+    assert!(out.contains("batch_uid: a:b:1"), "{out}");
+}
+
+#[test]
 fn bad_adapters_fail_for_good_before_any_batch() {
     let bad = [
         ("pull.other", "{}", "bad_input_adapter"),

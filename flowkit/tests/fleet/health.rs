@@ -1,0 +1,105 @@
+//! Health and metrics of processes over servers.
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use super::deployment::{Deployment, sleepers, until};
+
+/// An address that nobody listens on.
+fn free_address() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("an address").to_string()
+}
+
+/// Head and body of a path; nothing while nobody listens.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut text = String::new();
+    if let Ok(mut stream) = TcpStream::connect(address) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
+        let _ = stream.read_to_string(&mut text);
+    }
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    (head.to_owned(), body.to_owned())
+}
+
+/// Waits until a process is ready; what it says.
+fn ready(address: &str) -> Value {
+    let ask = || serde_json::from_str(&get(address, "/readyz").1).unwrap_or_default();
+    until(ask, |health: &Value| health["ready"] == true)
+}
+
+#[test]
+fn processes_over_servers_serve_their_health_and_count_what_they_did() {
+    let deployment = Deployment::new("health", 1);
+    let (of_coordinator, of_worker) = (free_address(), free_address());
+    let listen = ["--health-listen", &of_coordinator];
+    let _coordinator = deployment.start(&[&["coordinator"][..], &listen].concat());
+    let roles = ["worker", "--worker-id", "w", "--role", "sleep"];
+    let listen = ["--health-listen", &of_worker];
+    let _worker = deployment.start(&[&roles[..], &listen].concat());
+    let health = ready(&of_worker);
+    assert_eq!(health["worker_id"], "w", "{health}");
+    assert_eq!(health["roles"], json!(["sleep"]), "{health}");
+    assert_eq!(health["lag"], 0, "{health}");
+    let health = ready(&of_coordinator);
+    let shards = health["coordinator"]["shards"].as_array();
+    assert_eq!(shards.map(Vec::len), Some(1), "{health}");
+
+    let file = deployment.graph(&sleepers(2, 10, 3));
+    let task = deployment.json(&["submit", &file, "--watch"], 0);
+    assert_eq!(task["status"], "finished", "{task}");
+    let ended = r#"flowkit_worker_runs_ended_total{worker="w",type="sleep",outcome="TASK_DONE"} 2"#;
+    let settled = r#"flowkit_coordinator_tasks_settled_total{outcome="finished"} 1"#;
+    let accepted = "flowkit_coordinator_batches_accepted_total 6";
+    for (address, lines) in [
+        (&of_worker, &["flowkit_ready 1", ended][..]),
+        (&of_coordinator, &["flowkit_ready 1", settled, accepted]),
+    ] {
+        assert!(get(address, "/healthz").0.starts_with("HTTP/1.1 200 "));
+        for line in lines {
+            // Requests that come close together share one look.
+            let said = |metrics: &Value| {
+                let mut all = metrics.as_str().unwrap_or_default().lines();
+                all.any(|said| said == *line)
+            };
+            until(|| Value::from(get(address, "/metrics").1), said);
+        }
+    }
+    let both = ["--health", &of_worker, "--health", &of_coordinator];
+    let well = deployment.json(&[&["doctor"][..], &both].concat(), 0);
+    assert_eq!(well["ok"], true, "{well}");
+}
+
+/// The coordinator's counts: 3 s, as in every deployment of these tests.
+#[test]
+fn a_worker_that_is_given_another_lease_says_so_and_the_doctor_finds_it() {
+    let deployment = Deployment::new("lease", 1);
+    let _coordinator = deployment.coordinator();
+    let address = free_address();
+    let words = ["worker", "--worker-id", "w", "--role", "sleep"];
+    let mut worker = deployment.command(&[&words[..], &["--health-listen", &address]].concat());
+    worker.env("FLOWKIT_LEASE_TTL_SEC", "7");
+    let _worker = deployment.started(worker);
+    let file = deployment.graph(&sleepers(1, 60_000, 1));
+    deployment.json(&["submit", &file], 0);
+    let runs = |shown: &Value| shown["runs"][0]["node_id"] == "n0";
+    let shown = until(|| deployment.json(&["worker", "show", "w"], 0), runs);
+    assert_eq!(shown["runs"][0]["lease_ttl_ms"], 3_000, "{shown}");
+    let health = ready(&address);
+    let error = health["last_error"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("lease"), "{health}");
+
+    let mut doctor = deployment.command(&["doctor"]);
+    doctor.env("FLOWKIT_LEASE_TTL_SEC", "7");
+    let ill = deployment.answer(doctor, 1);
+    let finding = &ill["findings"][0];
+    assert_eq!(finding["check"], "timing", "{ill}");
+    assert_eq!(finding["subject"], "lease_ttl_sec", "{ill}");
+    let said = "leases last 3 s as the coordinators say, and these settings say 7 s";
+    assert_eq!(finding["finding"], said, "{ill}");
+    // With the coordinators' own settings nothing differs.
+    let well = deployment.json(&["doctor"], 0);
+    assert_eq!(well["ok"], true, "{well}");
+}
