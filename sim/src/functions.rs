@@ -1,12 +1,17 @@
-//! The coordinator function of a user that generated graphs name beside the built-in ones.
+//! The coordinator functions of a user that generated graphs name beside the built-in ones.
 
-use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions};
+use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions, SECRETS};
 use flowkit_core::vars::VarPath;
 
 /// Its name: `sim.double {path}` makes a whole number twice as large and one more.
 pub const DOUBLE: &str = "sim.double";
 
+/// `sim.leak {path, to}` puts what looks like a secret at `to` if the number at `path` is odd, else the
+/// number; and wants no secrets.
+pub const LEAK: &str = "sim.leak";
+
 struct Double;
+struct Leak;
 
 impl Function for Double {
     fn check(&self, check: &mut Check<'_>) {
@@ -27,8 +32,23 @@ impl Function for Double {
     }
 }
 
+impl Function for Leak {
+    fn run(&self, call: &Call<'_>) -> Result<Changes, FunctionError> {
+        let number = call.var(call.text_arg("path")?);
+        let number = number.and_then(serde_json::Value::as_i64).unwrap_or(0);
+        let changes = if number % 2 == 0 {
+            Changes::new().set(call.text_arg("to")?, number)
+        } else {
+            Changes::new().set(call.text_arg("to")?, format!("sk-{number:024}"))
+        };
+        Ok(changes.block_sensitive([SECRETS]))
+    }
+}
+
 /// What coordinators of a simulation know.
 #[must_use]
 pub fn functions() -> Functions {
-    Functions::default().function(DOUBLE, Double)
+    Functions::default()
+        .function(DOUBLE, Double)
+        .function(LEAK, Leak)
 }

@@ -148,7 +148,7 @@ impl Judges {
             as_reported: as_reported::AsReported::default(),
             answered: answered::Answered::default(),
             at_rest: at_rest::AtRest::default(),
-            cancel_seen: cancel_seen::CancelSeen::default(),
+            cancel_seen: cancel_seen::CancelSeen::new(plan),
             hooks: hooks::Hooks::default(),
             rerun: rerun::Reruns,
             retention: retention::Retention::default(),

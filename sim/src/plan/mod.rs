@@ -4,6 +4,7 @@
 //! that a run that ever failed outlives every change of the generator. Times are in milliseconds
 //! of true time since the start of the run, unless a name says otherwise.
 
+mod adapters;
 mod bounds;
 mod call;
 mod corners;
@@ -127,6 +128,9 @@ pub struct World {
     /// How long it remembers one; the engine's default if absent.
     #[serde(default)]
     pub dedup_ttl_ms: Option<u64>,
+    /// Workers take no adapter that leaves open what it cuts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_adapters: bool,
     /// How long finished tasks are kept; for ever if absent.
     #[serde(default)]
     pub retention_finished_ms: Option<u64>,
@@ -506,6 +510,7 @@ impl Default for World {
             tasks_in_flight_max: None,
             dedup_cache_size: None,
             dedup_ttl_ms: None,
+            strict_adapters: false,
             retention_finished_ms: None,
             retention_failed_ms: None,
             sweep_interval_ms: a_minute(),

@@ -130,3 +130,46 @@ pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
         })
         .collect();
 }
+
+/// Every coordinator dies with the commit that cancels a task: its worker finds that in the store, or hears
+/// of it from the next owner.
+pub(super) fn unheard_cancel(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 60,
+        batch_ms: *draw.pick(&[50, 100, 100]),
+        ..Script::default()
+    };
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = one_node(script);
+    workers_alike(plan, 2);
+    plan.world.db_cancel_poll_ms = *draw.pick(&[100, 300, 500, 60_000]);
+    plan.world.slow_permille = 0;
+    plan.rates = Rates::default();
+    plan.actions.push(Action {
+        when: When::Event {
+            what: Logical::Processing,
+            nth: draw.between(1, 10),
+        },
+        client: 0,
+        kind: ActionKind::Cancel {
+            task: 0,
+            grace_ms: draw.percent(50).then(|| draw.between(500, 3_000)),
+        },
+    });
+    plan.faults = (0..plan.world.coordinators)
+        .map(|host| Fault::Crash {
+            host,
+            when: When::Event {
+                what: Logical::Cancelling,
+                nth: 1,
+            },
+            down_ms: draw.between(200, 3_000),
+            new_id: false,
+        })
+        .collect();
+}

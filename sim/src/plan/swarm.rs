@@ -94,10 +94,16 @@ fn first_runs(seed: u64) -> Plan {
     super::operated::caches(&mut Draw::stream(seed, 42), &mut plan);
     super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
     super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
+    super::adapters::readers(&mut Draw::stream(seed, 68), &mut plan);
+    super::adapters::strict(&mut Draw::stream(seed, 69), &mut plan);
+    super::hooks::named(&mut Draw::stream(seed, 70), &mut plan);
+    super::flow::leaks(&mut Draw::stream(seed, 71), &mut plan);
+    super::corners::late_pauses(&mut Draw::stream(seed, 73), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
     super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
+    super::rare::unheard_cancel(&mut Draw::stream(seed, 72), &mut plan);
     plan
 }
 
@@ -203,6 +209,7 @@ fn world(draw: &mut Draw) -> World {
         tasks_in_flight_max: None,
         dedup_cache_size: None,
         dedup_ttl_ms: None,
+        strict_adapters: false,
         retention_finished_ms: None,
         retention_failed_ms: None,
         sweep_interval_ms: 60_000,
