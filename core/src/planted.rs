@@ -136,7 +136,7 @@ bugs! {
             "A failure that was handled makes its task fail.";
         UnhandledPasses = "unhandled-passes", "settle",
             "A failure that nothing handles counts as handled.";
-        FailureSpares = "failure-spares", "settle",
+        FailureSpares = "failure-spares", "cancel_final",
             "A task that failed leaves its other nodes as they are.";
         FailureUntold = "failure-untold", "cancel_final",
             "Runs of a task that failed are not told to end.";
@@ -172,7 +172,7 @@ bugs! {
             "The regular look at the store's cancel flag ends no run.";
         LookMisreads = "look-misreads", "cancel_seen",
             "A cancel that the regular look finds is told as the task's failure.";
-        ReasonMixed = "reason-mixed", "cancel_seen",
+        ReasonMixed = "reason-mixed", "cancel_final",
             "Runs of a task that failed are told that a user asked for their end.";
     }
     Machines "order" {
@@ -232,12 +232,18 @@ bugs! {
             "What a handler proposes wins over the adapter that the graph names.";
         StrictIgnored = "strict-ignored", "settle",
             "A worker that is strict about adapters takes one without its list.";
+        EndUnlooked = "end-unlooked", "settle",
+            "A reader that believes the end after one more look never has that look.";
+        InputLost = "input-lost", "run_protocol",
+            "A START carries no input.";
     }
     Machines "artifacts" {
-        StagedUnsent = "staged-unsent", "settle",
+        StagedUnsent = "staged-unsent", "stored",
             "A large artifact is told as staged, and its body is never sent.";
-        StagedEarly = "staged-early", "settle",
+        StagedEarly = "staged-early", "stored",
             "A batch with a large artifact is told before the store has its body.";
+        BodiesKept = "bodies-kept", "stored",
+            "Bodies of large artifacts that nothing points to stay in the store.";
     }
     Machines "announcements" {
         AnnouncedOnce = "announced-once", "settle",

@@ -103,6 +103,15 @@ pub(crate) enum What {
         uid: BatchUid,
         value: Json,
     },
+    /// The store has the body of an artifact that is too large for a message.
+    Staged {
+        task: TaskId,
+        node: NodeId,
+        uid: BatchUid,
+        token: Token,
+    },
+    /// The store was asked to take away what nothing points to of a task's staged bodies.
+    BodiesSwept { task: TaskId },
     /// Something between a worker machine and a handler.
     Handler { run: Rc<Run>, step: Step },
     /// A client sent a request (again).
@@ -359,4 +368,6 @@ pub(crate) struct ArtifactFact {
     pub(crate) number: u64,
     pub(crate) uid: BatchUid,
     pub(crate) token: Token,
+    /// Its body lies apart.
+    pub(crate) staged: bool,
 }

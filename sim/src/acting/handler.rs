@@ -349,6 +349,12 @@ impl<J: Journal> Handler for Scripted<J> {
         let node = self.node(cx)?;
         let load = self.troubled_hook(cx, node, Hook::LoadInput);
         self.part(cx, load).await?;
+        let reference = input.reference.as_ref();
+        let reference = reference.and_then(|input| input.decode::<Value>().ok());
+        if reference != node.input_ref {
+            let what = format!("its input is {reference:?}");
+            return Err(HandlerError::permanent("other_input", what));
+        }
         Ok(match node.reader.as_ref().and_then(Reader::proposal) {
             Some((name, args)) => input.with_adapter(name, Json::from(args)),
             None => input,

@@ -138,7 +138,11 @@ fn untrue(view: &View<'_>, run: &Run, reason: CancelReason) -> Option<String> {
     let fits = match reason {
         CancelReason::UserRequest => over && state != TaskState::Failed,
         CancelReason::TaskFailed => state == TaskState::Failed,
-        CancelReason::Yield => fact.told_to_end.is_some() || fact.token != run.token,
+        // Its grant may be over meanwhile.
+        CancelReason::Yield => {
+            let held = fact.token == run.token && fact.holder.is_some();
+            !held || fact.told_to_end.is_some()
+        }
         _ => true,
     };
     let name = format!("{}/{}: token {}", run.task, run.node, run.token);

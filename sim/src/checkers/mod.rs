@@ -4,6 +4,7 @@
 mod answered;
 mod as_reported;
 mod at_rest;
+mod bodies;
 mod cancel_final;
 mod cancel_seen;
 mod capacity;
@@ -107,6 +108,7 @@ pub(crate) struct Judges {
     no_lost_task: no_lost_task::NoLostTask,
     effect_once: effect_once::EffectOnce,
     resume_point: resume_point::ResumePoint,
+    bodies: bodies::Bodies,
     cancel_final: cancel_final::CancelFinal,
     dedup_bounded: dedup_bounded::DedupBounded,
     start_rule: start_rule::StartRule,
@@ -137,6 +139,7 @@ impl Judges {
             no_lost_task: no_lost_task::NoLostTask::default(),
             effect_once: effect_once::EffectOnce,
             resume_point: resume_point::ResumePoint::default(),
+            bodies: bodies::Bodies::default(),
             cancel_final: cancel_final::CancelFinal::default(),
             dedup_bounded: dedup_bounded::DedupBounded::default(),
             start_rule: start_rule::StartRule,
@@ -167,6 +170,7 @@ impl Judges {
         f(&mut self.tokens);
         f(&mut self.effect_once);
         f(&mut self.resume_point);
+        f(&mut self.bodies);
         f(&mut self.cancel_final);
         f(&mut self.dedup_bounded);
         f(&mut self.start_rule);

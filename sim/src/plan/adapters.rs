@@ -1,5 +1,7 @@
-//! How readers come by their input adapters, and what these are told. Drawn from streams of their own, so
-//! that the rest of a seed's plan stays as it is.
+//! How readers come by their input adapters, what these are told, and inputs that handlers find for
+//! themselves. Drawn from streams of their own, so that the rest of a seed's plan stays as it is.
+
+use serde_json::json;
 
 use super::Plan;
 use super::swarm::Draw;
@@ -34,6 +36,19 @@ pub(super) fn strict(draw: &mut Draw, plan: &mut Plan) {
     for node in plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes) {
         if let Some(reader) = &mut node.reader {
             reader.keyless = reader.rechunk.is_some() && draw.percent(35);
+        }
+    }
+}
+
+/// Some nodes are told where their input lies.
+pub(super) fn inputs(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(40) {
+        return;
+    }
+    let nodes = plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes);
+    for node in nodes.filter(|node| node.function.is_none()) {
+        if draw.percent(30) {
+            node.input_ref = Some(json!({"file": node.id, "row": draw.small(0, 9)}));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::graph::{FanIn, GraphPlan, Link, NodePlan, Script, Trouble, TroubleKind};
 use super::swarm::{Draw, moment};
-use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Server, When};
+use super::{Fault, Logical, Lost, Plan, Server, When};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
@@ -289,29 +289,6 @@ pub(super) fn inboxes(draw: &mut Draw, plan: &mut Plan, span: u64) {
             when: moment(draw, span),
             inbox: draw.small(0, plan.world.inboxes - 1),
         });
-    }
-}
-
-/// Now and then a task is paused for moments, and copies of what its clients ask come late.
-pub(super) fn late_pauses(draw: &mut Draw, plan: &mut Plan) {
-    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(3) {
-        return;
-    }
-    plan.rates.append_twice = plan.rates.append_twice.max(draw.small(300, 700));
-    for task in 0..u32::try_from(plan.tasks.len()).unwrap_or(0) {
-        for _ in 0..draw.small(1, 2) {
-            plan.actions.push(Action {
-                when: When::Event {
-                    what: *draw.pick(&[Logical::Granted, Logical::Processing]),
-                    nth: draw.between(1, 5),
-                },
-                client: 0,
-                kind: ActionKind::Pause {
-                    task,
-                    for_ms: draw.between(0, 50),
-                },
-            });
-        }
     }
 }
 

@@ -47,6 +47,9 @@ pub struct NodePlan {
     /// What the handler does.
     #[serde(default)]
     pub script: Script,
+    /// Its `io.input_ref`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_ref: Option<Value>,
     /// Its condition over the vars, as in a graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Value>,
@@ -312,6 +315,7 @@ impl NodePlan {
             permanent_on: Vec::new(),
             losses_max: None,
             script,
+            input_ref: None,
             when: None,
             function: None,
         }
@@ -377,6 +381,9 @@ impl NodePlan {
                 "input_inline".to_owned(),
                 json!({ "input_adapter": name, "input_args": args }),
             );
+        }
+        if let Some(input) = &self.input_ref {
+            io.insert("input_ref".to_owned(), input.clone());
         }
         if let Some(function) = &self.function {
             io.insert("fn".to_owned(), json!(function.name));

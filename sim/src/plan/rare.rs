@@ -147,7 +147,7 @@ pub(super) fn unheard_cancel(draw: &mut Draw, plan: &mut Plan) {
         .retain(|action| action.kind == ActionKind::Submit { task: 0 });
     plan.tasks[0].graph = one_node(script);
     workers_alike(plan, 2);
-    plan.world.db_cancel_poll_ms = *draw.pick(&[100, 300, 500, 60_000]);
+    plan.world.db_cancel_poll_ms = *draw.pick(&[100, 300, 60_000, 60_000]);
     plan.world.slow_permille = 0;
     plan.rates = Rates::default();
     plan.actions.push(Action {
@@ -170,6 +170,80 @@ pub(super) fn unheard_cancel(draw: &mut Draw, plan: &mut Plan) {
             },
             down_ms: draw.between(200, 3_000),
             new_id: false,
+        })
+        .collect();
+}
+
+/// A task is paused for moments, and copies of what its client asks come late, while there is more to start.
+pub(super) fn late_pauses(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 20,
+        batch_ms: draw.between(100, 300),
+        ..Script::default()
+    };
+    let mut graph = one_node(script);
+    let next = NodePlan::new("n1", "measure", Script::default());
+    graph.nodes.push(next.after(&["n0"]));
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = graph;
+    workers_alike(plan, 2);
+    plan.rates = Rates {
+        append_twice: 700,
+        ..Rates::default()
+    };
+    plan.actions.push(Action {
+        when: When::Event {
+            what: Logical::Processing,
+            nth: draw.between(1, 3),
+        },
+        client: 0,
+        kind: ActionKind::Pause {
+            task: 0,
+            for_ms: draw.between(0, 20),
+        },
+    });
+    plan.faults.truncate(1);
+}
+
+/// A worker that has staged a large artifact cannot say so, or cannot stage it, until its lease is over.
+pub(super) fn lost_bodies(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 4,
+        batch_ms: 50,
+        large_at: Some(1),
+        ..Script::default()
+    };
+    let mut graph = one_node(script);
+    let reader = NodePlan::new("n1", "measure", Script::default());
+    graph.nodes.push(reader.streaming(&["n0"], Some(2)));
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = graph;
+    workers_alike(plan, 2);
+    plan.rates = Rates::default();
+    let lease = plan.world.lease_ttl_ms;
+    let from = *draw.pick(&[Server::Broker, Server::Broker, Server::Store]);
+    let for_ms = draw.between(lease, 2 * lease);
+    let when = When::Event {
+        what: Logical::Processing,
+        nth: 2,
+    };
+    plan.faults = (plan.world.coordinators..plan.hosts())
+        .map(|host| Fault::Partition {
+            host,
+            when,
+            for_ms,
+            from,
+            lost: Lost::Requests,
         })
         .collect();
 }

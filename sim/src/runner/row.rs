@@ -134,6 +134,16 @@ fn cells(what: &What) -> (String, String) {
             "store".to_owned(),
             format!("keeps {value:?} for {uid} of {task}/{node} t{token}"),
         ),
+        What::Staged {
+            task,
+            node,
+            uid,
+            token,
+        } => (
+            "store".to_owned(),
+            format!("has the body of {uid} of {task}/{node} t{token}"),
+        ),
+        What::BodiesSwept { task } => ("store".to_owned(), format!("sweeps bodies of {task}")),
         What::Handler { run, step } => {
             let place = format!("h{}.{}", run.place.host, run.place.machine);
             let text = format!(

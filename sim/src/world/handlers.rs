@@ -260,6 +260,12 @@ impl<'p> World<'p> {
             self.seen.broken.push(broken);
             return;
         };
+        let input: Value = spec.input.decode().unwrap_or_default();
+        if input.get("input_ref") != node.input_ref.as_ref() {
+            let what = format!("{}/{}: its input is {input}", spec.task_id, spec.node_id);
+            let broken = Broken::new("run_protocol", self.now, what);
+            self.seen.broken.push(broken);
+        }
         let checkpoint = spec.checkpoint.as_ref();
         let checkpoint = checkpoint.and_then(|value| value.decode::<Value>().ok());
         let next = script::resumes_at(checkpoint.as_ref());
