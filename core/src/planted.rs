@@ -222,6 +222,8 @@ bugs! {
             "A worker that stops waits until its last words are confirmed, however long.";
     }
     Machines "readers" {
+        NeverPolls = "never-polls", "settle",
+            "A reader looks for input only when it is told of some.";
         NeverRecalled = "never-recalled", "settle",
             "A reader that waits for a source without a slot is never recalled.";
     }
@@ -462,6 +464,12 @@ bugs! {
             "A submission with an idempotency key gets a new id.";
         UnreadIsAbsent = "unread-is-absent", "answered",
             "A task that the store cannot read just now counts as one that does not exist.";
+        BatchesUnshown = "batches-unshown", "answered",
+            "A node is shown without its batches.";
+        ListSkips = "list-skips", "answered",
+            "A page of tasks leaves out its last one.";
+        WhyUnlisted = "why-unlisted", "answered",
+            "Nodes that are ready are no part of why their task waits.";
     }
     Processes "engine" {
         CoordinatorFirst = "coordinator-first", "stops",

@@ -67,6 +67,19 @@ pub(crate) enum What {
     },
     /// A client on a host of its own began again, died, froze or went on.
     Client { client: u32, what: Life },
+    /// A client is about to look at a task.
+    Looks {
+        client: u32,
+        task: TaskId,
+        look: u64,
+    },
+    /// What it was shown.
+    Shown {
+        client: u32,
+        task: TaskId,
+        look: u64,
+        shown: Shown,
+    },
     /// An owner gave the lease of a shard back.
     Released { host: u32, shard: ShardId },
     /// The process died and took applied commits with it (embedded); newest first.
@@ -193,6 +206,28 @@ impl Ask {
             _ => false,
         }
     }
+}
+
+/// What a client is shown of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The task with its nodes: their states and accepted batches.
+    Status {
+        /// Its state.
+        state: TaskState,
+        /// It is settled.
+        settled: bool,
+        /// Its nodes.
+        nodes: Vec<(NodeId, NodeState, u64)>,
+    },
+    /// Its state in the list of all tasks; absent if it is not in there.
+    Listed(Option<TaskState>),
+    /// Why it waits: its state, and its nodes that have not ended.
+    Why(TaskState, Vec<NodeId>),
+    /// It was swept.
+    Swept,
+    /// Something else came of it.
+    Failed(String),
 }
 
 /// An error in which a client's call ended, and no refusal by a coordinator.

@@ -285,6 +285,12 @@ impl Observer {
                     trace.text(uid.as_str());
                 }
             }
+            What::Looks { client, task, .. } => {
+                trace.event(at, 32, u64::from(*client)).text(task.as_str());
+            }
+            What::Shown { client, task, .. } => {
+                trace.event(at, 33, u64::from(*client)).text(task.as_str());
+            }
             What::Failed { client, ask, .. } => {
                 trace
                     .event(at, 19, u64::from(*client))

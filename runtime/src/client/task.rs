@@ -101,7 +101,11 @@ impl From<NodeRecord> for NodeStatus {
             state: node.state,
             attempts: node.epoch,
             grants: node.grants,
-            batches: node.accepted,
+            batches: if is_planted(Bug::BatchesUnshown) {
+                0
+            } else {
+                node.accepted
+            },
             failures: node.failures,
             losses: node.losses,
             worker_id: node.grant.map(|grant| grant.worker_id),

@@ -100,7 +100,7 @@ impl Client {
                 other => return Err(unexpected("read task", &other).into()),
             };
             // A newer version's: an owner of this version set it aside and counts it for nothing.
-            let Ok(graph) = Graph::parse(&task.graph) else {
+            let Ok(graph) = Graph::parse_stored(&task.graph) else {
                 continue;
             };
             let plan = graph.plan();

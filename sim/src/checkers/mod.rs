@@ -21,6 +21,7 @@ mod resume_point;
 mod retention;
 mod retry_bounded;
 mod settle;
+mod shown;
 mod single_owner;
 mod start_rule;
 mod stops;
@@ -129,6 +130,7 @@ pub(crate) struct Judges {
     stored: stored::Stored,
     vars: vars::Vars,
     settle: settle::Settle,
+    shown: shown::Looks,
 }
 
 impl Judges {
@@ -160,6 +162,7 @@ impl Judges {
             stored: stored::Stored,
             vars: vars::Vars::default(),
             settle: settle::Settle::default(),
+            shown: shown::Looks::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl Judges {
         f(&mut self.limits);
         f(&mut self.as_reported);
         f(&mut self.answered);
+        f(&mut self.shown);
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);

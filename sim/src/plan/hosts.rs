@@ -1,10 +1,7 @@
 //! What only processes with the real library meet, on top of the plan that every tier has.
 
-use flowkit_core::control::TaskOptions;
-use flowkit_core::coordinator::Limits;
 use flowkit_runtime::task_id_of_key;
 
-use super::graph::{NodePlan, Script};
 use super::swarm::{Draw, clock, moment};
 use super::{Action, ActionKind, ClientFault, Clock, Fault, Lost, Plan, Server, When};
 
@@ -127,42 +124,19 @@ pub(super) fn yields(draw: &mut Draw, plan: &mut Plan) {
     plan.world.yield_permille = draw.small(0, 500);
 }
 
-/// Runs of many long batches are told to end, with little time to do so: now and then just as a batch begins.
-pub(super) fn close_cancels(draw: &mut Draw, plan: &mut Plan) {
-    if plan.world.embedded || !plan.faults.is_empty() || !draw.percent(25) {
+/// People look at tasks.
+pub(super) fn looks(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || !draw.percent(40) {
         return;
     }
-    let roles = ["scan", "measure", "summarize"];
-    plan.world.limits = Limits::default();
-    for worker in &mut plan.world.workers {
-        worker.roles = roles.map(str::to_owned).to_vec();
-        worker.capacity = 6;
-    }
-    plan.actions.clear();
-    for (number, task) in (0..).zip(&mut plan.tasks) {
-        let batch_ms = *draw.pick(&[80, 120, 200]);
-        let script = Script {
-            batches: 20,
-            batch_ms,
-            ..Script::default()
-        };
-        let node = |at: usize| NodePlan::new(&format!("n{at}"), roles[at % 3], script.clone());
-        task.graph.nodes = (0..6).map(node).collect();
-        task.options = TaskOptions::default();
-        task.rerun = None;
-        for (ms, kind) in [
-            (draw.between(0, 500), ActionKind::Submit { task: number }),
-            (
-                draw.between(1_000, 2_000),
-                ActionKind::Cancel {
-                    task: number,
-                    grace_ms: Some(draw.between(0, batch_ms / 4)),
-                },
-            ),
-        ] {
-            let (when, client) = (When::At { ms }, 0);
-            plan.actions.push(Action { when, client, kind });
+    let span = plan.heal_ms;
+    for task in 0..u32::try_from(plan.tasks.len()).unwrap_or(0) {
+        for _ in 0..draw.small(0, 2) {
+            plan.actions.push(Action {
+                when: moment(draw, span),
+                client: draw.small(0, plan.world.clients - 1),
+                kind: ActionKind::Look { task },
+            });
         }
     }
-    plan.world.yield_permille = draw.small(200, 600);
 }

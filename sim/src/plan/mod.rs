@@ -232,6 +232,12 @@ pub enum ActionKind {
         /// Time from the answer until it asks for the resume, which it does before faults heal.
         for_ms: u64,
     },
+    /// Looks at a task (if the submission was acknowledged by then), in each way that there is; where
+    /// the library's clients are.
+    Look {
+        /// Index into the plan's tasks.
+        task: u32,
+    },
 }
 
 impl ActionKind {
@@ -241,7 +247,8 @@ impl ActionKind {
         let (Self::Submit { task }
         | Self::SubmitOther { task }
         | Self::Cancel { task, .. }
-        | Self::Pause { task, .. }) = self;
+        | Self::Pause { task, .. }
+        | Self::Look { task }) = self;
         task
     }
 
@@ -251,7 +258,8 @@ impl ActionKind {
         let (Self::Submit { task }
         | Self::SubmitOther { task }
         | Self::Cancel { task, .. }
-        | Self::Pause { task, .. }) = &mut kind;
+        | Self::Pause { task, .. }
+        | Self::Look { task }) = &mut kind;
         *task = number;
         kind
     }

@@ -125,7 +125,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
     super::hosts::client_clocks(&mut Draw::stream(seed, 56), &mut plan);
     super::hosts::yields(&mut Draw::stream(seed, 57), &mut plan);
-    super::hosts::close_cancels(&mut Draw::stream(seed, 76), &mut plan);
+    super::hosts::looks(&mut Draw::stream(seed, 76), &mut plan);
     plan
 }
 

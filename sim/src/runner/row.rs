@@ -172,6 +172,13 @@ fn cells(what: &What) -> (String, String) {
             );
             (format!("c{client}"), text)
         }
+        What::Looks { client, task, .. } => (format!("c{client}"), format!("looks at {task}")),
+        What::Shown {
+            client,
+            task,
+            shown,
+            ..
+        } => (format!("c{client}"), format!("sees of {task}: {shown:?}")),
         What::Process { place, what } => (
             format!("h{}", place.host),
             format!("*** {what:?} (process {})", place.generation),

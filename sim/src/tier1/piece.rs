@@ -143,6 +143,18 @@ impl Watcher for Audience {
                 ask,
                 error,
             },
+            Seen::Looks { client, task, look } => What::Looks { client, task, look },
+            Seen::Shown {
+                client,
+                task,
+                look,
+                shown,
+            } => What::Shown {
+                client,
+                task,
+                look,
+                shown,
+            },
             _ => return,
         };
         stage::with(|stage| stage.note(what));
