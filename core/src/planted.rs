@@ -523,8 +523,9 @@ mod on {
         STRUCK.get()
     }
 
-    /// A bug is planted in this thread.
-    pub(crate) fn is_any() -> bool {
+    /// Whether a bug is planted in this thread.
+    #[must_use]
+    pub fn is_any() -> bool {
         PLANTED.get().is_some()
     }
 
@@ -542,13 +543,12 @@ mod on {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(crate) use on::is_any;
-#[cfg(feature = "planted-bugs")]
-pub use on::{is_planted, plant, times_struck};
+pub use on::{is_any, is_planted, plant, times_struck};
 
 /// No bug is planted without the feature.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn is_any() -> bool {
+#[must_use]
+pub const fn is_any() -> bool {
     false
 }
 

@@ -117,9 +117,12 @@ impl Look {
                     |states: &[(NodeState, u64)]| states.iter().all(|(s, _)| !s.is_terminal());
                 let mut nodes = self.nodes.iter();
                 known(*state)
-                    && nodes.all(|(node, states)| match open.contains(node) {
-                        true => !ended(states),
-                        false => !open_all_along(states),
+                    && nodes.all(|(node, states)| {
+                        if open.contains(node) {
+                            !ended(states)
+                        } else {
+                            !open_all_along(states)
+                        }
                     })
             }
             Shown::Swept | Shown::Failed(_) => false,

@@ -102,19 +102,19 @@ pub struct Reader {
     /// Chunks of this size; a batch per artifact if absent.
     pub rechunk: Option<u32>,
     /// The graph does not say so: the handler proposes it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proposed: bool,
     /// The handler proposes chunks of this size beside what the graph says, which counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoy: Option<u32>,
     /// It does not say which list of an artifact is to be cut: strict workers do not take that.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyless: bool,
     /// A single source is named alone.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     /// The end of its sources is believed after one more look.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub looks_twice: bool,
     /// How often it looks for itself; the worker's setting if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,11 +122,6 @@ pub struct Reader {
     /// How seldom at most, while nothing comes; the worker's setting if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_max_ms: Option<u32>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 impl Reader {
