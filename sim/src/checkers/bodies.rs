@@ -80,11 +80,11 @@ impl Bodies {
         }
         match change {
             Change::Task { task, old, new }
-                if new.settled && old.as_ref().is_none_or(|old| !old.settled) =>
+                if new.settled
+                    && old.as_ref().is_none_or(|old| !old.settled)
+                    && self.staged.contains_key(task) =>
             {
-                if self.staged.contains_key(task) {
-                    self.settled.insert(task.clone(), view.event.at);
-                }
+                self.settled.insert(task.clone(), view.event.at);
             }
             Change::Artifact { task, node, fact } if fact.staged => {
                 let bodies = self.staged.get(task);
