@@ -118,6 +118,28 @@ bugs! {
             "A node that waits for all of its parents starts while one is open.";
         SkippedCounts = "skipped-counts", "start_rule",
             "A skipped parent counts like a finished one.";
+        AnyWaits = "any-waits", "start_rule",
+            "A node that waits for any of its parents waits for all of them.";
+        CountShort = "count-short", "start_rule",
+            "A node that waits for so many of its parents starts with one less.";
+    }
+    Machines "streaming" {
+        FirstBatchIgnored = "first-batch-ignored", "start_rule",
+            "A node that may start with its parents' first batches waits for their ends.";
+        OnBatchIgnored = "on-batch-ignored", "start_rule",
+            "An `on_batch` edge counts from its parent's end, not from its first batch.";
+    }
+    Machines "routing" {
+        RouteSwapped = "route-swapped", "start_rule",
+            "What a failure is routed to runs after a success, too.";
+        HandledFails = "handled-fails", "settle",
+            "A failure that was handled makes its task fail.";
+        UnhandledPasses = "unhandled-passes", "settle",
+            "A failure that nothing handles counts as handled.";
+        FailureSpares = "failure-spares", "cancel_final",
+            "A task that failed leaves its other nodes as they are.";
+        FailureUntold = "failure-untold", "cancel_final",
+            "Runs of a task that failed are not told to end.";
     }
     Machines "retry" {
         BackoffIgnored = "backoff-ignored", "retry_bounded",
@@ -128,6 +150,8 @@ bugs! {
             "A node gets one attempt more than its policy says.";
         LossIsFailure = "loss-is-failure", "single_owner",
             "A lost lease counts as a failure of the handler.";
+        PermanentOnIgnored = "permanent-on-ignored", "retry_bounded",
+            "A failure that the graph calls permanent is tried again.";
     }
     Machines "losses" {
         LossOnceMore = "loss-once-more", "retry_bounded",
@@ -144,6 +168,12 @@ bugs! {
             "A cancel is acknowledged before its commit.";
         GraceIgnored = "grace-ignored", "cancel_final",
             "A handler that ignores its cancel is never dropped.";
+        LookIgnored = "look-ignored", "cancel_seen",
+            "The regular look at the store's cancel flag ends no run.";
+        LookMisreads = "look-misreads", "cancel_seen",
+            "A cancel that the regular look finds is told as the task's failure.";
+        ReasonMixed = "reason-mixed", "cancel_final",
+            "Runs of a task that failed are told that a user asked for their end.";
     }
     Machines "order" {
         PriorityIgnored = "priority-ignored", "priority",
@@ -164,6 +194,8 @@ bugs! {
             "An owner that has as many tasks as it may takes one more.";
         StartsForgotten = "starts-forgotten", "limits",
             "A new owner believes that nothing was started before it came.";
+        StartsUnlimited = "starts-unlimited", "limits",
+            "As many nodes start within a time as there are.";
     }
     Machines "pause" {
         PauseIgnored = "pause-ignored", "paused",
@@ -190,8 +222,38 @@ bugs! {
             "A worker that stops waits until its last words are confirmed, however long.";
     }
     Machines "readers" {
+        NeverPolls = "never-polls", "settle",
+            "A reader looks for input only when it is told of some.";
         NeverRecalled = "never-recalled", "settle",
             "A reader that waits for a source without a slot is never recalled.";
+    }
+    Machines "adapters" {
+        ProposalIgnored = "proposal-ignored", "effect_once",
+            "An input adapter that a handler proposes is not used.";
+        ProposalFirst = "proposal-first", "effect_once",
+            "What a handler proposes wins over the adapter that the graph names.";
+        StrictIgnored = "strict-ignored", "settle",
+            "A worker that is strict about adapters takes one without its list.";
+        EndUnlooked = "end-unlooked", "settle",
+            "A reader that believes the end after one more look never has that look.";
+        InputLost = "input-lost", "run_protocol",
+            "A START carries no input.";
+    }
+    Machines "artifacts" {
+        StagedUnsent = "staged-unsent", "stored",
+            "A large artifact is told as staged, and its body is never sent.";
+        StagedEarly = "staged-early", "stored",
+            "A batch with a large artifact is told before the store has its body.";
+        BodiesKept = "bodies-kept", "stored",
+            "Bodies of large artifacts that nothing points to stay in the store.";
+    }
+    Machines "announcements" {
+        AnnouncedOnce = "announced-once", "settle",
+            "A worker announces itself when it starts, and never again.";
+    }
+    Machines "dedup" {
+        DedupCollides = "dedup-collides", "settle",
+            "A START whose identity is like another one's is refused as a copy of it.";
     }
     Machines "takeover" {
         LoadedFirst = "loaded-first", "settle",
@@ -258,6 +320,14 @@ bugs! {
             "The mean of a metric is its sum.";
         FunctionFailureLost = "function-failure-lost", "vars",
             "A function that failed counts as done.";
+        MergeIsSet = "merge-is-set", "vars",
+            "A merge does not replace values that are in the way of its objects.";
+        MergeCountsLast = "merge-counts-last", "vars",
+            "A merge of nodes counts the batches of the last one only.";
+        UserFunctionUnknown = "user-function-unknown", "vars",
+            "A function that a user registered is not found.";
+        SensitiveTaken = "sensitive-taken", "vars",
+            "A value that a detector calls sensitive is put into the vars.";
     }
     Machines "requests" {
         WaitAtOnce = "wait-at-once", "settle",
@@ -324,6 +394,8 @@ bugs! {
             "A handler that is told to end is told that its time is up.";
         NonceKept = "nonce-kept", "single_owner",
             "A worker that starts anew says that it is the process that was there before.";
+        ReasonUnsaid = "reason-unsaid", "cancel_seen",
+            "A handler is told that a user asked for its end, whatever the reason.";
     }
     Processes "runs" {
         PanicUnanswered = "panic-unanswered", "settle",
@@ -340,6 +412,12 @@ bugs! {
             "A permanent error of a handler is told to the machine as a transient one.";
         RetryAfterUnsaid = "retry-after-unsaid", "as_reported",
             "The wait that a handler asks for with its error is lost.";
+        ClassUnused = "class-unused", "as_reported",
+            "What a handler says of its own errors is not asked.";
+        StateRenewed = "state-renewed", "results",
+            "Each batch begins with a new state of its run.";
+        ProposalUnsaid = "proposal-unsaid", "effect_once",
+            "The machine does not hear of an input adapter that a handler proposes.";
         MetricsLost = "metrics-lost", "results",
             "The metrics of a batch are lost on their way to the machine.";
         WrittenLost = "written-lost", "effect_once",
@@ -366,6 +444,8 @@ bugs! {
             "Only one of those who wait for a cancel hears of it.";
         SleepsOn = "sleeps-on", "cancel_seen",
             "A handler that sleeps is not woken by a cancel.";
+        KeyPerGrant = "key-per-grant", "results",
+            "The idempotency key of a batch is another one in each run.";
         CheckpointAckedEarly = "checkpoint-acked-early", "resume_point",
             "A checkpoint is acknowledged before the store has it.";
         CheckpointAcksMixed = "checkpoint-acks-mixed", "resume_point",
@@ -388,6 +468,12 @@ bugs! {
             "A submission with an idempotency key gets a new id.";
         UnreadIsAbsent = "unread-is-absent", "answered",
             "A task that the store cannot read just now counts as one that does not exist.";
+        BatchesUnshown = "batches-unshown", "answered",
+            "A node is shown without its batches.";
+        ListSkips = "list-skips", "answered",
+            "A page of tasks leaves out its last one.";
+        WhyUnlisted = "why-unlisted", "answered",
+            "Nodes that are ready are no part of why their task waits.";
     }
     Processes "engine" {
         CoordinatorFirst = "coordinator-first", "stops",
@@ -441,8 +527,9 @@ mod on {
         STRUCK.get()
     }
 
-    /// A bug is planted in this thread.
-    pub(crate) fn is_any() -> bool {
+    /// Whether a bug is planted in this thread.
+    #[must_use]
+    pub fn is_any() -> bool {
         PLANTED.get().is_some()
     }
 
@@ -460,13 +547,12 @@ mod on {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(crate) use on::is_any;
-#[cfg(feature = "planted-bugs")]
-pub use on::{is_planted, plant, times_struck};
+pub use on::{is_any, is_planted, plant, times_struck};
 
 /// No bug is planted without the feature.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn is_any() -> bool {
+#[must_use]
+pub const fn is_any() -> bool {
     false
 }
 

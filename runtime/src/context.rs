@@ -273,6 +273,13 @@ impl RunContext {
         let info = self.info();
         let state = self.state();
         let batch = state.batch.as_ref().map_or("", BatchUid::as_str);
+        let of_grant;
+        let batch = if is_planted(Bug::KeyPerGrant) {
+            of_grant = format!("{batch} {}", info.token);
+            &of_grant
+        } else {
+            batch
+        };
         let parts = [info.task_id.as_str(), info.node_id.as_str(), batch];
         format!("{:032x}", stable128(&parts.map(str::as_bytes)))
     }

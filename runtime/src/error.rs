@@ -1,5 +1,6 @@
 //! How a handler says that something went wrong.
 
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::worker::RunFailure;
 use std::error::Error;
 use std::fmt;
@@ -160,7 +161,11 @@ impl HandlerError {
             .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let (class, error, cancelled) = match self.cause {
             Cause::Unclassified(source) => {
-                let known = classified(&source, classify);
+                let known = classified(&source, classify).map(|(class, text)| {
+                    let unused = is_planted(Bug::ClassUnused);
+                    let usual = || ErrorClass::transient(UNEXPECTED_ERROR);
+                    (if unused { usual() } else { class }, text)
+                });
                 let gone = caught(|| drop(source));
                 match known.and_then(|known| gone.map(|()| known)) {
                     Ok((class, text)) => (class, text.into(), false),

@@ -293,6 +293,7 @@ impl<H: Handler> Body<H> {
         self.hook = "load_input";
         let mut input = self.handler.load_input(&self.cx, input).await?;
         let adapter = input.adapter.take().or_else(|| adapter_of(&input));
+        let adapter = adapter.filter(|_| !is_planted(Bug::ProposalUnsaid));
         self.input = Some(input);
         Ok(RunEvent::Loaded { adapter })
     }
@@ -342,6 +343,9 @@ impl<H: Handler> Body<H> {
         let checkpoint = checkpoint.filter(|_| !is_planted(Bug::BatchCheckpointLost));
         batch.checkpoint = checkpoint.clone();
         self.cx.begin_batch(uid, checkpoint);
+        if is_planted(Bug::StateRenewed) {
+            self.state = Some(self.handler.init(&self.cx).await?);
+        }
         let Some(state) = &mut self.state else {
             unreachable!("a batch comes only after the run began");
         };

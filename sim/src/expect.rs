@@ -92,7 +92,8 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
                 }
             }
         };
-        match end_of(node, input.len() as u64, refused) {
+        let strict = plan.world.strict_adapters;
+        match end_of(node, input.len() as u64, (refused, strict)) {
             End::Hangs if may_break || flow.is_racy(graph, &states) => return Expected::Open,
             End::Hangs => return Expected::Hangs,
             End::Failed => {
@@ -238,15 +239,15 @@ fn handled(graph: &GraphPlan, states: &BTreeMap<String, NodeState>, failed: &str
     })
 }
 
-fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
-    if node.reader.is_some() {
-        return reader_end(node, input, refused);
+fn end_of(node: &NodePlan, input: u64, (refused, strict): (bool, bool)) -> End {
+    if let Some(reader) = &node.reader {
+        return reader_end(node, input, (refused, reader.keyless && strict));
     }
     let mut accepted: BTreeSet<String> = BTreeSet::new();
     // Index behind which a checkpoint lies, and how many batches were accepted then.
     let mut checkpoint: Option<(u32, u64)> = None;
     'attempts: for epoch in 1..=node.retry_max.max(1) {
-        match fate(&at_begin(node, epoch)) {
+        match fate(node, &at_begin(node, epoch)) {
             Fate::GoesOn => {}
             Fate::Again => continue 'attempts,
             Fate::Ends(end) => return end,
@@ -262,7 +263,7 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
                 skipped += 1;
                 continue;
             }
-            match fate(&script::troubles(node, epoch, Some(index))) {
+            match fate(node, &script::troubles(node, epoch, Some(index))) {
                 Fate::GoesOn => {}
                 Fate::Again => continue 'attempts,
                 Fate::Ends(end) => return end,
@@ -276,7 +277,7 @@ fn end_of(node: &NodePlan, input: u64, refused: bool) -> End {
                 checkpoint = Some((index, accepted.len() as u64));
             }
         }
-        match fate(&script::final_troubles(node, epoch)) {
+        match fate(node, &script::final_troubles(node, epoch)) {
             Fate::GoesOn => {}
             Fate::Again => continue 'attempts,
             Fate::Ends(end) => return end,
@@ -307,15 +308,18 @@ fn saves(node: &NodePlan, index: u32) -> bool {
     node.script.checkpoints > 0 && (index + 1).is_multiple_of(every)
 }
 
-fn reader_end(node: &NodePlan, input: u64, refused: bool) -> End {
+fn reader_end(node: &NodePlan, input: u64, (refused, no_adapter): (bool, bool)) -> End {
     for epoch in 1..=node.retry_max.max(1) {
         let mut kinds = at_begin(node, epoch);
+        if no_adapter && fate(node, &kinds) == Fate::GoesOn {
+            return End::Failed;
+        }
         if input > 0 {
             kinds.extend(script::troubles(node, epoch, None));
         }
         kinds.extend(script::final_troubles(node, epoch));
-        match fate(&kinds) {
-            _ if input > 0 && refused && fate(&at_begin(node, epoch)) == Fate::GoesOn => {
+        match fate(node, &kinds) {
+            _ if input > 0 && refused && fate(node, &at_begin(node, epoch)) == Fate::GoesOn => {
                 return End::Failed;
             }
             Fate::GoesOn => return End::Finished(input),
@@ -344,15 +348,23 @@ enum Fate {
     Ends(End),
 }
 
-fn fate(troubles: &[TroubleKind]) -> Fate {
+fn fate(node: &NodePlan, troubles: &[TroubleKind]) -> Fate {
+    let listed = |kind| {
+        let code = script::code(kind);
+        code.is_some_and(|code| node.permanent_on.iter().any(|listed| listed == code))
+    };
     for kind in troubles {
         match kind {
             TroubleKind::Slow { .. } => {}
-            TroubleKind::Permanent => return Fate::Ends(End::Failed),
+            TroubleKind::Permanent | TroubleKind::Classified { permanent: true } => {
+                return Fate::Ends(End::Failed);
+            }
+            kind if listed(*kind) => return Fate::Ends(End::Failed),
             TroubleKind::Hangs => return Fate::Ends(End::Hangs),
             TroubleKind::Transient
             | TroubleKind::Panics
             | TroubleKind::PanicsNaming
+            | TroubleKind::Classified { permanent: false }
             | TroubleKind::RetryAfter { .. } => return Fate::Again,
         }
     }

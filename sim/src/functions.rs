@@ -1,6 +1,6 @@
-//! The coordinator function of a user that generated graphs name beside the built-in ones.
+//! The coordinator functions of a user that generated graphs name beside the built-in ones.
 
-use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions};
+use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Functions, SECRETS};
 use flowkit_core::vars::VarPath;
 
 use crate::acting::PlannedPanic;
@@ -11,8 +11,12 @@ pub const DOUBLE: &str = "sim.double";
 /// Its name: `sim.panics` breaks the machine that calls it. Only whole processes know it: they survive
 /// that.
 pub const PANICS: &str = "sim.panics";
+/// `sim.leak {path, to}` puts what looks like a secret at `to` if the number at `path` is odd, else the
+/// number; and wants no secrets.
+pub const LEAK: &str = "sim.leak";
 
 struct Double;
+struct Leak;
 
 impl Function for Double {
     fn check(&self, check: &mut Check<'_>) {
@@ -50,8 +54,23 @@ pub(crate) fn functions_of_processes(struck: fn()) -> Functions {
     functions().function(PANICS, Panics(struck))
 }
 
+impl Function for Leak {
+    fn run(&self, call: &Call<'_>) -> Result<Changes, FunctionError> {
+        let number = call.var(call.text_arg("path")?);
+        let number = number.and_then(serde_json::Value::as_i64).unwrap_or(0);
+        let changes = if number % 2 == 0 {
+            Changes::new().set(call.text_arg("to")?, number)
+        } else {
+            Changes::new().set(call.text_arg("to")?, format!("sk-{number:024}"))
+        };
+        Ok(changes.block_sensitive([SECRETS]))
+    }
+}
+
 /// What coordinators of a simulation know.
 #[must_use]
 pub fn functions() -> Functions {
-    Functions::default().function(DOUBLE, Double)
+    Functions::default()
+        .function(DOUBLE, Double)
+        .function(LEAK, Leak)
 }

@@ -74,6 +74,19 @@ pub(crate) enum What {
     },
     /// A client on a host of its own began again, died, froze or went on.
     Client { client: u32, what: Life },
+    /// A client is about to look at a task.
+    Looks {
+        client: u32,
+        task: TaskId,
+        look: u64,
+    },
+    /// What it was shown.
+    Shown {
+        client: u32,
+        task: TaskId,
+        look: u64,
+        shown: Shown,
+    },
     /// An owner gave the lease of a shard back.
     Released { host: u32, shard: ShardId },
     /// The process died and took applied commits with it (embedded); newest first.
@@ -110,6 +123,15 @@ pub(crate) enum What {
         uid: BatchUid,
         value: Json,
     },
+    /// The store has the body of an artifact that is too large for a message.
+    Staged {
+        task: TaskId,
+        node: NodeId,
+        uid: BatchUid,
+        token: Token,
+    },
+    /// The store was asked to take away what nothing points to of a task's staged bodies.
+    BodiesSwept { task: TaskId },
     /// Something between a worker machine and a handler.
     Handler { run: Rc<Run>, step: Step },
     /// A client sent a request (again).
@@ -193,6 +215,28 @@ impl Ask {
             _ => false,
         }
     }
+}
+
+/// What a client is shown of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The task with its nodes: their states and accepted batches.
+    Status {
+        /// Its state.
+        state: TaskState,
+        /// It is settled.
+        settled: bool,
+        /// Its nodes.
+        nodes: Vec<(NodeId, NodeState, u64)>,
+    },
+    /// Its state in the list of all tasks; absent if it is not in there.
+    Listed(Option<TaskState>),
+    /// Why it waits: its state, and its nodes that have not ended.
+    Why(TaskState, Vec<NodeId>),
+    /// It was swept.
+    Swept,
+    /// Something else came of it.
+    Failed(String),
 }
 
 /// An error in which a client's call ended, and no refusal by a coordinator.
@@ -368,4 +412,6 @@ pub(crate) struct ArtifactFact {
     pub(crate) number: u64,
     pub(crate) uid: BatchUid,
     pub(crate) token: Token,
+    /// Its body lies apart.
+    pub(crate) staged: bool,
 }

@@ -14,7 +14,7 @@ use flowkit_memory::Tables;
 
 use crate::checkers::{Broken, Finish};
 use crate::history::What;
-pub use crate::history::{Ask, CallError, Life, Place, Run, Step};
+pub use crate::history::{Ask, CallError, Life, Place, Run, Shown, Step};
 use crate::ledger::Fact;
 use crate::observer::{CommitSeen, Observer};
 use crate::plan::{Logical, Plan};
@@ -104,6 +104,26 @@ pub enum Seen {
         ask: Ask,
         /// The answer.
         reply: Reply,
+    },
+    /// A client is about to look at a task.
+    Looks {
+        /// The client.
+        client: u32,
+        /// The task.
+        task: TaskId,
+        /// A number of this look.
+        look: u64,
+    },
+    /// What it was shown.
+    Shown {
+        /// The client.
+        client: u32,
+        /// The task.
+        task: TaskId,
+        /// The number of the look.
+        look: u64,
+        /// What.
+        shown: Shown,
     },
     /// A client's call ended in an error that is no refusal.
     Failed {
@@ -294,6 +314,18 @@ impl Judge {
                 task,
                 ask,
                 kind,
+            },
+            Seen::Looks { client, task, look } => What::Looks { client, task, look },
+            Seen::Shown {
+                client,
+                task,
+                look,
+                shown,
+            } => What::Shown {
+                client,
+                task,
+                look,
+                shown,
             },
             Seen::Process { place, what } => {
                 self.observer.note(at_us, What::Process { place, what });

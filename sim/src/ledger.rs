@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flowkit_core::id::{BatchUid, NodeId, TaskId, Token};
+use flowkit_core::message::Artifact;
 use flowkit_core::port::{Record, Removal};
 use flowkit_core::record::{ArtifactRecord, NodeRecord, TaskRecord, TaskState};
 
@@ -295,5 +296,6 @@ fn artifact_fact(artifact: &ArtifactRecord) -> ArtifactFact {
         number: artifact.number,
         uid: artifact.batch_uid.clone(),
         token: artifact.token,
+        staged: matches!(artifact.artifact, Some(Artifact::Staged(_))),
     }
 }

@@ -249,6 +249,17 @@ impl Observer {
                     .text(node.as_str())
                     .text(uid.as_str());
             }
+            What::Staged {
+                node, token, uid, ..
+            } => {
+                trace
+                    .event(at, 30, token.0)
+                    .text(node.as_str())
+                    .text(uid.as_str());
+            }
+            What::BodiesSwept { task } => {
+                trace.event(at, 31, 0).text(task.as_str());
+            }
             What::Handler { run, step } => {
                 let tag = match step {
                     Step::Begin => 0,
@@ -276,6 +287,12 @@ impl Observer {
             }
             What::Denied { client, ask, .. } => {
                 trace.event(at, 22, u64::from(*client)).number(ask_tag(*ask));
+            }
+            What::Looks { client, task, .. } => {
+                trace.event(at, 32, u64::from(*client)).text(task.as_str());
+            }
+            What::Shown { client, task, .. } => {
+                trace.event(at, 33, u64::from(*client)).text(task.as_str());
             }
             What::Failed { client, ask, .. } => {
                 trace

@@ -85,6 +85,12 @@ pub fn marked(node: &NodePlan, uid: &str) -> Option<Value> {
     node.script.marks.then(mark)
 }
 
+/// What a handler says of a batch beside its artifact: which one of its run it is, from 1.
+#[must_use]
+pub fn nth(token: Token, done: u32) -> Value {
+    json!([token.0, done])
+}
+
 /// Whether a handler writes the artifact of a batch while it works, and does not return it.
 #[must_use]
 pub fn writes(uid: &str) -> bool {
@@ -114,12 +120,27 @@ pub fn resumes_at(checkpoint: Option<&Value>) -> u32 {
     index.map_or(0, |i| u32::try_from(i + 1).unwrap_or(u32::MAX))
 }
 
+/// The code under which a trouble is a failure, if it is one.
+#[must_use]
+pub const fn code(trouble: TroubleKind) -> Option<&'static str> {
+    match trouble {
+        TroubleKind::Transient => Some("flaky"),
+        TroubleKind::RetryAfter { .. } => Some("busy"),
+        TroubleKind::Permanent => Some("hopeless"),
+        TroubleKind::Panics | TroubleKind::PanicsNaming => Some("panic"),
+        TroubleKind::Classified { .. } => Some("named"),
+        TroubleKind::Hangs | TroubleKind::Slow { .. } => None,
+    }
+}
+
 /// The family of faults that a trouble is counted under when it strikes.
 #[must_use]
 pub const fn family(trouble: TroubleKind) -> &'static str {
     match trouble {
-        TroubleKind::Transient | TroubleKind::RetryAfter { .. } => "handler_transient",
-        TroubleKind::Permanent => "handler_permanent",
+        TroubleKind::Transient
+        | TroubleKind::RetryAfter { .. }
+        | TroubleKind::Classified { permanent: false } => "handler_transient",
+        TroubleKind::Permanent | TroubleKind::Classified { permanent: true } => "handler_permanent",
         TroubleKind::Panics => "handler_panics",
         TroubleKind::PanicsNaming => "handler_panics_naming",
         TroubleKind::Hangs => "handler_hangs",

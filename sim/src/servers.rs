@@ -210,7 +210,29 @@ impl Servers {
                 self.clock_jumped = false;
                 seen.fire("store_clock");
             }
-            (StoreRequest::StageArtifact { .. }, Ok(_)) => seen.fire("large_artifact"),
+            (
+                StoreRequest::StageArtifact {
+                    task_id,
+                    node_id,
+                    batch_uid,
+                    token,
+                    ..
+                },
+                Ok(_),
+            ) => {
+                seen.fire("large_artifact");
+                let what = What::Staged {
+                    task: task_id.clone(),
+                    node: node_id.clone(),
+                    uid: batch_uid.clone(),
+                    token: *token,
+                };
+                seen.note(now, what);
+            }
+            (StoreRequest::SweepStaged { task_id, .. }, Ok(_)) => {
+                let task = task_id.clone();
+                seen.note(now, What::BodiesSwept { task });
+            }
             (StoreRequest::ReleaseShard { shard, .. }, Ok(_)) => {
                 let (host, shard) = (from.host, *shard);
                 seen.note(now, What::Released { host, shard });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::functions::DOUBLE;
+use crate::functions::{DOUBLE, LEAK};
 use crate::plan::FunctionPlan;
 
 /// Vars as an object; `null` is an empty one.
@@ -73,6 +73,14 @@ pub(crate) fn after(function: &FunctionPlan, vars: &Value, told: &Value) -> Opti
                 return None;
             }
             put(&mut new, path, json!(number * 2 + 1), false)?;
+        }
+        LEAK => {
+            let number = get(&new, args["path"].as_str()?);
+            let number = number.and_then(Value::as_i64).unwrap_or(0);
+            if number % 2 != 0 {
+                return None; // It would be a secret.
+            }
+            put(&mut new, args["to"].as_str()?, json!(number), false)?;
         }
         _ => return None,
     }
@@ -206,10 +214,15 @@ pub(crate) fn touched(function: &FunctionPlan) -> BTreeSet<String> {
             let list = args["keys"].as_array();
             list.into_iter().flatten().filter_map(text).collect()
         }
-        _ => [&args["key"], &args["path"], &args["target"]["var"]]
-            .into_iter()
-            .filter_map(text)
-            .collect(),
+        _ => [
+            &args["key"],
+            &args["path"],
+            &args["to"],
+            &args["target"]["var"],
+        ]
+        .into_iter()
+        .filter_map(text)
+        .collect(),
     };
     paths.iter().map(|path| root(path)).collect()
 }

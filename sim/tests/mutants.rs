@@ -85,3 +85,22 @@ fn a_machine_that_panics_leaves_a_run_to_replay_and_to_shrink() {
     assert!(shrunk.plan.faults.len() <= report.plan.faults.len());
     plant(None);
 }
+
+#[test]
+fn the_table_of_planted_bugs_has_a_row_for_each_and_no_other() {
+    let table = include_str!("../../docs/planted-bugs.md");
+    let lines = table.lines().filter(|line| line.starts_with('|'));
+    let rows = lines.filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        // Those of children have a table of their own, with one column less in front.
+        cells
+            .iter()
+            .take(3)
+            .find_map(|cell| cell.strip_prefix('`')?.strip_suffix('`'))
+    });
+    let mut rows: Vec<&str> = rows.collect();
+    let mut bugs: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+    rows.sort_unstable();
+    bugs.sort_unstable();
+    assert_eq!(rows, bugs);
+}

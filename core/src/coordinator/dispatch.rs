@@ -169,7 +169,11 @@ impl Shard {
         let grant = record.grant.as_ref()?;
         let reads = super::task::sources(plan).next().is_some();
         let body = Body::TaskStart(Box::new(TaskStart {
-            input: plan.input.clone(),
+            input: if is_planted(Bug::InputLost) {
+                crate::json::Json::from(serde_json::json!({}))
+            } else {
+                plan.input.clone()
+            },
             adapter: plan.adapter.clone(),
             lease_ttl_ms: grant.lease_ttl_ms,
             checkpoint: record.checkpoint.clone(),

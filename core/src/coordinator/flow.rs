@@ -369,6 +369,14 @@ impl Shard {
         let plan = task.plan.clone();
         let cause = format!("`{}` failed", plan.node(key.node).id);
         self.set_task_state(ctx, key.task, TaskState::Failed, &cause);
+        if is_planted(Bug::FailureSpares) {
+            return;
+        }
+        let reason = if is_planted(Bug::ReasonMixed) {
+            CancelReason::UserRequest
+        } else {
+            CancelReason::TaskFailed
+        };
         let mut below = vec![false; plan.len()];
         for node in plan.topological_order() {
             if node == key.node || below[node] {
@@ -377,9 +385,7 @@ impl Shard {
                 }
             }
         }
-        self.end_others(ctx, key.task, &cause, CancelReason::TaskFailed, |node| {
-            below[node]
-        });
+        self.end_others(ctx, key.task, &cause, reason, |node| below[node]);
     }
 
     /// Ends every node that has not started and tells running ones to end.
@@ -407,6 +413,9 @@ impl Shard {
                 continue;
             }
             if current.is_granted() {
+                if reason == CancelReason::TaskFailed && is_planted(Bug::FailureUntold) {
+                    continue;
+                }
                 self.tell_cancel(ctx, key, reason, grace_ms);
                 continue;
             }

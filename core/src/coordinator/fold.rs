@@ -313,7 +313,9 @@ impl Shard {
         let Some(task) = self.task(key) else { return };
         let retry = &task.plan.node(key.node).retry;
         let (failures_max, backoff_ms) = (retry.max, retry.backoff_ms);
-        let permanent = failed.permanent || retry.permanent_on.contains(&failed.reason_code);
+        let named = retry.permanent_on.contains(&failed.reason_code)
+            && !is_planted(Bug::PermanentOnIgnored);
+        let permanent = failed.permanent || named;
         let record = &mut self.node_mut(key).record;
         record.failures += 1;
         let permanent = permanent && !is_planted(Bug::PermanentRetried);

@@ -309,7 +309,8 @@ impl Meters {
         {
             meter.started.pop_front();
         }
-        if meter.open as usize + meter.started.len() >= max as usize {
+        let full = meter.open as usize + meter.started.len() >= max as usize;
+        if full && !is_planted(Bug::StartsUnlimited) {
             return Room::Starts;
         }
         Room::Free

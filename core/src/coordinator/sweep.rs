@@ -119,6 +119,7 @@ impl Sweeps {
             let record = &node.record;
             record.grants > u32::from(record.state == NodeState::Finished)
         });
+        let troubled = troubled && !is_planted(Bug::BodiesKept);
         if troubled && self.bodies.len() < BODIES_WAITING_MAX {
             self.bodies.push_back((task.id().clone(), None));
         }

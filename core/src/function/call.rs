@@ -10,6 +10,7 @@ use super::registry::Functions;
 use super::{Function, RESULT_BYTES_MAX};
 use crate::id::NodeId;
 use crate::json::{Json, check_value};
+use crate::planted::{Bug, is_planted};
 use crate::record::{NodeState, Totals};
 use crate::vars::{Change, Problem, VarPath, apply, flatten};
 
@@ -292,6 +293,9 @@ impl Changes {
             return Err(FunctionError::new("no_detector", text));
         }
         let refused = |place: Cow<'_, str>, name: &str| {
+            if is_planted(Bug::SensitiveTaken) {
+                return Ok(());
+            }
             let text = format!("{place} looks sensitive to the detector `{name}`");
             Err(FunctionError::new("sensitive_value", text))
         };

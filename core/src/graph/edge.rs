@@ -2,6 +2,7 @@
 
 use super::fan_in::EdgeState;
 use super::plan::{EdgeCondition, ParentEdge};
+use crate::planted::{Bug, is_planted};
 use crate::record::NodeState;
 
 /// What a child needs to know of a parent.
@@ -28,6 +29,9 @@ pub fn edge_state(edge: &ParentEdge, parent: ParentView) -> EdgeState {
     match (edge.when, parent.state) {
         (EdgeCondition::Success, NodeState::Finished)
         | (EdgeCondition::Failure, NodeState::Failed) => EdgeState::Counting,
+        (EdgeCondition::Failure, NodeState::Finished) if is_planted(Bug::RouteSwapped) => {
+            EdgeState::Counting
+        }
         (EdgeCondition::Success, NodeState::Skipped) => EdgeState::Skipped,
         (_, state) if state.is_terminal() => EdgeState::Impossible,
         (EdgeCondition::Success, _) if edge.first_batch && parent.accepted > 0 => {
@@ -47,6 +51,9 @@ pub fn failure_handled(targets: impl IntoIterator<Item = NodeState>) -> Option<b
             return None;
         }
         handled |= state == NodeState::Finished;
+    }
+    if handled && is_planted(Bug::HandledFails) || !handled && is_planted(Bug::UnhandledPasses) {
+        return Some(!handled);
     }
     Some(handled)
 }

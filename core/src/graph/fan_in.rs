@@ -105,8 +105,14 @@ impl FanInTally {
                 (self.pending == 0 || early) && self.impossible == 0 && counting > 0,
                 self.impossible == 0 && counting + self.pending > 0,
             ),
-            FanIn::Any => (counting > 0, counting + self.pending > 0),
-            FanIn::Count(count) => (counting >= count, counting + self.pending >= count),
+            FanIn::Any => {
+                let waits = counting > 0 && self.pending > 0 && is_planted(Bug::AnyWaits);
+                (counting > 0 && !waits, counting + self.pending > 0)
+            }
+            FanIn::Count(count) => {
+                let short = counting > 0 && counting + 1 == count && is_planted(Bug::CountShort);
+                (counting >= count || short, counting + self.pending >= count)
+            }
         };
         match (holds, can_hold) {
             (true, _) => Verdict::Start,

@@ -72,7 +72,10 @@ impl Graph {
 
     /// A graph that was taken on before: what its functions and their arguments are about was
     /// checked then, perhaps by a coordinator that knew others.
-    pub(crate) fn parse_stored(json: &Json) -> Result<Self, Vec<Fault>> {
+    ///
+    /// # Errors
+    /// As [`Graph::parse`].
+    pub fn parse_stored(json: &Json) -> Result<Self, Vec<Fault>> {
         Self::read(json, None)
     }
 

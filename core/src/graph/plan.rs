@@ -10,6 +10,7 @@ use super::when::Condition;
 use crate::id::{NodeId, Role};
 use crate::json::Json;
 use crate::message::AdapterSpec;
+use crate::planted::{Bug, is_planted};
 
 /// Which end of the parent an edge waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,20 +178,21 @@ impl Graph {
         let mut merge = Merge::default();
         for (child, node) in self.nodes.iter().enumerate() {
             for parent in &node.depends_on {
-                merge.success(&mut nodes, index[parent], child, node.first_batch);
+                merge.success(&mut nodes, index[parent], child, first_batch(node));
             }
         }
         for (parent, child) in &self.edges {
             let child = index[child];
-            let first_batch = self.nodes[child].first_batch;
+            let first_batch = first_batch(&self.nodes[child]);
             merge.success(&mut nodes, index[parent], child, first_batch);
         }
         for (parent, child) in &self.batch_edges {
-            merge.success(&mut nodes, index[parent], index[child], true);
+            let first_batch = !is_planted(Bug::OnBatchIgnored);
+            merge.success(&mut nodes, index[parent], index[child], first_batch);
         }
         for parent in 0..nodes.len() {
             for child in nodes[parent].on_success.clone() {
-                let first_batch = self.nodes[child].first_batch;
+                let first_batch = first_batch(&self.nodes[child]);
                 merge.success(&mut nodes, parent, child, first_batch);
             }
             for child in nodes[parent].on_failure.clone() {
@@ -214,6 +216,11 @@ impl Graph {
             by_name: index.values().map(|&i| i as u32).collect(),
         }
     }
+}
+
+/// Its parents count from their first batch.
+fn first_batch(node: &Node) -> bool {
+    node.first_batch && !is_planted(Bug::FirstBatchIgnored)
 }
 
 /// Finds the edge that already joins a pair of nodes.

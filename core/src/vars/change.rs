@@ -123,7 +123,7 @@ fn make(vars: &mut Map<String, Value>, change: &Change) -> Result<(), Problem> {
             at.insert(last.to_owned(), value.clone());
         }
         Change::Merge(path, value) => {
-            let (last, at) = parent(vars, path, true)?;
+            let (last, at) = parent(vars, path, !is_planted(Bug::MergeIsSet))?;
             let keeps = value.as_object().is_some_and(Map::is_empty)
                 && at.get(last).is_some_and(Value::is_object);
             if !keeps {

@@ -183,7 +183,7 @@ pub fn why(facts: &Facts<'_>) -> Why {
     let task = &facts.task.task;
     let mut nodes = Vec::new();
     let mut broken = None;
-    match Graph::parse(&task.graph) {
+    match Graph::parse_stored(&task.graph) {
         Ok(graph) => nodes = node::all(facts, &graph.plan()),
         Err(faults) => broken = Some(faults.len()),
     }

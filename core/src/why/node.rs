@@ -5,6 +5,7 @@ use super::{Facts, NodeWhy, Owner, WaitsFor, span};
 use crate::graph::{EdgeState, FanIn, ParentView, Plan, PlanNode, edge_state};
 use crate::id::NodeId;
 use crate::message::CancelReason;
+use crate::planted::{Bug, is_planted};
 use crate::record::{Grant, NodeRecord, NodeState, TaskState};
 use std::collections::BTreeMap;
 
@@ -47,6 +48,9 @@ pub(super) fn all(facts: &Facts<'_>, plan: &Plan) -> Vec<NodeWhy> {
             continue;
         };
         if record.state.is_terminal() {
+            continue;
+        }
+        if record.state == NodeState::Ready && is_planted(Bug::WhyUnlisted) {
             continue;
         }
         let age_ms = facts.task.node_age_ms.get(*at).copied().unwrap_or(0);

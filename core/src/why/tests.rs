@@ -520,6 +520,22 @@ fn a_function_runs_inside_the_coordinator_and_needs_no_worker() {
 }
 
 #[test]
+fn a_graph_with_a_function_that_a_user_registered_elsewhere_is_read() {
+    let graph = json!({"nodes": [
+        {"node_id": "f", "type": "coordinator_fn", "io": {"fn": "mine.own", "fn_args": {"x": 1}}},
+        {"node_id": "n", "type": "ocr", "depends_on": ["f"]}]});
+    let nodes = vec![node("f", NodeState::Finished), node("n", NodeState::Ready)];
+    let found = task(TaskState::Running, &graph, nodes);
+    let said = ask(&found, &[], KEEPS_UP);
+    let open: Vec<&str> = said
+        .nodes
+        .iter()
+        .map(|node| node.node_id.as_str())
+        .collect();
+    assert_eq!(open, ["n"], "{}", said.why);
+}
+
+#[test]
 fn a_delayed_start_says_when_it_is_and_who_asked_for_it() {
     let mut record = node("n", NodeState::Deferred);
     record.wait_ms = Some(90_000);

@@ -116,7 +116,13 @@ impl Worker {
             self.wind_up(id, now, out);
             return;
         }
-        let spec = run.start.adapter.clone().or(proposed.filter(is_known));
+        let proposed = proposed.filter(is_known);
+        let proposed = proposed.filter(|_| !is_planted(Bug::ProposalIgnored));
+        let spec = if proposed.is_some() && is_planted(Bug::ProposalFirst) {
+            proposed
+        } else {
+            run.start.adapter.clone().or(proposed)
+        };
         let mut behind = run.start.checkpoint_batches;
         if let Some(spec) = spec {
             let puller = Args::parse(&spec, &self.config)

@@ -97,7 +97,11 @@ impl Worker {
             self.ended.superseded_by(&node, token);
         }
         // The cache saves a read, it decides nothing: without it the store would say the same.
-        if self.dedup.seen(envelope.dedup_id, now.mono) && !is_planted(Bug::TakenTwice) {
+        let mut identity = envelope.dedup_id;
+        if is_planted(Bug::DedupCollides) {
+            identity.0 %= 16;
+        }
+        if self.dedup.seen(identity, now.mono) && !is_planted(Bug::TakenTwice) {
             // Met before, ended since, and the store has shown it superseded.
             self.send_refusal(&node, token, RefusalReason::NotCurrent, now, out);
             return;

@@ -192,7 +192,10 @@ impl Worker {
                 }
             } else if !current {
                 self.supersede(id, now, out);
-            } else if cancelled && run.ending.is_none_or(|e| e.waits_for_batch()) {
+            } else if cancelled
+                && run.ending.is_none_or(|e| e.waits_for_batch())
+                && !is_planted(Bug::LookIgnored)
+            {
                 // The flag does not say why, nor within what time: the records do. The signal that
                 // says both is on its way as well, and usually faster.
                 cancelled_tasks.insert(node.0);
@@ -236,6 +239,9 @@ impl Worker {
             }
             let told = record.grant.as_ref().and_then(|grant| grant.cancel);
             let (reason, grace_ms) = match (told, of_task) {
+                (Some(cancel), _) if is_planted(Bug::LookMisreads) => {
+                    (CancelReason::TaskFailed, cancel.grace_ms)
+                }
                 (Some(cancel), _) => (cancel.reason, cancel.grace_ms),
                 (None, Some(reason)) => {
                     let grace_ms = found.task.cancel_grace_ms;

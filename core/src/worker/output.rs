@@ -10,6 +10,7 @@ use crate::json::Json;
 use crate::message::{
     ARTIFACT_INLINE_BYTES_MAX, Artifact, BatchOk, Body, CancelReason, Metrics, TaskDone,
 };
+use crate::planted::{Bug, is_planted};
 use crate::port::{ErrorKind, PortError, StoreReply, StoreRequest};
 use crate::time::Now;
 
@@ -56,6 +57,9 @@ impl Worker {
         match artifact {
             Some(body) if body.len() > ARTIFACT_INLINE_BYTES_MAX => {
                 let bytes = body.len() as u64;
+                if is_planted(Bug::StagedUnsent) {
+                    return self.batch_done(id, done, Some(Artifact::Staged(bytes)), now, out);
+                }
                 let request = StoreRequest::StageArtifact {
                     task_id: run.task_id.clone(),
                     node_id: run.node_id.clone(),
@@ -63,8 +67,11 @@ impl Worker {
                     token: run.token,
                     body,
                 };
-                run.work = Work::Staging(Box::new((done, bytes)));
+                run.work = Work::Staging(Box::new((done.clone(), bytes)));
                 self.call(For::Stage(id), request, now, out);
+                if is_planted(Bug::StagedEarly) {
+                    self.batch_done(id, done, Some(Artifact::Staged(bytes)), now, out);
+                }
             }
             artifact => self.batch_done(id, done, artifact.map(Artifact::Inline), now, out),
         }

@@ -131,7 +131,9 @@ impl Worker {
             return;
         }
         let every_ms = self.config.announce_interval_ms;
-        self.timers.set(Timer::Announce, now.mono.after(every_ms));
+        if !is_planted(Bug::AnnouncedOnce) {
+            self.timers.set(Timer::Announce, now.mono.after(every_ms));
+        }
         // An idle worker asks here whether a newer process of its id is alive.
         self.grants.probe();
         let roles = &self.config.roles;

@@ -51,7 +51,9 @@ impl Worker {
                 }
                 Pull::Wait { ms } => {
                     run.work = Work::Pulling { asked: false };
-                    self.timers.set(Timer::Pull(id), now.mono.after(ms));
+                    if !is_planted(Bug::NeverPolls) {
+                        self.timers.set(Timer::Pull(id), now.mono.after(ms));
+                    }
                     return;
                 }
                 Pull::End => {

@@ -274,9 +274,13 @@ impl Client {
             StoreReply::Tasks(page) => {
                 let read = page.tasks.last().map(|task| &task.task.task_id);
                 let last = read.max(page.unreadable.last().map(|(id, _)| id)).cloned();
+                let mut tasks: Vec<_> = page.tasks.into_iter().map(TaskStatus::from).collect();
+                if is_planted(Bug::ListSkips) {
+                    tasks.pop();
+                }
                 Ok(TaskList {
                     next: last.filter(|_| page.more),
-                    tasks: page.tasks.into_iter().map(TaskStatus::from).collect(),
+                    tasks,
                     unreadable: page.unreadable,
                 })
             }

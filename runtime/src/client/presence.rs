@@ -227,7 +227,8 @@ impl Behind {
         let is_copy = !self.seen.insert(envelope.dedup_id);
         let counts = match &envelope.body {
             // A faulty one leaves nothing behind but its answer.
-            Body::Submit(submit) => Graph::parse(&submit.graph).is_ok(),
+            // Which functions there are only its coordinator knows.
+            Body::Submit(submit) => Graph::parse_stored(&submit.graph).is_ok(),
             _ => envelope.seq.is_some(),
         };
         if offset >= self.next && !is_copy && counts && self.entries.len() < LOOKED_AT_MAX {

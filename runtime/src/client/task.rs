@@ -4,6 +4,7 @@ use flowkit_core::control::TaskOptions;
 use flowkit_core::id::{BatchUid, Epoch, NodeId, TaskId, WorkerId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
+use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
 use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
 use flowkit_core::text::{REASON_BYTES_MAX, cut};
@@ -101,7 +102,11 @@ impl From<NodeRecord> for NodeStatus {
             state: node.state,
             attempts: node.epoch,
             grants: node.grants,
-            batches: node.accepted,
+            batches: if is_planted(Bug::BatchesUnshown) {
+                0
+            } else {
+                node.accepted
+            },
             failures: node.failures,
             losses: node.losses,
             worker_id: node.grant.map(|grant| grant.worker_id),

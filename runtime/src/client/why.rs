@@ -99,7 +99,7 @@ impl Client {
                 Err(error) => return Err(error),
             };
             // A newer version's: an owner of this version set it aside and counts it for nothing.
-            let Ok(graph) = Graph::parse(&task.graph) else {
+            let Ok(graph) = Graph::parse_stored(&task.graph) else {
                 continue;
             };
             let plan = graph.plan();

@@ -1,6 +1,7 @@
 //! The worker's driver: one task that feeds the machine and carries out its effects.
 
 use flowkit_core::id::WorkerId;
+use flowkit_core::message::CancelReason;
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::report::{Report, ReportKind};
 use flowkit_core::worker::{
@@ -245,6 +246,11 @@ impl Runs {
                 if is_planted(Bug::DeadlineNow) {
                     deadline = tokio::time::Instant::now();
                 }
+                let reason = if is_planted(Bug::ReasonUnsaid) {
+                    CancelReason::UserRequest
+                } else {
+                    reason
+                };
                 cx.raise_cancel(reason, deadline);
             }
             RunCommand::Abort if is_planted(Bug::AbortLost) => {}

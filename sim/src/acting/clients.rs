@@ -8,16 +8,19 @@ use flowkit_runtime::{Client, ClientError, RerunOptions, SubmitOptions, TaskOutc
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::Watcher;
-use crate::judge::{Ask, CallError, Seen};
+use crate::judge::{Ask, CallError, Seen, Shown};
 use crate::plan::{Action, ActionKind, Plan};
 
 /// A request that failed is made again after this long.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Tasks of one page of a list: few, so that there are several.
+const PAGE: u32 = 2;
 
 /// Whether tasks' submissions were answered, and how. Who waits is woken in order: a run repeats.
 #[derive(Debug, Default)]
@@ -52,6 +55,14 @@ impl Answers {
     }
 }
 
+/// Ways to look at a task.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Status,
+    List,
+    Why,
+}
+
 /// The clients of a plan.
 #[derive(Debug)]
 pub struct Clients {
@@ -60,6 +71,8 @@ pub struct Clients {
     answers: Answers,
     /// Whether tasks are settled; false for those that will never be.
     settled: Answers,
+    /// Looks so far.
+    looks: AtomicU64,
 }
 
 impl Clients {
@@ -71,6 +84,7 @@ impl Clients {
             watcher,
             answers: Answers::default(),
             settled: Answers::default(),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -116,6 +130,7 @@ impl Asking<'_> {
             ActionKind::Cancel { task, grace_ms } => {
                 self.once_there(task, Ask::Cancel { grace_ms }).await
             }
+            ActionKind::Look { task } => self.look(task).await,
             ActionKind::Pause { task, for_ms } => {
                 if self.clients.answers.wait(task).await {
                     self.ask(task, Ask::Pause).await?;
@@ -124,6 +139,84 @@ impl Asking<'_> {
                     self.ask(task, Ask::Resume).await?;
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Looks at a task in each way that there is.
+    async fn look(&self, task: u32) -> Result<(), String> {
+        if !self.clients.answers.wait(task).await {
+            return Ok(());
+        }
+        let plan = self.clients.plan.tasks.get(task as usize);
+        let plan = plan.ok_or_else(|| format!("the plan has no task {task}"))?;
+        let id = TaskId::new(&plan.id).map_err(|e| format!("{}: {e}", plan.id))?;
+        for way in [Way::Status, Way::List, Way::Why] {
+            self.show(&id, way).await;
+        }
+        Ok(())
+    }
+
+    /// Looks until a server answers, and says what it shows.
+    async fn show(&self, task: &TaskId, way: Way) {
+        let (client, watcher) = (self.client, &self.clients.watcher);
+        loop {
+            let look = self.clients.looks.fetch_add(1, Ordering::Relaxed);
+            watcher.saw(Seen::Looks {
+                client,
+                task: task.clone(),
+                look,
+            });
+            let shown = match self.shown(task, way).await {
+                Ok(shown) => shown,
+                Err(ClientError::Swept(_)) => Shown::Swept,
+                Err(error) => match told(&error) {
+                    Some(error) => Shown::Failed(error.text),
+                    None => {
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
+                    }
+                },
+            };
+            watcher.saw(Seen::Shown {
+                client,
+                task: task.clone(),
+                look,
+                shown,
+            });
+            return;
+        }
+    }
+
+    async fn shown(&self, task: &TaskId, way: Way) -> Result<Shown, ClientError> {
+        let handle = self.library.task(task.clone());
+        match way {
+            Way::Status => {
+                let status = handle.status().await?;
+                let nodes = status.nodes.into_iter();
+                Ok(Shown::Status {
+                    state: status.state,
+                    settled: status.settled,
+                    nodes: nodes.map(|n| (n.node_id, n.state, n.batches)).collect(),
+                })
+            }
+            Way::List => {
+                let mut after = None;
+                loop {
+                    let (tasks, more) = self.library.list(after, PAGE).await?;
+                    if let Some(found) = tasks.iter().find(|found| found.task_id == *task) {
+                        return Ok(Shown::Listed(Some(found.state)));
+                    }
+                    after = tasks.into_iter().next_back().map(|task| task.task_id);
+                    if !more || after.is_none() {
+                        return Ok(Shown::Listed(None));
+                    }
+                }
+            }
+            Way::Why => {
+                let why = handle.why().await?;
+                let nodes = why.nodes.into_iter().map(|node| node.node_id);
+                Ok(Shown::Why(why.state, nodes.collect()))
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Journal;
 use crate::judge::Step;
-use crate::plan::{Hook, NodePlan, Plan, TroubleKind};
+use crate::plan::{Hook, NodePlan, Plan, Reader, TroubleKind};
 use crate::script;
 
 /// Works for any role.
@@ -49,6 +49,20 @@ pub(crate) struct PlannedPanic;
 /// An error of a script that cannot be named.
 #[derive(Debug)]
 struct Unnamed;
+
+/// An error of a script that its handler knows.
+#[derive(Debug)]
+struct Known {
+    permanent: bool,
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("as the script says")
+    }
+}
+
+impl Error for Known {}
 
 impl fmt::Display for Unnamed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +164,7 @@ impl<J: Journal> Scripted<J> {
                 TroubleKind::Slow { ms: more } => tokio::time::sleep(ms(more)).await,
                 TroubleKind::Transient
                 | TroubleKind::RetryAfter { .. }
+                | TroubleKind::Classified { .. }
                 | TroubleKind::Permanent => {}
             }
         }
@@ -158,7 +173,10 @@ impl<J: Journal> Scripted<J> {
     /// Says how it ends: by a trouble of its script, or because it was told to.
     fn ended(&self, cx: &RunContext, trouble: Option<TroubleKind>, cancelled: bool) {
         let step = Step::Failed {
-            permanent: trouble == Some(TroubleKind::Permanent),
+            permanent: matches!(
+                trouble,
+                Some(TroubleKind::Permanent | TroubleKind::Classified { permanent: true })
+            ),
             cancelled,
             retry_after_ms: match trouble {
                 Some(TroubleKind::RetryAfter { ms }) => Some(ms),
@@ -213,6 +231,9 @@ impl<J: Journal> Scripted<J> {
                     std::panic::panic_any(PlannedPanic);
                 }
                 TroubleKind::PanicsNaming => HandlerError::from(Unnamed),
+                TroubleKind::Classified { permanent } => HandlerError::from(Known {
+                    permanent: *permanent,
+                }),
                 TroubleKind::Hangs => {
                     self.work(cx, node, Duration::from_secs(86_400)).await?;
                     continue;
@@ -232,6 +253,7 @@ impl<J: Journal> Scripted<J> {
         &self,
         cx: &RunContext,
         node: &NodePlan,
+        done: &mut u32,
         batch: &Batch<Value>,
     ) -> Result<BatchResult<Value>, HandlerError> {
         let uid = BatchUid::new(&batch.uid)
@@ -277,17 +299,20 @@ impl<J: Journal> Scripted<J> {
             cx.artifacts().mark_complete(&mark)?;
         }
         self.step(cx, Step::Processed { uid });
-        let result = result.metric("items", count);
-        Ok(result.metric("label", &*batch.uid))
+        *done += 1;
+        let result = result.metric("items", count).metric("label", &*batch.uid);
+        let result = result.metric("nth", script::nth(cx.info().token, *done));
+        Ok(result.metric("key", cx.idempotency_key()))
     }
 }
 
 impl<J: Journal> Handler for Scripted<J> {
-    type Run = ();
+    /// Batches that it has done.
+    type Run = u32;
     type Input = Value;
     type Output = Value;
 
-    async fn init(&self, cx: &RunContext) -> Result<(), HandlerError> {
+    async fn init(&self, cx: &RunContext) -> Result<u32, HandlerError> {
         let node = self.node(cx)?;
         self.journal.began(cx.info(), cx.checkpoint()?);
         let (told, journal) = (cx.clone(), self.journal.clone());
@@ -313,7 +338,7 @@ impl<J: Journal> Handler for Scripted<J> {
             self.work(cx, node, ms(node.script.init_ms)).await?;
             self.troubled_hook(cx, node, Hook::Init).await
         };
-        self.part(cx, init).await
+        self.part(cx, init).await.map(|()| 0)
     }
 
     async fn load_input(
@@ -321,9 +346,19 @@ impl<J: Journal> Handler for Scripted<J> {
         cx: &RunContext,
         input: TaskInput,
     ) -> Result<TaskInput, HandlerError> {
-        let load = self.troubled_hook(cx, self.node(cx)?, Hook::LoadInput);
+        let node = self.node(cx)?;
+        let load = self.troubled_hook(cx, node, Hook::LoadInput);
         self.part(cx, load).await?;
-        Ok(input)
+        let reference = input.reference.as_ref();
+        let reference = reference.and_then(|input| input.decode::<Value>().ok());
+        if reference != node.input_ref {
+            let what = format!("its input is {reference:?}");
+            return Err(HandlerError::permanent("other_input", what));
+        }
+        Ok(match node.reader.as_ref().and_then(Reader::proposal) {
+            Some((name, args)) => input.with_adapter(name, Json::from(args)),
+            None => input,
+        })
     }
 
     async fn batches(
@@ -353,14 +388,14 @@ impl<J: Journal> Handler for Scripted<J> {
     async fn process(
         &self,
         cx: &RunContext,
-        _run: &mut (),
+        done: &mut u32,
         batch: Batch<Value>,
     ) -> Result<BatchResult<Value>, HandlerError> {
         let node = self.node(cx)?;
-        self.part(cx, self.batch(cx, node, &batch)).await
+        self.part(cx, self.batch(cx, node, done, &batch)).await
     }
 
-    async fn finalize(&self, cx: &RunContext, _run: ()) -> Result<FinalizeResult, HandlerError> {
+    async fn finalize(&self, cx: &RunContext, _run: u32) -> Result<FinalizeResult, HandlerError> {
         let node = self.node(cx)?;
         self.step(cx, Step::Finalize);
         let end = async {
@@ -379,7 +414,11 @@ impl<J: Journal> Handler for Scripted<J> {
         if error.is::<Unnamed>() {
             std::panic::panic_any(PlannedPanic);
         }
-        ErrorClass::transient("unexpected_error")
+        match error.downcast_ref::<Known>() {
+            Some(Known { permanent: true }) => ErrorClass::permanent("named"),
+            Some(_) => ErrorClass::transient("named"),
+            None => ErrorClass::transient("unexpected_error"),
+        }
     }
 
     async fn cleanup(&self, cx: &RunContext) {

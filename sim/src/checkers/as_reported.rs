@@ -19,7 +19,15 @@ pub(super) struct AsReported {
 }
 
 /// Failures by their script; every other one is the engine's own.
-const SCRIPTED: [&str; 4] = ["busy", "flaky", "hopeless", "panic"];
+const SCRIPTED: [&str; 6] = [
+    "busy",
+    "flaky",
+    "hopeless",
+    "named",
+    "panic",
+    // No script has such an error: it was named, and its name is lost.
+    "unexpected_error",
+];
 
 impl Judge for AsReported {
     fn event(&mut self, view: &mut View<'_>) {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use flowkit_core::id::{NodeId, TaskId, Token};
+use flowkit_core::message::CancelReason;
 use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
@@ -39,6 +40,13 @@ impl Judge for CancelFinal {
             What::Committed { changes, .. } => {
                 for change in changes {
                     self.change(view, change);
+                }
+                for change in changes {
+                    if let Change::Task { task, old, new } = change
+                        && old.as_ref().is_none_or(|old| old.state != new.state)
+                    {
+                        told(view, task, new.state);
+                    }
                 }
                 // One commit may hold a grant and the cancel that stood behind it in the stream.
                 for change in changes {
@@ -145,6 +153,29 @@ impl Judge for CancelFinal {
             }
             _ => {}
         }
+    }
+}
+
+/// The commit that cancels a task, or lets it fail, tells every run of it to end, and why.
+fn told(view: &mut View<'_>, task: &TaskId, state: TaskState) {
+    let why = match state {
+        TaskState::Failed => CancelReason::TaskFailed,
+        TaskState::Cancelling => CancelReason::UserRequest,
+        _ => return,
+    };
+    let Some(ledger) = view.ledger.tasks.get(task) else {
+        return;
+    };
+    let facts = ledger
+        .nodes
+        .iter()
+        .filter_map(|(id, node)| Some((id, node.fact.as_ref()?)));
+    let untold = facts
+        .filter(|(_, fact)| fact.holder.is_some() && fact.told_to_end != Some(why))
+        .map(|(id, fact)| format!("{task}/{id}: {state:?}, and told {:?}", fact.told_to_end))
+        .next();
+    if let Some(what) = untold {
+        view.broken(NAME, what);
     }
 }
 

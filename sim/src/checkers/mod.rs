@@ -4,6 +4,7 @@
 mod answered;
 mod as_reported;
 mod at_rest;
+mod bodies;
 mod cancel_final;
 mod cancel_seen;
 mod capacity;
@@ -20,6 +21,7 @@ mod resume_point;
 mod retention;
 mod retry_bounded;
 mod settle;
+mod shown;
 mod single_owner;
 mod start_rule;
 mod stops;
@@ -107,6 +109,7 @@ pub(crate) struct Judges {
     no_lost_task: no_lost_task::NoLostTask,
     effect_once: effect_once::EffectOnce,
     resume_point: resume_point::ResumePoint,
+    bodies: bodies::Bodies,
     cancel_final: cancel_final::CancelFinal,
     dedup_bounded: dedup_bounded::DedupBounded,
     start_rule: start_rule::StartRule,
@@ -127,6 +130,7 @@ pub(crate) struct Judges {
     stored: stored::Stored,
     vars: vars::Vars,
     settle: settle::Settle,
+    shown: shown::Looks,
 }
 
 impl Judges {
@@ -137,6 +141,7 @@ impl Judges {
             no_lost_task: no_lost_task::NoLostTask::default(),
             effect_once: effect_once::EffectOnce,
             resume_point: resume_point::ResumePoint::default(),
+            bodies: bodies::Bodies::default(),
             cancel_final: cancel_final::CancelFinal::default(),
             dedup_bounded: dedup_bounded::DedupBounded::default(),
             start_rule: start_rule::StartRule,
@@ -148,7 +153,7 @@ impl Judges {
             as_reported: as_reported::AsReported::default(),
             answered: answered::Answered::default(),
             at_rest: at_rest::AtRest::default(),
-            cancel_seen: cancel_seen::CancelSeen::default(),
+            cancel_seen: cancel_seen::CancelSeen::new(plan),
             hooks: hooks::Hooks::default(),
             rerun: rerun::Reruns,
             retention: retention::Retention::default(),
@@ -157,6 +162,7 @@ impl Judges {
             stored: stored::Stored,
             vars: vars::Vars::default(),
             settle: settle::Settle::default(),
+            shown: shown::Looks::default(),
         }
     }
 
@@ -167,6 +173,7 @@ impl Judges {
         f(&mut self.tokens);
         f(&mut self.effect_once);
         f(&mut self.resume_point);
+        f(&mut self.bodies);
         f(&mut self.cancel_final);
         f(&mut self.dedup_bounded);
         f(&mut self.start_rule);
@@ -176,6 +183,7 @@ impl Judges {
         f(&mut self.limits);
         f(&mut self.as_reported);
         f(&mut self.answered);
+        f(&mut self.shown);
         f(&mut self.at_rest);
         f(&mut self.cancel_seen);
         f(&mut self.hooks);

@@ -2,6 +2,10 @@
 //! each batch. A result is made of the totals that the handler was shown, which must be those of
 //! all accepted batches; or it is what the last of these marked, in whichever run that was.
 
+use std::collections::BTreeMap;
+
+use flowkit_core::hash::stable128;
+use flowkit_core::id::Token;
 use flowkit_core::message::Artifact;
 use flowkit_core::record::{ArtifactRecord, NodeRecord, NodeState};
 use serde_json::Value;
@@ -47,8 +51,12 @@ impl Judge for Results {
                         report(format!("its result is {result}, not {expected}"));
                     }
                 }
+                // Batches of each run that are accepted: the first, the second, and so on.
+                let mut done: BTreeMap<Token, u32> = BTreeMap::new();
                 for artifact in finish.tables.artifacts(&record.task_id, &record.node_id) {
-                    if let Err(what) = metrics_fit(artifact) {
+                    let count = done.entry(artifact.token).or_default();
+                    *count += 1;
+                    if let Err(what) = metrics_fit(artifact, *count) {
                         report(format!("batch {}: {what}", artifact.batch_uid));
                     }
                 }
@@ -62,12 +70,26 @@ fn result_of(record: &NodeRecord) -> Value {
     result.map_or(Value::Null, |result| result.decode().unwrap_or_default())
 }
 
-fn metrics_fit(artifact: &ArtifactRecord) -> Result<(), String> {
+fn metrics_fit(artifact: &ArtifactRecord, nth: u32) -> Result<(), String> {
     let uid = artifact.batch_uid.as_str();
     let label = artifact.metrics.get("label");
     let label = label.and_then(|label| label.decode::<String>().ok());
     if label.as_deref() != Some(uid) {
         return Err(format!("its label is {label:?}"));
+    }
+    let told = artifact.metrics.get("nth");
+    let told = told.and_then(|told| told.decode::<Value>().ok());
+    let expected = script::nth(artifact.token, nth);
+    if told.as_ref().is_some_and(|told| *told != expected) {
+        return Err(format!("its run says {told:?} of it, not {expected}"));
+    }
+    // Handlers of the machines' own world have none.
+    let key = artifact.metrics.get("key");
+    let key = key.and_then(|key| key.decode::<String>().ok());
+    let parts = [artifact.task_id.as_str(), artifact.node_id.as_str(), uid];
+    let expected = format!("{:032x}", stable128(&parts.map(str::as_bytes)));
+    if key.as_ref().is_some_and(|key| *key != expected) {
+        return Err(format!("its idempotency key is {key:?}, not {expected}"));
     }
     // The body of a large one is not in the tables.
     let Some(Artifact::Inline(value)) = &artifact.artifact else {

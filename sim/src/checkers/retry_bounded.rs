@@ -2,6 +2,7 @@
 //! after a permanent error; lost workers are bounded apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flowkit_core::id::{NodeId, TaskId, Token};
 use flowkit_core::message::Body;
@@ -16,9 +17,10 @@ const NAME: &str = "retry_bounded";
 const LOSSES_MAX: u32 = 20;
 
 /// A TASK_FAILED as it stands in a stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Failure {
     at: u64,
+    code: Arc<str>,
     permanent: bool,
     retry_after_ms: Option<u64>,
 }
@@ -47,6 +49,7 @@ impl Judge for RetryBounded {
                     let key = (task.clone(), node.clone(), token);
                     self.sent.entry(key).or_insert(Failure {
                         at: view.event.at,
+                        code: failed.reason_code.clone(),
                         permanent: failed.permanent,
                         retry_after_ms: failed.retry_after_ms,
                     });
@@ -123,13 +126,13 @@ impl RetryBounded {
         }
         let failures = old.map_or(0, |old| old.failures);
         if new.failures > failures {
-            let sent = self
-                .sent
-                .get(&(task.clone(), node.clone(), old_token))
-                .copied();
+            let sent = self.sent.get(&(task.clone(), node.clone(), old_token));
             let Some(sent) = sent else { return };
             let ended = matches!(new.state, NodeState::Failed | NodeState::Cancelled);
-            if sent.permanent && !ended {
+            let plan = view.node(task.as_str(), node.as_str());
+            let mut listed = plan.iter().flat_map(|plan| &plan.permanent_on);
+            let listed = listed.any(|code| **code == *sent.code);
+            if (sent.permanent || listed) && !ended {
                 let what = format!("{task}/{node}: {:?} after a permanent failure", new.state);
                 view.broken(NAME, what);
             }

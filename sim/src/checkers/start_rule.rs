@@ -1,5 +1,6 @@
 //! `start_rule`: a node starts only when its fan-in, streaming and routing rules hold, once per
-//! attempt. Judged by rules written out anew over the plan's graph.
+//! attempt, and waits for nothing else: the commit that makes them hold makes it ready. Judged by
+//! rules written out anew over the plan's graph.
 
 use flowkit_core::id::{NodeId, TaskId, Token};
 use flowkit_core::record::{NodeState, TaskState};
@@ -41,6 +42,11 @@ impl Judge for StartRule {
                 let was = old.as_ref().map(|old| old.state);
                 if new.state == NodeState::Skipped && was != Some(NodeState::Skipped) {
                     skipped(view, task, node);
+                }
+                let ended = new.state.is_terminal() && was != Some(new.state);
+                let first = new.accepted > 0 && old.as_ref().is_none_or(|old| old.accepted == 0);
+                if ended || first {
+                    waits_on(view, task, node);
                 }
             }
         }
@@ -225,6 +231,30 @@ fn granted(
         ));
     }
     for what in broken {
+        view.broken(NAME, what);
+    }
+}
+
+/// A parent ended, or has its first batch: no child whose rule holds waits any longer.
+fn waits_on(view: &mut View<'_>, task: &TaskId, parent: &NodeId) {
+    let (Some(plan), Some(ledger)) = (view.task(task.as_str()), view.ledger.tasks.get(task)) else {
+        return;
+    };
+    let runs = [TaskState::Queued, TaskState::Running, TaskState::Paused];
+    let state = ledger.fact.as_ref().map(|fact| fact.state);
+    if !state.is_some_and(|state| runs.contains(&state)) {
+        return;
+    }
+    let graph = &plan.graph;
+    let waiting = graph.nodes.iter().find(|node| {
+        let child = node.parents.iter().any(|(id, _)| id == parent.as_str());
+        let fact = || ledger.nodes.get(node.id.as_str())?.fact.as_ref();
+        child
+            && fact().is_some_and(|fact| fact.state == NodeState::Queued)
+            && holds(node, &standings(graph, ledger, node))
+    });
+    if let Some(node) = waiting {
+        let what = format!("{task}/{}: waits although its rule holds", node.id);
         view.broken(NAME, what);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::graph::{FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Script};
 use super::swarm::Draw;
 use super::{Plan, TaskPlan};
-use crate::functions::{DOUBLE, PANICS};
+use crate::functions::{DOUBLE, LEAK, PANICS};
 
 /// Vars that functions and conditions are about: few, so that they meet.
 const PATHS: [&str; 6] = ["a", "b", "n.x", "n.y", "flag", "c.d.e"];
@@ -49,6 +49,17 @@ fn flow(draw: &mut Draw, task: &mut TaskPlan) {
     for at in free {
         if draw.percent(30) {
             task.graph.nodes[at].when = Some(condition(draw, 0));
+        }
+    }
+}
+
+/// Some functions that do nothing make a value instead that may look like a secret.
+pub(super) fn leaks(draw: &mut Draw, plan: &mut Plan) {
+    let nodes = plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes);
+    for function in nodes.filter_map(|node| node.function.as_mut()) {
+        if function.name == "noop" && draw.percent(70) {
+            let (of, to) = (*draw.pick(&PATHS), *draw.pick(&PATHS));
+            *function = call(LEAK, json!({"path": of, "to": to}));
         }
     }
 }

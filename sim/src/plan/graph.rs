@@ -40,12 +40,18 @@ pub struct NodePlan {
     pub retry_max: u32,
     /// Wait after a failed attempt.
     pub backoff_ms: u64,
+    /// Codes of failures after which there is no other attempt; the engine's default if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permanent_on: Vec<String>,
     /// Grants that may be lost in a row; the engine's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses_max: Option<u32>,
     /// What the handler does.
     #[serde(default)]
     pub script: Script,
+    /// Its `io.input_ref`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_ref: Option<Value>,
     /// Its condition over the vars, as in a graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Value>,
@@ -91,12 +97,74 @@ pub enum FanIn {
 }
 
 /// How a node reads its parents' artifacts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reader {
     /// Whose artifacts.
     pub from: Vec<String>,
     /// Chunks of this size; a batch per artifact if absent.
     pub rechunk: Option<u32>,
+    /// The graph does not say so: the handler proposes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proposed: bool,
+    /// The handler proposes chunks of this size beside what the graph says, which counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoy: Option<u32>,
+    /// It does not say which list of an artifact is to be cut: strict workers do not take that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyless: bool,
+    /// A single source is named alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+    /// The end of its sources is believed after one more look.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looks_twice: bool,
+    /// How often it looks for itself; the worker's setting if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_ms: Option<u32>,
+    /// How seldom at most, while nothing comes; the worker's setting if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_max_ms: Option<u32>,
+}
+
+impl Reader {
+    /// The adapter that is to drive the node: its name and arguments.
+    fn adapter(&self) -> (&'static str, Value) {
+        self.cut(self.rechunk)
+    }
+
+    /// What the handler proposes, if anything.
+    #[must_use]
+    pub fn proposal(&self) -> Option<(&'static str, Value)> {
+        if self.proposed {
+            Some(self.adapter())
+        } else {
+            self.decoy.map(|size| self.cut(Some(size)))
+        }
+    }
+
+    fn cut(&self, size: Option<u32>) -> (&'static str, Value) {
+        let mut args = match (&self.from[..], self.alone) {
+            ([one], true) => json!({ "from_node": one }),
+            _ => json!({ "from_nodes": self.from }),
+        };
+        if let Some(ms) = self.poll_ms {
+            args["poll_ms"] = json!(ms);
+        }
+        if let Some(ms) = self.backoff_max_ms {
+            args["backoff_max_ms"] = json!(ms);
+        }
+        if self.looks_twice {
+            args["eof_on_task_done"] = json!(false);
+        }
+        let Some(size) = size else {
+            return ("pull.from_artifacts", args);
+        };
+        args["size"] = json!(size);
+        if !self.keyless {
+            args["meta_list_key"] = json!("items");
+        }
+        ("pull.from_artifacts.rechunk:size", args)
+    }
 }
 
 /// What a handler does.
@@ -191,6 +259,11 @@ pub enum TroubleKind {
     Panics,
     /// An error, and a panic as it is classified: a transient failure.
     PanicsNaming,
+    /// An error of the handler's own, to which it gives a class.
+    Classified {
+        /// For good.
+        permanent: bool,
+    },
     /// It never returns by itself (until it is cancelled).
     Hangs,
     /// It takes so much longer.
@@ -236,8 +309,10 @@ impl NodePlan {
             reader: None,
             retry_max: 2,
             backoff_ms: 200,
+            permanent_on: Vec::new(),
             losses_max: None,
             script,
+            input_ref: None,
             when: None,
             function: None,
         }
@@ -251,6 +326,7 @@ impl NodePlan {
         self.reader = Some(Reader {
             from: from.iter().map(|&id| id.to_owned()).collect(),
             rechunk,
+            ..Reader::default()
         });
         self
     }
@@ -289,24 +365,22 @@ impl NodePlan {
         if let Some(losses_max) = self.losses_max {
             node["retry_policy"]["losses_max"] = json!(losses_max);
         }
+        if !self.permanent_on.is_empty() {
+            node["retry_policy"]["permanent_on"] = json!(self.permanent_on);
+        }
         let mut io = serde_json::Map::new();
         if self.first_batch {
             io.insert("start_when".to_owned(), json!("first_batch"));
         }
-        if let Some(reader) = &self.reader {
-            let mut args = json!({ "from_nodes": reader.from });
-            let name = match reader.rechunk {
-                None => "pull.from_artifacts",
-                Some(size) => {
-                    args["size"] = json!(size);
-                    args["meta_list_key"] = json!("items");
-                    "pull.from_artifacts.rechunk:size"
-                }
-            };
+        if let Some(reader) = self.reader.as_ref().filter(|reader| !reader.proposed) {
+            let (name, args) = reader.adapter();
             io.insert(
                 "input_inline".to_owned(),
                 json!({ "input_adapter": name, "input_args": args }),
             );
+        }
+        if let Some(input) = &self.input_ref {
+            io.insert("input_ref".to_owned(), input.clone());
         }
         if let Some(function) = &self.function {
             io.insert("fn".to_owned(), json!(function.name));

@@ -4,6 +4,7 @@
 use super::graph::{Hook, Trouble};
 use super::swarm::{Draw, moment};
 use super::{Action, ActionKind, Plan, TroubleKind};
+use crate::script;
 
 /// In some plans the handlers have trouble with hooks.
 pub(super) fn troubles(draw: &mut Draw, plan: &mut Plan, span: u64) {
@@ -53,6 +54,33 @@ pub(super) fn troubles(draw: &mut Draw, plan: &mut Plan, span: u64) {
                 grace_ms: draw.percent(50).then(|| draw.wide(0, 2_000)),
             },
         });
+    }
+}
+
+/// Some errors are given a class by their handler, some failures are called permanent by the graph.
+pub(super) fn named(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(40) {
+        return;
+    }
+    for node in plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes) {
+        let (classified, listed) = (draw.percent(35), draw.percent(20));
+        for trouble in &mut node.script.trouble {
+            match trouble.kind {
+                TroubleKind::Transient if classified => {
+                    trouble.kind = TroubleKind::Classified { permanent: false };
+                }
+                TroubleKind::Permanent if classified => {
+                    trouble.kind = TroubleKind::Classified { permanent: true };
+                }
+                _ => {}
+            }
+        }
+        if listed {
+            let codes = node.script.trouble.iter();
+            let codes = codes.filter_map(|trouble| script::code(trouble.kind));
+            node.permanent_on = codes.map(str::to_owned).collect();
+            node.permanent_on.dedup();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use flowkit_runtime::task_id_of_key;
 
 use super::swarm::{Draw, clock, moment};
-use super::{ClientFault, Clock, Fault, Lost, Plan, Server, When};
+use super::{Action, ActionKind, ClientFault, Clock, Fault, Lost, Plan, Server, When};
 
 /// Uses of the library that no machine knows of, and drivers that lose their machine.
 pub(super) fn library(draw: &mut Draw, plan: &mut Plan) {
@@ -122,4 +122,21 @@ pub(super) fn client_clocks(draw: &mut Draw, plan: &mut Plan) {
 /// How often others go first: never, now and then, or as often as not.
 pub(super) fn yields(draw: &mut Draw, plan: &mut Plan) {
     plan.world.yield_permille = draw.small(0, 500);
+}
+
+/// People look at tasks.
+pub(super) fn looks(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || !draw.percent(40) {
+        return;
+    }
+    let span = plan.heal_ms;
+    for task in 0..u32::try_from(plan.tasks.len()).unwrap_or(0) {
+        for _ in 0..draw.small(0, 2) {
+            plan.actions.push(Action {
+                when: moment(draw, span),
+                client: draw.small(0, plan.world.clients - 1),
+                kind: ActionKind::Look { task },
+            });
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! that a run that ever failed outlives every change of the generator. Times are in milliseconds
 //! of true time since the start of the run, unless a name says otherwise.
 
+mod adapters;
 mod bounds;
 mod call;
 mod corners;
@@ -131,6 +132,9 @@ pub struct World {
     /// How long it remembers one; the engine's default if absent.
     #[serde(default)]
     pub dedup_ttl_ms: Option<u64>,
+    /// Workers take no adapter that leaves open what it cuts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_adapters: bool,
     /// How long finished tasks are kept; for ever if absent.
     #[serde(default)]
     pub retention_finished_ms: Option<u64>,
@@ -232,6 +236,12 @@ pub enum ActionKind {
         /// Time from the answer until it asks for the resume, which it does before faults heal.
         for_ms: u64,
     },
+    /// Looks at a task (if the submission was acknowledged by then), in each way that there is; where
+    /// the library's clients are.
+    Look {
+        /// Index into the plan's tasks.
+        task: u32,
+    },
 }
 
 impl ActionKind {
@@ -241,7 +251,8 @@ impl ActionKind {
         let (Self::Submit { task }
         | Self::SubmitOther { task }
         | Self::Cancel { task, .. }
-        | Self::Pause { task, .. }) = self;
+        | Self::Pause { task, .. }
+        | Self::Look { task }) = self;
         task
     }
 
@@ -251,7 +262,8 @@ impl ActionKind {
         let (Self::Submit { task }
         | Self::SubmitOther { task }
         | Self::Cancel { task, .. }
-        | Self::Pause { task, .. }) = &mut kind;
+        | Self::Pause { task, .. }
+        | Self::Look { task }) = &mut kind;
         *task = number;
         kind
     }
@@ -511,6 +523,7 @@ impl Default for World {
             tasks_in_flight_max: None,
             dedup_cache_size: None,
             dedup_ttl_ms: None,
+            strict_adapters: false,
             retention_finished_ms: None,
             retention_failed_ms: None,
             sweep_interval_ms: a_minute(),

@@ -130,3 +130,120 @@ pub(super) fn shards_at_rest(draw: &mut Draw, plan: &mut Plan) {
         })
         .collect();
 }
+
+/// Every coordinator dies with the commit that cancels a task: its worker finds that in the store, or hears
+/// of it from the next owner.
+pub(super) fn unheard_cancel(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 60,
+        batch_ms: *draw.pick(&[50, 100, 100]),
+        ..Script::default()
+    };
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = one_node(script);
+    workers_alike(plan, 2);
+    plan.world.db_cancel_poll_ms = *draw.pick(&[100, 300, 60_000, 60_000]);
+    plan.world.slow_permille = 0;
+    plan.rates = Rates::default();
+    plan.actions.push(Action {
+        when: When::Event {
+            what: Logical::Processing,
+            nth: draw.between(1, 10),
+        },
+        client: 0,
+        kind: ActionKind::Cancel {
+            task: 0,
+            grace_ms: draw.percent(50).then(|| draw.between(500, 3_000)),
+        },
+    });
+    plan.faults = (0..plan.world.coordinators)
+        .map(|host| Fault::Crash {
+            host,
+            when: When::Event {
+                what: Logical::Cancelling,
+                nth: 1,
+            },
+            down_ms: draw.between(200, 3_000),
+            new_id: false,
+        })
+        .collect();
+}
+
+/// A task is paused for moments, and copies of what its client asks come late, while there is more to start.
+pub(super) fn late_pauses(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 20,
+        batch_ms: draw.between(100, 300),
+        ..Script::default()
+    };
+    let mut graph = one_node(script);
+    let next = NodePlan::new("n1", "measure", Script::default());
+    graph.nodes.push(next.after(&["n0"]));
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = graph;
+    workers_alike(plan, 2);
+    plan.rates = Rates {
+        append_twice: 700,
+        ..Rates::default()
+    };
+    plan.actions.push(Action {
+        when: When::Event {
+            what: Logical::Processing,
+            nth: draw.between(1, 3),
+        },
+        client: 0,
+        kind: ActionKind::Pause {
+            task: 0,
+            for_ms: draw.between(0, 20),
+        },
+    });
+    plan.faults.truncate(1);
+}
+
+/// A worker that has staged a large artifact cannot say so, or cannot stage it, until its lease is over.
+pub(super) fn lost_bodies(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.faults.is_empty() || !draw.percent(2) {
+        return;
+    }
+    let script = Script {
+        batches: 4,
+        batch_ms: 50,
+        large_at: Some(1),
+        ..Script::default()
+    };
+    let mut graph = one_node(script);
+    let reader = NodePlan::new("n1", "measure", Script::default());
+    graph.nodes.push(reader.streaming(&["n0"], Some(2)));
+    plan.tasks.truncate(1);
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.tasks[0].graph = graph;
+    workers_alike(plan, 2);
+    plan.rates = Rates::default();
+    let lease = plan.world.lease_ttl_ms;
+    let from = *draw.pick(&[Server::Broker, Server::Broker, Server::Store]);
+    let for_ms = draw.between(lease, 2 * lease);
+    let when = When::Event {
+        what: Logical::Processing,
+        nth: 2,
+    };
+    plan.faults = (plan.world.coordinators..plan.hosts())
+        .map(|host| Fault::Partition {
+            host,
+            when,
+            for_ms,
+            from,
+            lost: Lost::Requests,
+        })
+        .collect();
+}

@@ -95,10 +95,18 @@ fn first_runs(seed: u64) -> Plan {
     plan.world.prompt_restarts = Draw::stream(seed, 61).percent(50);
     super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
     super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
+    super::adapters::readers(&mut Draw::stream(seed, 68), &mut plan);
+    super::adapters::strict(&mut Draw::stream(seed, 69), &mut plan);
+    super::hooks::named(&mut Draw::stream(seed, 70), &mut plan);
+    super::flow::leaks(&mut Draw::stream(seed, 71), &mut plan);
+    super::adapters::inputs(&mut Draw::stream(seed, 74), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
     super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
+    super::rare::unheard_cancel(&mut Draw::stream(seed, 72), &mut plan);
+    super::rare::late_pauses(&mut Draw::stream(seed, 73), &mut plan);
+    super::rare::lost_bodies(&mut Draw::stream(seed, 75), &mut plan);
     plan
 }
 
@@ -119,6 +127,7 @@ pub(super) fn for_hosts(seed: u64) -> Plan {
     super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
     super::hosts::client_clocks(&mut Draw::stream(seed, 56), &mut plan);
     super::hosts::yields(&mut Draw::stream(seed, 57), &mut plan);
+    super::hosts::looks(&mut Draw::stream(seed, 76), &mut plan);
     plan
 }
 
@@ -206,6 +215,7 @@ fn world(draw: &mut Draw) -> World {
         tasks_in_flight_max: None,
         dedup_cache_size: None,
         dedup_ttl_ms: None,
+        strict_adapters: false,
         retention_finished_ms: None,
         retention_failed_ms: None,
         sweep_interval_ms: 60_000,

@@ -81,6 +81,7 @@ fn read(draw: &mut Draw, node: &mut NodePlan, from: Vec<String>) {
     node.reader = Some(Reader {
         from,
         rechunk: draw.percent(60).then(|| draw.small(1, 4)),
+        ..Reader::default()
     });
 }
 

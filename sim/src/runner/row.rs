@@ -134,6 +134,16 @@ fn cells(what: &What) -> (String, String) {
             "store".to_owned(),
             format!("keeps {value:?} for {uid} of {task}/{node} t{token}"),
         ),
+        What::Staged {
+            task,
+            node,
+            uid,
+            token,
+        } => (
+            "store".to_owned(),
+            format!("has the body of {uid} of {task}/{node} t{token}"),
+        ),
+        What::BodiesSwept { task } => ("store".to_owned(), format!("sweeps bodies of {task}")),
         What::Handler { run, step } => {
             let place = format!("h{}.{}", run.place.host, run.place.machine);
             let text = format!(
@@ -162,6 +172,13 @@ fn cells(what: &What) -> (String, String) {
             );
             (format!("c{client}"), text)
         }
+        What::Looks { client, task, .. } => (format!("c{client}"), format!("looks at {task}")),
+        What::Shown {
+            client,
+            task,
+            shown,
+            ..
+        } => (format!("c{client}"), format!("sees of {task}: {shown:?}")),
         What::Process { place, what } => (
             format!("h{}", place.host),
             format!("*** {what:?} (process {})", place.generation),

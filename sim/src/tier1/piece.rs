@@ -159,6 +159,18 @@ impl Watcher for Audience {
                 ask,
                 kind,
             },
+            Seen::Looks { client, task, look } => What::Looks { client, task, look },
+            Seen::Shown {
+                client,
+                task,
+                look,
+                shown,
+            } => What::Shown {
+                client,
+                task,
+                look,
+                shown,
+            },
             _ => return,
         };
         stage::with(|stage| stage.note(what));

@@ -105,6 +105,7 @@ pub(super) fn worker_settings(plan: &Plan, grace_ms: u64) -> WorkerSettings {
     settings
         .dedup_cache_size(remembered)
         .dedup_ttl_ms(dedup_ttl_ms)
+        .strict_input_adapters(world.strict_adapters)
         .hb_interval_sec(seconds(world.hb_interval_ms))
         .announce_interval_sec(seconds(world.announce_interval_ms))
         .db_cancel_poll_ms(world.db_cancel_poll_ms)

@@ -104,6 +104,7 @@ impl World<'_> {
             ActionKind::Cancel { task, grace_ms } => {
                 self.hold_or_ask(client, task, Ask::Cancel { grace_ms }, 0);
             }
+            ActionKind::Look { .. } => {}
             ActionKind::Pause { task, for_ms } => {
                 self.hold_or_ask(client, task, Ask::Pause, for_ms);
             }

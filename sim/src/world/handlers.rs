@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flowkit_core::id::BatchUid;
 use flowkit_core::json::Json;
-use flowkit_core::message::Metrics;
+use flowkit_core::message::{AdapterSpec, Metrics};
 use flowkit_core::record::Totals;
 use flowkit_core::worker::{RunCommand, RunEvent, RunFailure, RunId, RunSpec};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use super::{Luck, World};
 use crate::checkers::Broken;
 use crate::dice::Dice;
 use crate::history::{Place, Run, Step, What};
-use crate::plan::{Hook, NodePlan, TroubleKind};
+use crate::plan::{Hook, NodePlan, Reader, TroubleKind};
 use crate::script;
 
 /// A probe ends a process whose handler cannot be ended after so long.
@@ -37,6 +37,8 @@ pub(super) struct HandlerRun<'p> {
     /// Answers with an older ticket are void.
     ticket: u64,
     cancelled: bool,
+    /// Batches that it has done.
+    done: u32,
     /// As the worker says when every batch is done.
     totals: Totals,
     dice: Dice,
@@ -258,6 +260,12 @@ impl<'p> World<'p> {
             self.seen.broken.push(broken);
             return;
         };
+        let input: Value = spec.input.decode().unwrap_or_default();
+        if input.get("input_ref") != node.input_ref.as_ref() {
+            let what = format!("{}/{}: its input is {input}", spec.task_id, spec.node_id);
+            let broken = Broken::new("run_protocol", self.now, what);
+            self.seen.broken.push(broken);
+        }
         let checkpoint = spec.checkpoint.as_ref();
         let checkpoint = checkpoint.and_then(|value| value.decode::<Value>().ok());
         let next = script::resumes_at(checkpoint.as_ref());
@@ -280,6 +288,7 @@ impl<'p> World<'p> {
             phase: Phase::Loading,
             ticket: 0,
             cancelled: false,
+            done: 0,
             totals: Totals::default(),
             dice: self.dice(Luck::Handler, number, u64::from(place.host)),
             struck: None,
@@ -446,8 +455,13 @@ impl HandlerRun<'_> {
                 (None, None)
             }
             Phase::Loading => {
-                let loaded = RunEvent::Loaded { adapter: None };
-                self.unless_failed(&LOAD, |_| loaded)
+                let reader = self.node.reader.as_ref();
+                let proposal = reader.and_then(Reader::proposal);
+                let adapter = proposal.map(|(name, args)| AdapterSpec {
+                    name: Arc::from(name),
+                    args: Json::from(args),
+                });
+                self.unless_failed(&LOAD, |_| RunEvent::Loaded { adapter })
             }
             Phase::Drawing if self.opened => (None, Some(self.draw())),
             Phase::Drawing => {
@@ -528,8 +542,11 @@ impl HandlerRun<'_> {
         }
         let payload: Value = work.payload.decode().unwrap_or_default();
         let (artifact, count) = script::artifact(self.node, work.index, &payload);
+        self.done += 1;
+        let nth = script::nth(self.info.token, self.done);
         let metrics = Metrics::from([
             (Arc::from("items"), Json::from(json!(count))),
+            (Arc::from("nth"), Json::from(nth)),
             (Arc::from("label"), Json::from(json!(work.uid.as_str()))),
         ]);
         let marked = script::marked(self.node, work.uid.as_str());
@@ -553,6 +570,9 @@ fn failed(kinds: &[TroubleKind]) -> Option<(TroubleKind, Step, RunEvent)> {
             }
             TroubleKind::RetryAfter { .. } => (failure("busy", false, false), false),
             TroubleKind::Permanent => (failure("hopeless", true, false), true),
+            TroubleKind::Classified { permanent } => {
+                (failure("named", *permanent, false), *permanent)
+            }
             TroubleKind::Hangs | TroubleKind::Slow { .. } => return None,
         };
         if let TroubleKind::RetryAfter { ms } = kind {

@@ -135,6 +135,7 @@ impl World<'_> {
             config.dedup_cache_size = most as usize;
         }
         config.dedup_ttl_ms = world.dedup_ttl_ms.unwrap_or(config.dedup_ttl_ms);
+        config.strict_input_adapters = world.strict_adapters;
         Machine::new(
             Inner::Worker(Box::new(Worker::new(config))),
             Some(id.clone()),

@@ -242,7 +242,8 @@ impl Puller {
         let drained = self.read.is_empty()
             && self.chunks.is_empty()
             && self.sources.iter().all(|s| s.ended && s.cursor >= s.last);
-        drained && (self.args.eof_on_task_done || self.looked_after_end)
+        let looked = self.looked_after_end && !is_planted(Bug::EndUnlooked);
+        drained && (self.args.eof_on_task_done || looked)
     }
 
     fn cursor(&self) -> Cursor {

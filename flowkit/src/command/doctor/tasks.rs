@@ -85,7 +85,7 @@ impl Tasks {
     }
 
     fn count(&mut self, task: &TaskWithNodes) {
-        let plan = Graph::parse(&task.task.graph)
+        let plan = Graph::parse_stored(&task.task.graph)
             .ok()
             .map(|graph| graph.plan());
         let now_ms = SystemTime::now()

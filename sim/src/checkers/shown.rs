@@ -1,0 +1,139 @@
+//! What clients are shown of a task, by `status`, `list` and `why`, is how it stood at some moment since they
+//! asked: `answered`.
+
+use std::collections::BTreeMap;
+
+use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::record::{NodeState, TaskState};
+
+use super::{Judge, View};
+use crate::history::{Change, Shown, What};
+
+const NAME: &str = "answered";
+
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    open: BTreeMap<u64, (TaskId, Look)>,
+}
+
+/// How a task stood since somebody asked.
+#[derive(Debug, Default)]
+struct Look {
+    task: Vec<(TaskState, bool)>,
+    nodes: BTreeMap<NodeId, Vec<(NodeState, u64)>>,
+    swept: bool,
+}
+
+impl Judge for Looks {
+    fn event(&mut self, view: &mut View<'_>) {
+        match &view.event.what {
+            What::Looks { task, look, .. } => {
+                let stood = Look::now(view, task);
+                self.open.insert(*look, (task.clone(), stood));
+            }
+            What::Committed { changes, .. } if !self.open.is_empty() => {
+                for (task, look) in self.open.values_mut() {
+                    for change in changes {
+                        look.changed(task, change);
+                    }
+                }
+            }
+            What::Shown {
+                client,
+                task,
+                look,
+                shown,
+            } => {
+                let look = self.open.remove(look);
+                // What real processes are shown is noted at another moment than what the store has.
+                if let Some((_, look)) = look.filter(|_| view.plan.world.slack_ms < 1_000)
+                    && let Err(what) = look.fits(shown)
+                {
+                    view.broken(NAME, format!("client {client} looks at {task}: {what}"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Look {
+    fn now(view: &View<'_>, task: &TaskId) -> Self {
+        let Some(ledger) = view.ledger.tasks.get(task) else {
+            return Self::default();
+        };
+        let nodes = ledger.nodes.iter().filter_map(|(id, node)| {
+            let fact = node.fact.as_ref()?;
+            Some((id.clone(), vec![(fact.state, fact.accepted)]))
+        });
+        Self {
+            task: ledger.fact.iter().map(|f| (f.state, f.settled)).collect(),
+            nodes: nodes.collect(),
+            swept: ledger.tombstone.is_some(),
+        }
+    }
+
+    fn changed(&mut self, of: &TaskId, change: &Change) {
+        match change {
+            Change::Task { task, new, .. } if task == of => {
+                self.task.push((new.state, new.settled));
+            }
+            Change::Node {
+                task, node, new, ..
+            } if task == of => {
+                let stood = self.nodes.entry(node.clone()).or_default();
+                stood.push((new.state, new.accepted));
+            }
+            Change::Tombstone { task, .. } if task == of => self.swept = true,
+            _ => {}
+        }
+    }
+
+    fn fits(&self, shown: &Shown) -> Result<(), String> {
+        // Parts of it may be gone already.
+        if self.swept {
+            return Ok(());
+        }
+        let known = |state: TaskState| self.task.iter().any(|(known, _)| *known == state);
+        let fits = match shown {
+            Shown::Status {
+                state,
+                settled,
+                nodes,
+            } => {
+                let stood = |(node, state, batches): &(NodeId, NodeState, u64)| {
+                    let stood = self.nodes.get(node);
+                    stood.is_some_and(|stood| stood.contains(&(*state, *batches)))
+                };
+                self.task.contains(&(*state, *settled))
+                    && nodes.len() == self.nodes.len()
+                    && nodes.iter().all(stood)
+            }
+            Shown::Listed(state) => state.is_some_and(known),
+            Shown::Why(state, open) => {
+                let ended =
+                    |states: &[(NodeState, u64)]| states.iter().all(|(s, _)| s.is_terminal());
+                let open_all_along =
+                    |states: &[(NodeState, u64)]| states.iter().all(|(s, _)| !s.is_terminal());
+                let mut nodes = self.nodes.iter();
+                known(*state)
+                    && nodes.all(|(node, states)| {
+                        if open.contains(node) {
+                            !ended(states)
+                        } else {
+                            !open_all_along(states)
+                        }
+                    })
+            }
+            Shown::Swept | Shown::Failed(_) => false,
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(format!(
+                "it is shown {shown:?}; since it asked the task was {:?}, its nodes {:?}",
+                self.task, self.nodes
+            ))
+        }
+    }
+}
