@@ -156,6 +156,9 @@ pub async fn serve_with(
     })
 }
 
+/// A process, and when it was looked at.
+type Looked = (Instant, Arc<Process>);
+
 /// What is served.
 #[derive(Debug)]
 struct Site {
@@ -163,7 +166,7 @@ struct Site {
     started: Instant,
     memory: Memory,
     /// The newest looks, the hurried one first.
-    looks: [Mutex<Option<(Instant, Arc<Process>)>>; 2],
+    looks: [Mutex<Option<Looked>>; 2],
 }
 
 impl Site {

@@ -407,7 +407,13 @@ fn servers_that_are_not_there_are_named_with_the_cure() {
             "mongodb://127.0.0.1:1/?replicaSet=rs0",
             "MongoDB cannot be reached",
         ),
-        ("127.0.0.1:1", "nonsense", "URI"),
+        ("127.0.0.1:1", "nonsense", "must begin with mongodb://"),
+        (
+            "127.0.0.1:1",
+            "mongodb://a:b:c",
+            "the MongoDB URI is faulty",
+        ),
+        ("nonsense", "mongodb://127.0.0.1:1", "must be HOST:PORT"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_flowkit"))
             .args(["coordinator", "--kafka", kafka, "--mongo", mongo])

@@ -249,7 +249,7 @@ pub async fn records_that_cannot_be_read_cost_their_tasks_and_nothing_else(groun
             break;
         }
     }
-    assert_eq!(set_aside, [task.clone()]);
+    assert_eq!(set_aside.iter().collect::<Vec<_>>(), [task]);
     let mut readable = vec![of_node.clone(), sound.clone(), later.id().clone()];
     readable.sort();
     assert_eq!(listed, readable);
