@@ -134,7 +134,13 @@ fn trouble(trouble: Option<&Trouble>) -> Value {
 
 impl WorkerHealth {
     async fn look(engine: &Engine, worker: &WorkerHandle, patience: Duration) -> Self {
-        let vitals = worker.vitals().await;
+        // One that waits for its store has no driver yet that could be asked.
+        let status = worker.status();
+        let vitals = if status.waiting {
+            None
+        } else {
+            worker.vitals().await
+        };
         let look = match &vitals {
             Some(vitals) => {
                 let (stream, next) = vitals.inbox;
@@ -148,7 +154,7 @@ impl WorkerHealth {
             },
         };
         Self {
-            status: worker.status(),
+            status,
             vitals,
             look,
         }

@@ -5,7 +5,7 @@ use flowkit_core::port::{
     PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
 };
 use flowkit_runtime::Engine;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,18 +44,32 @@ pub(crate) async fn lag(
     }
 }
 
-/// The same for shards, all at once. Of those that do not answer the first stands for all.
+/// How many streams are asked about at once: a call to a server that hangs may hold a thread for longer
+/// than anybody waits for it.
+const AT_ONCE: usize = 8;
+
+/// The same for shards: of one, and of the others if it answers. Of those that do not the first stands
+/// for all.
 pub(crate) async fn lags(
     engine: &Engine,
     shards: impl Iterator<Item = (ShardId, Offset)>,
     patience: Duration,
 ) -> BTreeMap<ShardId, Result<u64, String>> {
-    let asked = shards.map(|(shard, next)| async move {
+    let shards: Vec<_> = shards.collect();
+    let mut asked = shards.into_iter().map(|(shard, next)| async move {
         let lag = lag(engine, Stream::Shard(shard), next, patience).await;
         (shard, lag)
     });
+    let Some(first) = asked.next() else {
+        return BTreeMap::new();
+    };
+    let mut lags = vec![first.await];
+    if lags[0].1.is_ok() {
+        let others = futures_util::stream::iter(asked).buffered(AT_ONCE);
+        lags.extend(others.collect::<Vec<_>>().await);
+    }
     let mut away = false;
-    let lags = join_all(asked).await.into_iter();
+    let lags = lags.into_iter();
     lags.filter(|(_, lag)| lag.is_ok() || !std::mem::replace(&mut away, true))
         .collect()
 }

@@ -220,7 +220,8 @@ async fn connection(stream: TcpStream, site: Arc<Site>, patience: Duration) {
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // The head has its time, the looks have theirs (a few seconds at worst), the answer has its own; whoever takes it byte by byte is not waited for.
+    // The head has its time, the looks have theirs (a few seconds at worst), the answer has its own;
+    // whoever takes it byte by byte is not waited for.
     let all = patience.saturating_mul(2) + Duration::from_secs(10);
     if let Ok(Err(error)) = tokio::time::timeout(all, served).await {
         tracing::debug!("a request for health was none: {error}");

@@ -4,9 +4,7 @@ use flowkit_core::coordinator::{Config, Limits};
 use flowkit_core::function::Functions;
 use flowkit_core::id::{ClientId, ShardId};
 use flowkit_core::planted::{Bug, is_planted};
-use flowkit_core::port::{
-    ErrorKind, PortError, Store, StoreReply, StoreRequest, Stream, Transport,
-};
+use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest, Stream, Transport};
 use flowkit_core::record::DeploymentRecord;
 use flowkit_memory::{LocalTransport, MemoryStore};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -476,11 +474,7 @@ async fn read_deployment(
 
 /// An answer to another question. Only its kind is told: the rest may be the payloads of users.
 pub(crate) fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> PortError {
-    let text = format!("{reply:?}");
-    let kind = text.split(|c: char| !c.is_alphanumeric()).next();
-    let kind = kind.unwrap_or_default();
-    let detail = format!("the answer is of another kind: {kind}");
-    PortError::new(ErrorKind::Unsupported, op, detail)
+    PortError::unexpected(op, reply)
 }
 
 /// A coordinator of this process.

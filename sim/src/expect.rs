@@ -114,7 +114,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
         .iter()
         .filter(|node| states.get(&node.id) == Some(&NodeState::Failed))
         .any(|node| !handled(graph, &states, &node.id));
-    if unhandled && may_break {
+    if unhandled && breaks {
         Expected::Open
     } else if breaks {
         Expected::SetAside

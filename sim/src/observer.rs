@@ -286,7 +286,9 @@ impl Observer {
                 }
             }
             What::Denied { client, ask, .. } => {
-                trace.event(at, 22, u64::from(*client)).number(ask_tag(*ask));
+                trace
+                    .event(at, 22, u64::from(*client))
+                    .number(ask_tag(*ask));
             }
             What::Looks { client, task, .. } => {
                 trace.event(at, 32, u64::from(*client)).text(task.as_str());

@@ -318,9 +318,7 @@ impl Shard {
                 while self
                     .unsynced
                     .front()
-                    .is_some_and(|(unsynced, _)| {
-                        *unsynced <= seq || is_planted(Bug::SyncCoversAll)
-                    })
+                    .is_some_and(|(unsynced, _)| *unsynced <= seq || is_planted(Bug::SyncCoversAll))
                 {
                     let outbox = self.unsynced.pop_front().map(|(_, outbox)| outbox);
                     for outgoing in outbox.unwrap_or_default() {

@@ -71,7 +71,7 @@ impl Shard {
             return false;
         };
         let key = place.key();
-        self.names(ctx, key);
+        self.blame_if_broken(ctx, key);
         let runs_here = |task: &super::task::Task| task.plan.node(key.node).function.is_some();
         if self.task(key).is_some_and(runs_here) {
             return self.dispatch_function(ctx, key);
@@ -289,7 +289,7 @@ impl Shard {
     /// Tells the readers whose sources moved on what there is, as of the commit being cut.
     pub(super) fn tell_readers(&mut self, ctx: &mut Context<'_>) {
         for key in std::mem::take(&mut self.open.readers) {
-            self.names(ctx, key);
+            self.blame_if_broken(ctx, key);
             let Some(task) = self.tasks.get_mut(&key.task) else {
                 continue;
             };

@@ -32,7 +32,8 @@ impl Gate {
         self.waiting.insert(key);
     }
 
-    pub(super) fn ask_at(&self) -> Option<Mono> {
+    /// When the end of the stream is to be asked for by time alone.
+    pub(super) fn due(&self) -> Option<Mono> {
         self.ask_at.into_iter().chain(self.recheck_at).min()
     }
 
@@ -56,8 +57,10 @@ impl Gate {
         for (known, _) in &mut self.folding {
             *known = end.min(*known);
         }
-        self.folding.push_back((end, keys));
-        self.recheck_at = Some(now.after(RECHECK_MS));
+        if !keys.is_empty() {
+            self.folding.push_back((end, keys));
+        }
+        self.recheck_at = (!self.folding.is_empty()).then(|| now.after(RECHECK_MS));
     }
 
     /// The question failed: nobody expires until it can be asked.

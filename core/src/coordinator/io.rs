@@ -48,6 +48,8 @@ pub struct Subject {
     pub message: Option<DedupId>,
     /// The task, if known.
     pub task_id: Option<TaskId>,
+    /// That task was being read from its records.
+    pub loading: bool,
 }
 
 /// An effect of the coordinator machine.

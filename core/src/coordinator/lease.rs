@@ -91,7 +91,7 @@ impl Shard {
             if at > ctx.now.mono || !self.may_change() {
                 break;
             }
-            self.names(ctx, key);
+            self.blame_if_broken(ctx, key);
             self.set_due(key, None);
             if self.node(key).is_some_and(super::task::Node::is_granted) {
                 self.tick_grant(ctx, key);
@@ -104,7 +104,7 @@ impl Shard {
             ctx.subject.task_id = None;
         }
         for key in self.gate.passed(self.next) {
-            self.names(ctx, key);
+            self.blame_if_broken(ctx, key);
             self.judge(ctx, key);
             ctx.subject.task_id = None;
         }

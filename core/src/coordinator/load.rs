@@ -111,6 +111,14 @@ impl Shard {
     /// Takes a task in as read from the store. Nothing is sent yet.
     pub(super) fn load_task(&mut self, ctx: &mut Context<'_>, stored: TaskWithNodes) {
         let id = stored.task.task_id.clone();
+        ctx.subject.task_id = Some(id.clone());
+        ctx.subject.loading = true;
+        self.read_task(ctx, id, stored);
+        ctx.subject.task_id = None;
+        ctx.subject.loading = false;
+    }
+
+    fn read_task(&mut self, ctx: &mut Context<'_>, id: TaskId, stored: TaskWithNodes) {
         let compiled = self.plans.compile(&stored.task.graph, None);
         let ages: BTreeMap<_, _> = stored
             .nodes
@@ -169,7 +177,7 @@ impl Shard {
         if holders_dead {
             let held: Vec<NodeKey> = self.held.values().flatten().copied().collect();
             for key in held {
-                self.names(ctx, key);
+                self.blame_if_broken(ctx, key);
                 if self.node(key).is_some_and(super::task::Node::is_granted) {
                     self.lose_grant(ctx, key, "its worker's process is gone");
                 }

@@ -52,7 +52,7 @@ use context::{AnnounceOp, Context, Ops, Purpose, Random, ShardOp};
 use ownership::{Phase, Slot};
 use peers::Peers;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use workers::Workers;
 
 use crate::id::{Incarnation, Offset, Role, ShardId, WorkerId};
@@ -89,6 +89,8 @@ struct Announcements {
     known: bool,
     busy: bool,
     again_at: Option<Mono>,
+    /// Workers whose records cannot be read, as told.
+    unreadable: BTreeSet<WorkerId>,
 }
 
 impl Coordinator {
@@ -451,9 +453,13 @@ impl Announcements {
         };
         self.known = true;
         for (worker, why) in &found.unreadable {
-            let text = format!("the record of worker {worker} is left out: {why}");
-            ctx.report(Report::new(ReportKind::PortFailed, text));
+            if !self.unreadable.contains(worker) {
+                let text = format!("the record of worker {worker} is left out: {why}");
+                ctx.report(Report::new(ReportKind::Quarantined, text));
+            }
         }
+        let unreadable = found.unreadable.into_iter();
+        self.unreadable = unreadable.map(|(worker, _)| worker).collect();
         for record in found.workers {
             let (id, incarnation) = (record.worker_id.clone(), record.incarnation);
             ctx.workers.learn(record, false);
@@ -544,10 +550,7 @@ fn shares_changed(ctx: &mut Context<'_>, slots: &mut [Slot]) {
 fn learned(ctx: &mut Context<'_>, slots: &mut [Slot], worker: &WorkerId, incarnation: Incarnation) {
     let mut granted = 0;
     for shard in slots.iter_mut().filter_map(Slot::owned) {
-        granted += shard
-            .held
-            .get(worker)
-            .map_or(0, std::collections::BTreeSet::len);
+        granted += shard.held.get(worker).map_or(0, BTreeSet::len);
         shard.worker_restarted(ctx, worker, incarnation);
     }
     ctx.workers

@@ -31,6 +31,8 @@ const LOOKS_PER_LEASE: u64 = 10;
 const LEASES_KEPT: u64 = 2;
 /// Most refused submissions that are remembered; one that is forgotten is tried again.
 const REFUSED_MAX: usize = 1_024;
+/// Entries known as refused; the oldest are forgotten first, and refused once more.
+const POISONED_MAX: usize = 1_024;
 
 /// One shard as this process sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +58,8 @@ pub(super) struct Slot {
     careful_until: Offset,
     poisoned: BTreeSet<(Offset, DedupId)>,
     quarantine: BTreeSet<TaskId>,
+    /// Tasks that cannot even be loaded to be set aside.
+    unloadable: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, u128>,
     careful_left: u32,
 }
@@ -102,6 +106,7 @@ impl Slot {
             careful_until: Offset(0),
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
+            unloadable: BTreeSet::new(),
             refused: BTreeMap::new(),
             careful_left: 0,
         }
@@ -124,7 +129,11 @@ impl Slot {
             self.poisoned.insert((offset, message));
             self.careful_until = self.careful_until.max(offset.next());
         }
-        self.quarantine.extend(subject.task_id.clone());
+        if subject.loading {
+            self.unloadable.extend(subject.task_id.clone());
+        } else {
+            self.quarantine.extend(subject.task_id.clone());
+        }
         self.careful_left = CAREFUL_COMMITS;
         self.loaded_before = true;
     }
@@ -250,9 +259,7 @@ impl Slot {
     /// Drops all memory of the shard; tried again later.
     pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
         self.drop_memory(ctx);
-        if ctx.config.shards > 1 {
-            ctx.workers.forget_full();
-        }
+        ctx.workers.forget_full();
         ctx.report(Report::new(
             ReportKind::ShardLost,
             format!("shard {}: {why}", self.id),
@@ -275,6 +282,9 @@ impl Slot {
         self.careful_left = CAREFUL_COMMITS;
         if let Some(blamed) = blamed {
             self.poisoned.extend(blamed.entry);
+            while self.poisoned.len() > POISONED_MAX {
+                self.poisoned.pop_first();
+            }
             self.quarantine.extend(blamed.tasks);
             self.refused.extend(blamed.submissions);
             while self.refused.len() > REFUSED_MAX {
@@ -374,8 +384,7 @@ impl Slot {
             (ShardOp::Raise, Ok(StoreReply::Shard(record))) => self.load(ctx, record),
             (ShardOp::Load, Ok(StoreReply::Tasks(page))) => self.loaded(ctx, page),
             (_, Ok(reply)) => {
-                let detail = format!("a reply of the wrong kind: {op:?} got {reply:?}");
-                self.retry(ctx, &PortError::new(ErrorKind::Invalid, "takeover", detail));
+                self.retry(ctx, &PortError::unexpected("takeover", &reply));
             }
         }
     }
@@ -464,6 +473,13 @@ impl Slot {
             ctx.report(report);
         }
         for task in page.tasks {
+            if self.unloadable.contains(&task.task.task_id) {
+                let text = "left out: it broke the machine as it was loaded";
+                let mut report = Report::new(ReportKind::Quarantined, text);
+                report.task_id = Some(task.task.task_id);
+                ctx.report(report);
+                continue;
+            }
             shard.load_task(ctx, task);
         }
         if page.more && last.is_some() {
@@ -568,6 +584,8 @@ impl Slot {
         self.refused.clear();
         self.backoff_ms = 0;
         self.owned_since = ctx.now.mono;
+        // News of room may have stood in what the owner before folded.
+        ctx.workers.forget_full();
         shard.stream_ok_at = ctx.now.mono;
         shard.resume(ctx, dead);
         self.phase = Phase::Owned(shard);

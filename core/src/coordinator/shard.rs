@@ -168,7 +168,7 @@ impl Shard {
     }
 
     /// What is done next is done for this node's task: should it break the machine, that is set aside.
-    pub(super) fn names(&self, ctx: &mut Context<'_>, key: NodeKey) {
+    pub(super) fn blame_if_broken(&self, ctx: &mut Context<'_>, key: NodeKey) {
         ctx.subject.task_id = self.task(key).map(|task| task.id().clone());
     }
 
@@ -316,7 +316,7 @@ impl Shard {
             self.sync_at,
             lookup.filter(|_| self.may_change()),
             unless_stopping(self.sweeps.due()).filter(|_| self.may_change()),
-            self.gate.ask_at(),
+            self.gate.due(),
         ]
         .into_iter()
         .flatten()

@@ -169,7 +169,7 @@ pub fn beats_sooner(settings: Timing) -> Option<String> {
     })
 }
 
-/// Lease and heartbeats against each other and against what was seen. `lapsed` counts the grants of each
+/// Lease and heartbeats against each other and against what was seen. `lapses` counts the grants of each
 /// worker that were lost because a lease ran out.
 #[must_use]
 pub fn timing(settings: Timing, workers: &[Listed], lapses: &Lapses) -> Vec<Finding> {

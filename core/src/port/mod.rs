@@ -60,4 +60,14 @@ impl PortError {
             detail: Arc::from(detail.as_ref()),
         }
     }
+
+    /// An answer to another question. Only its kind is told: the rest may be the payloads of users.
+    #[must_use]
+    pub fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> Self {
+        let text = format!("{reply:?}");
+        let kind = text.split(|c: char| !c.is_alphanumeric()).next();
+        let kind = kind.unwrap_or_default();
+        let detail = format!("the answer is of another kind: {kind}");
+        Self::new(ErrorKind::Unsupported, op, detail)
+    }
 }

@@ -6,6 +6,9 @@ use crate::time::Mono;
 
 use super::contact::AWAY_AFTER_MS;
 
+/// Calls that fail are repeated within two seconds; a longer gap is the end of a row of failures.
+const GAP_MS: u64 = 10_000;
+
 /// One way to a server, by what goes along it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Way {
@@ -24,6 +27,7 @@ pub(super) struct Away([Failing; 3]);
 #[derive(Clone, Copy, Debug, Default)]
 struct Failing {
     since: Option<Mono>,
+    last: Option<Mono>,
     told: bool,
 }
 
@@ -37,6 +41,12 @@ impl Away {
         now: Mono,
     ) -> Option<Report> {
         let failing = &mut self.0[way as usize];
+        // Single failures that lie far apart are no server that is away.
+        let goes_on = failing.last.is_some_and(|last| now.since(last) < GAP_MS);
+        if !goes_on && !failing.told {
+            failing.since = None;
+        }
+        failing.last = Some(now);
         let since = *failing.since.get_or_insert(began);
         if failing.told || now.since(since) < AWAY_AFTER_MS {
             return None;

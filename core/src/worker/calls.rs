@@ -55,6 +55,10 @@ pub(super) enum Sent {
         run: RunId,
         seq: u64,
     },
+    /// News for a shard that a slot is free.
+    Room {
+        shard: ShardId,
+    },
     /// A message whose loss is cured by whoever asks again.
     Loose,
 }
@@ -188,7 +192,11 @@ impl Worker {
                 self.beat_sent(shard, at, &runs, &result, now, out);
             }
             Sent::Event { run, seq } => self.event_sent(run, seq, op, &result, now, out),
-            Sent::Loose => {}
+            // It may never have heard: told again.
+            Sent::Room { shard } if result.is_err() => {
+                self.full_to.insert(shard);
+            }
+            Sent::Room { .. } | Sent::Loose => {}
         }
     }
 

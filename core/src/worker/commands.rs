@@ -355,7 +355,7 @@ impl Worker {
             let nonce = self.nonce();
             let envelope = Envelope::new(self.sender.clone(), now.wall_ms, Body::SlotFree);
             let envelope = envelope.identified(nonce);
-            self.send(Stream::Shard(shard), envelope, Sent::Loose, out);
+            self.send(Stream::Shard(shard), envelope, Sent::Room { shard }, out);
         }
     }
 

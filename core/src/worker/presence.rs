@@ -17,7 +17,7 @@ use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
 use serde::Serialize;
 
-/// A worker that was announced as full and has room says so after a while: more may change meanwhile.
+/// Who was told that a worker is full hears after a while that it has room: more may change meanwhile.
 const ROOM_NEWS_MS: u64 = 250;
 /// Longest wait of one read of the inbox, in milliseconds.
 const READ_WAIT_MS: u64 = 30_000;
@@ -206,7 +206,7 @@ impl Worker {
             let nonce = self.nonce();
             let envelope = Envelope::new(self.sender.clone(), now.wall_ms, Body::SlotFree);
             let envelope = envelope.identified(nonce);
-            self.send(Stream::Shard(shard), envelope, Sent::Loose, out);
+            self.send(Stream::Shard(shard), envelope, Sent::Room { shard }, out);
         }
     }
 

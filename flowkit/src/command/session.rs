@@ -384,6 +384,9 @@ async fn next_of(
     loop {
         match watch.next().await {
             Err(error) if error.is_passing() => {
+                // Statuses that change nothing are waited through: they end an outage, too.
+                let heard = watch.answered_at();
+                *away = away.filter(|since| heard.is_none_or(|heard| heard < *since));
                 let since = *away.get_or_insert_with(|| {
                     let patience = AWAY_MAX.as_secs();
                     eprintln!(

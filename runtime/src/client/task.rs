@@ -242,6 +242,7 @@ impl TaskHandle {
             shown: None,
             settled: None,
             ended: false,
+            answered_at: None,
         }
     }
 
@@ -268,6 +269,7 @@ pub struct TaskWatch {
     shown: Option<TaskStatus>,
     settled: Option<Settling>,
     ended: bool,
+    answered_at: Option<tokio::time::Instant>,
 }
 
 impl std::fmt::Debug for TaskWatch {
@@ -277,6 +279,12 @@ impl std::fmt::Debug for TaskWatch {
 }
 
 impl TaskWatch {
+    /// When the store last told the task's status, shown or not: since when it has been away, if it is.
+    #[must_use]
+    pub const fn answered_at(&self) -> Option<tokio::time::Instant> {
+        self.answered_at
+    }
+
     /// The next status; `None` after the one that is settled.
     ///
     /// # Errors
@@ -314,6 +322,7 @@ impl TaskWatch {
                 },
                 (status, ..) => status?,
             };
+            self.answered_at = Some(tokio::time::Instant::now());
             if self.shown.as_ref() != Some(&status) {
                 self.ended = status.settled;
                 self.shown = Some(status.clone());

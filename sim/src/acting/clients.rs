@@ -203,12 +203,12 @@ impl Asking<'_> {
             Way::List => {
                 let mut after = None;
                 loop {
-                    let (tasks, more) = self.library.list(after, PAGE).await?;
-                    if let Some(found) = tasks.iter().find(|found| found.task_id == *task) {
+                    let page = self.library.list(after, PAGE).await?;
+                    if let Some(found) = page.tasks.iter().find(|found| found.task_id == *task) {
                         return Ok(Shown::Listed(Some(found.state)));
                     }
-                    after = tasks.into_iter().next_back().map(|task| task.task_id);
-                    if !more || after.is_none() {
+                    after = page.next;
+                    if after.is_none() {
                         return Ok(Shown::Listed(None));
                     }
                 }

@@ -45,7 +45,10 @@ impl Judge for Answered {
             } => {
                 let plan = view.task(task.as_str());
                 let reason = match kind {
-                    ReplyError::Overloaded => view.plan.world.tasks_in_flight_max.is_some(),
+                    ReplyError::Overloaded => {
+                        let submits = matches!(ask, Ask::Submit | Ask::SubmitOther);
+                        submits && view.plan.world.tasks_in_flight_max.is_some()
+                    }
                     ReplyError::NotSettled => plan.is_some_and(|plan| plan.rerun.is_some()),
                     _ => sets_aside(view, task),
                 };
@@ -81,14 +84,20 @@ impl Judge for Answered {
 /// Whether the plan gives a reason to set the task aside: the store refuses something, or it breaks the
 /// machine itself. Its clients are told.
 fn sets_aside(view: &View<'_>, task: &TaskId) -> bool {
-    let refuses = |fault: &Fault| {
-        matches!(
-            fault,
-            Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
-        )
+    let refuses = |fault: &Fault| match fault {
+        Fault::RefuseCommit { .. } => true,
+        Fault::RefuseBatches { task: index, .. } | Fault::RefuseTask { task: index } => {
+            let refused = view.plan.tasks.get(*index as usize);
+            refused.is_some_and(|refused| refused.id == task.as_str())
+        }
+        _ => false,
     };
     let breaks = |plan: &TaskPlan| {
-        let mut functions = plan.graph.nodes.iter().filter_map(|node| node.function.as_ref());
+        let mut functions = plan
+            .graph
+            .nodes
+            .iter()
+            .filter_map(|node| node.function.as_ref());
         functions.any(|function| function.name == PANICS)
     };
     view.plan.faults.iter().any(refuses) || view.task(task.as_str()).is_some_and(breaks)

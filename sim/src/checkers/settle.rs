@@ -75,6 +75,15 @@ impl Judge for Settle {
                     view.broken(NAME, what);
                 }
             }
+            What::Undone { changes } => {
+                for change in changes {
+                    if let Change::Node { task, new, .. } = change
+                        && new.failure_code.as_deref() == Some("worker_lost")
+                    {
+                        self.lost.remove(task);
+                    }
+                }
+            }
             What::Answered {
                 task,
                 ask: Ask::Wait,

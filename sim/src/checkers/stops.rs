@@ -217,7 +217,11 @@ impl Stops {
     fn handed_over(&self, view: &mut View<'_>, process: (u32, u32)) {
         for (task, node, token) in self.closed.get(&process).into_iter().flatten() {
             // The records of a task that was set aside stay as they are.
-            let of = view.ledger.tasks.get(task).and_then(|task| task.fact.as_ref());
+            let of = view
+                .ledger
+                .tasks
+                .get(task)
+                .and_then(|task| task.fact.as_ref());
             if of.is_some_and(|task| task.state == TaskState::Quarantined) {
                 continue;
             }

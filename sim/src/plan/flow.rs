@@ -24,7 +24,9 @@ pub(super) fn broken(draw: &mut Draw, plan: &mut Plan) {
     if !draw.percent(8) {
         return;
     }
-    let task = draw.pick(&(0..plan.tasks.len()).collect::<Vec<_>>()).to_owned();
+    let task = draw
+        .pick(&(0..plan.tasks.len()).collect::<Vec<_>>())
+        .to_owned();
     let graph = &mut plan.tasks[task].graph;
     let mut new = node("fp", call(PANICS, json!({})));
     let open = free(graph);

@@ -100,7 +100,9 @@ impl OwnStreams {
             });
             for stray in strays {
                 let envelope = Arc::new(stray);
-                let _ = self.append(TransportRequest::Append { stream, envelope }).await;
+                let _ = self
+                    .append(TransportRequest::Append { stream, envelope })
+                    .await;
             }
         }
     }

@@ -234,6 +234,7 @@ impl World<'_> {
                 self.heap.push(self.now, Due::Resume { host, generation });
             }
             if self.hosts[index].process.is_none() && !self.hosts[index].retired {
+                self.hosts[index].starts_at = Some(self.now);
                 self.heap.push(self.now, Due::Start { host });
             }
         }

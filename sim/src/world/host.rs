@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) retired: bool,
     /// A restart is scheduled.
     pub(crate) restarting: bool,
+    /// When its next process starts; a start of another time was replaced.
+    pub(crate) starts_at: Option<u64>,
     /// It was asked to stop, and its next process starts so long after its end.
     pub(crate) back_in_ms: Option<u64>,
 }
@@ -150,6 +152,7 @@ impl Host {
             holds: Vec::new(),
             retired: false,
             restarting: false,
+            starts_at: None,
             back_in_ms: None,
         }
     }

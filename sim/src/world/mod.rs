@@ -252,7 +252,12 @@ impl<'p> World<'p> {
             Due::ClientGets { client, envelope } => self.client_gets(client, &envelope),
             Due::ClientRetries { client, ask } => self.client_retries(client, ask),
             Due::ClientResumes { client, task } => self.resumes(client, task),
-            Due::Start { host } => self.start_process(host),
+            Due::Start { host } => {
+                let due = self.hosts[host as usize].starts_at;
+                if due.is_none_or(|at| at == self.now) {
+                    self.start_process(host);
+                }
+            }
             Due::Resume { host, generation } => self.resume(host, generation),
             Due::Probe { place } => self.probe(place),
             Due::Fault { index } => self.fault(index),

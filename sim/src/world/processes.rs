@@ -54,6 +54,7 @@ impl World<'_> {
         let index = host as usize;
         self.hosts[index].restarting = false;
         self.hosts[index].back_in_ms = None;
+        self.hosts[index].starts_at = None;
         if self.hosts[index].process.is_some() || self.hosts[index].retired {
             return;
         }
@@ -356,7 +357,6 @@ impl World<'_> {
 
     /// The machine is done.
     fn stopped(&mut self, place: Place, superseded: bool) {
-        let now = self.now;
         let Some(machine) = self.machine(place) else {
             return;
         };
@@ -376,9 +376,7 @@ impl World<'_> {
             if let Some(back_in_ms) = self.hosts[index].back_in_ms.take() {
                 self.restart_in(place.host, back_in_ms);
             } else if !self.hosts[index].retired && !self.hosts[index].restarting {
-                self.hosts[index].restarting = true;
-                self.heap
-                    .push(now + 300_000, Due::Start { host: place.host });
+                self.restart_in(place.host, 300);
             }
         }
     }
@@ -397,9 +395,10 @@ impl World<'_> {
     }
 
     pub(super) fn restart_in(&mut self, host: u32, down_ms: u64) {
+        let at = self.now + down_ms * 1_000;
         self.hosts[host as usize].restarting = true;
-        self.heap
-            .push(self.now + down_ms * 1_000, Due::Start { host });
+        self.hosts[host as usize].starts_at = Some(at);
+        self.heap.push(at, Due::Start { host });
     }
 
     fn end_process(&mut self, host: u32, what: Life) {
