@@ -207,6 +207,13 @@ pub(super) fn late_pauses(draw: &mut Draw, plan: &mut Plan) {
             for_ms: draw.between(0, 20),
         },
     });
+    // Of a task that is not there any more, or that would be set aside.
+    plan.faults.retain(|fault| {
+        !matches!(
+            fault,
+            Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
+        )
+    });
     plan.faults.truncate(1);
 }
 
