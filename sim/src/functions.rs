@@ -4,6 +4,7 @@ use flowkit_core::function::{Call, Changes, Check, Function, FunctionError, Func
 use flowkit_core::vars::VarPath;
 
 use crate::acting::PlannedPanic;
+use crate::plan::GraphPlan;
 
 /// Its name: `sim.double {path}` makes a whole number twice as large and one more.
 pub const DOUBLE: &str = "sim.double";
@@ -35,6 +36,12 @@ impl Function for Double {
             number.ok_or_else(|| FunctionError::new("no_number", "it is no small whole number"))?;
         Ok(Changes::new().set(path, 2 * number + 1))
     }
+}
+
+/// Whether a function of the graph breaks the machine that calls it.
+pub(crate) fn breaks_machine(graph: &GraphPlan) -> bool {
+    let mut functions = graph.nodes.iter().filter_map(|node| node.function.as_ref());
+    functions.any(|function| function.name == PANICS)
 }
 
 struct Panics(fn());

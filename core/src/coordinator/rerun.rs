@@ -264,7 +264,7 @@ impl Shard {
             return Err(refusal(ReplyError::Invalid, text));
         }
         if self.quarantine.contains(task) {
-            let text = "a kept function broke the coordinator when it was called again: name its node in `from`";
+            let text = "a function of it broke the coordinator; if its node is to be kept, name it in `from`";
             return Err(refusal(ReplyError::Invalid, text));
         }
         let functions = &ctx.config.functions;

@@ -5,9 +5,9 @@ use flowkit_core::id::TaskId;
 use flowkit_core::message::ReplyError;
 
 use super::{Judge, View};
-use crate::functions::PANICS;
+use crate::functions::breaks_machine;
 use crate::history::{Ask, What};
-use crate::plan::{Fault, TaskPlan};
+use crate::plan::Fault;
 
 const NAME: &str = "answered";
 
@@ -92,13 +92,6 @@ fn sets_aside(view: &View<'_>, task: &TaskId) -> bool {
         }
         _ => false,
     };
-    let breaks = |plan: &TaskPlan| {
-        let mut functions = plan
-            .graph
-            .nodes
-            .iter()
-            .filter_map(|node| node.function.as_ref());
-        functions.any(|function| function.name == PANICS)
-    };
-    view.plan.faults.iter().any(refuses) || view.task(task.as_str()).is_some_and(breaks)
+    let plan = view.task(task.as_str());
+    view.plan.faults.iter().any(refuses) || plan.is_some_and(|plan| breaks_machine(&plan.graph))
 }

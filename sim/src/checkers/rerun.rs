@@ -8,6 +8,7 @@ use flowkit_core::message::{Reply, ReplyError};
 use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
+use crate::functions::breaks_machine;
 use crate::history::{Ask, Change, NodeFact, What};
 use crate::plan::{Fault, GraphPlan, RerunPlan, TaskPlan};
 use crate::vars_model as model;
@@ -203,6 +204,7 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
         && (again.is_empty()
             || cannot_be_done_again(view, source, &again)
             || state == Some(TaskState::Quarantined)
+            || breaks_machine(&source.graph)
             || view.plan.faults.iter().any(refuses));
     if fits {
         Ok(())

@@ -8,6 +8,7 @@ use flowkit_core::record::TaskState;
 
 use super::{Broken, Finish, Judge, View};
 use crate::expect::{Expected, expect};
+use crate::functions::breaks_machine;
 use crate::history::{Ask, Change, What};
 use crate::plan::{ActionKind, Fault};
 
@@ -136,8 +137,10 @@ impl Judge for Settle {
         let careful =
             |fault: &&Fault| refused(fault) || matches!(fault, Fault::MachinePanic { .. });
         let faults = finish.plan.faults.iter();
-        let free =
-            faults.clone().filter(careful).count() > 1 && faults.clone().any(|f| refused(&f));
+        let mut tasks = finish.plan.tasks.iter();
+        let breaks = tasks.any(|task| breaks_machine(&task.graph));
+        let times = faults.clone().filter(careful).count() + usize::from(breaks);
+        let free = times > 1 && faults.clone().any(|f| refused(&f));
         for (index, task) in finish.plan.tasks.iter().enumerate() {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;
