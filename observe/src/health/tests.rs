@@ -1,3 +1,5 @@
+//! Health of processes whose servers hang, and of workers that wait for theirs.
+
 use async_trait::async_trait;
 use flowkit_core::port::{PortError, Store, StoreReply, StoreRequest};
 use flowkit_memory::{LocalTransport, MemoryStore};

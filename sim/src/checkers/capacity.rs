@@ -152,7 +152,6 @@ impl Judge for Capacity {
                             holder.as_ref().map(|(worker, _)| worker.clone())
                         };
                         let before = old.as_ref().and_then(|old| holder(&old.holder));
-                        self.holds(at, before, holder(&new.holder));
                         let old_token = old.as_ref().map(|old| old.token);
                         if let Some((worker, _)) = &new.holder
                             && old_token != Some(new.token)
@@ -167,6 +166,8 @@ impl Judge for Capacity {
                         {
                             self.waited(view, &key.0, &key.1, since);
                         }
+                        // Only now: it may be this grant that takes the last slot.
+                        self.holds(at, before, holder(&new.holder));
                     }
                 }
                 self.feed(view, changes, at);

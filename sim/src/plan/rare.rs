@@ -2,6 +2,7 @@
 
 use flowkit_core::control::TaskOptions;
 use flowkit_core::coordinator::Limits;
+use flowkit_core::id::{ShardId, TaskId};
 
 use super::graph::{GraphPlan, NodePlan, Script};
 use super::swarm::Draw;
@@ -253,4 +254,60 @@ pub(super) fn lost_bodies(draw: &mut Draw, plan: &mut Plan) {
             lost: Lost::Requests,
         })
         .collect();
+}
+
+/// Two owners, and a worker whose one slot of two is free again while only one of them is told: the other
+/// one has long work there that says nothing, and more to start.
+pub(super) fn full_worker(draw: &mut Draw, plan: &mut Plan) {
+    if plan.world.embedded || plan.tasks.len() < 3 || !draw.percent(8) {
+        return;
+    }
+    let tasks = plan
+        .tasks
+        .iter()
+        .filter_map(|task| TaskId::new(&task.id).ok());
+    let ids: Vec<TaskId> = tasks.collect();
+    let apart = |shards: &u32| {
+        let shard = |task: usize| ids.get(task).map(|id| ShardId::of(id, *shards));
+        shard(0) == shard(2) && shard(0) != shard(1)
+    };
+    let fits: Vec<u32> = (2..=12).filter(apart).collect();
+    if fits.is_empty() {
+        return;
+    }
+    // Who has which shard is a matter of numbers.
+    let (shards, coordinators) = (*draw.pick(&fits), draw.small(2, 4));
+    plan.tasks.truncate(3);
+    for (task, batch_ms) in [(0, 6_000), (1, 2_000), (2, 10)] {
+        plan.tasks[task].graph = one_node(Script {
+            batches: 1,
+            batch_ms,
+            ..Script::default()
+        });
+    }
+    workers_alike(plan, 2);
+    plan.faults.clear();
+    plan.rates = Rates::default();
+    let world = &mut plan.world;
+    world.workers.truncate(1);
+    world.coordinators = coordinators;
+    world.shards = shards;
+    world.lease_ttl_ms = 12_000;
+    world.hb_interval_ms = 4_000;
+    world.announce_interval_ms = 20_000;
+    world.latency_us_min = 100;
+    world.latency_us_max = draw.between(200, 5_000);
+    world.slow_permille = 0;
+    // Both have their share by then.
+    let begin = 10 * world.shard_lease_ttl_ms;
+    plan.heal_ms = begin + 10_000;
+    plan.actions = [(1, 0), (0, 300), (2, 1_000)]
+        .map(|(task, later_ms)| Action {
+            when: When::At {
+                ms: begin + later_ms,
+            },
+            client: 0,
+            kind: ActionKind::Submit { task },
+        })
+        .to_vec();
 }

@@ -107,6 +107,7 @@ fn first_runs(seed: u64) -> Plan {
     super::rare::unheard_cancel(&mut Draw::stream(seed, 72), &mut plan);
     super::rare::late_pauses(&mut Draw::stream(seed, 73), &mut plan);
     super::rare::lost_bodies(&mut Draw::stream(seed, 75), &mut plan);
+    super::rare::full_worker(&mut Draw::stream(seed, 77), &mut plan);
     plan
 }
 
