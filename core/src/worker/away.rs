@@ -6,8 +6,9 @@ use crate::time::Mono;
 
 use super::contact::AWAY_AFTER_MS;
 
-/// Calls that fail are repeated within two seconds; a longer gap is the end of a row of failures.
-const GAP_MS: u64 = 10_000;
+/// Calls that fail are repeated within two seconds, and may take most of a minute to fail; a longer gap
+/// is the end of a row of failures.
+const GAP_MS: u64 = 60_000;
 
 /// One way to a server, by what goes along it.
 #[derive(Clone, Copy, Debug)]
@@ -71,5 +72,33 @@ impl Away {
         failing
             .told
             .then(|| Report::new(ReportKind::PortBack, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Away, Way};
+    use crate::port::{ErrorKind, PortError};
+    use crate::time::Mono;
+
+    /// Which of the failures at these times, in seconds, is told.
+    fn told(times: &[u64]) -> Vec<bool> {
+        let mut away = Away::default();
+        let error = PortError::new(ErrorKind::Unknown, "append", "no answer");
+        let failed = times.iter().map(|s| {
+            let now = Mono(s * 1_000);
+            away.failed(Way::Send, &error, now, now).is_some()
+        });
+        failed.collect()
+    }
+
+    #[test]
+    fn calls_that_take_ten_seconds_to_fail_are_one_row_of_failures() {
+        assert_eq!(told(&[10, 22, 34]), [false, true, false]);
+    }
+
+    #[test]
+    fn single_failures_that_lie_minutes_apart_are_no_server_that_is_away() {
+        assert_eq!(told(&[10, 80, 150]), [false; 3]);
     }
 }

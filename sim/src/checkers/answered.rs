@@ -50,7 +50,8 @@ impl Judge for Answered {
                         submits && view.plan.world.tasks_in_flight_max.is_some()
                     }
                     ReplyError::NotSettled => plan.is_some_and(|plan| plan.rerun.is_some()),
-                    _ => sets_aside(view, task),
+                    ReplyError::Invalid => sets_aside(view, task),
+                    _ => false,
                 };
                 if !reason {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
@@ -71,7 +72,8 @@ impl Judge for Answered {
                 let kind = reply.error.as_ref().map(|error| error.kind);
                 let other = *ask == Ask::SubmitOther;
                 let conflict = other && kind == Some(ReplyError::IdempotencyConflict);
-                if !conflict && !sets_aside(view, task) {
+                let invalid = kind == Some(ReplyError::Invalid);
+                if !conflict && !(invalid && sets_aside(view, task)) {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
                     view.broken(NAME, what);
                 }
