@@ -73,6 +73,8 @@ fn disguise(value: &mut Value) {
                 disguise(&mut inner);
                 *old = inner.to_string();
             }
+            // Empty is no other value: it means that none is given.
+            Err(_) if old.is_empty() => {}
             Err(_) => old.push('x'),
         },
         Value::Array(items) => items.iter_mut().for_each(disguise),

@@ -361,7 +361,7 @@ fn a_rerun_over_which_the_machine_broke_is_refused_from_then_on() {
     bench.input(store_ok(read, StoreReply::Task(Some(Box::new(source)))));
     let (kind, text) = refusal(&bench);
     assert_eq!(kind, ReplyError::Invalid);
-    assert!(text.contains("name its node in `from`"), "{text}");
+    assert!(text.contains("name it in `from`"), "{text}");
 }
 
 #[test]

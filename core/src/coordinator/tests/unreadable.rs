@@ -134,7 +134,7 @@ fn a_worker_whose_record_cannot_be_read_is_told_and_the_others_are_known() {
     };
     let out = bench.raw(store_ok(ops(&out)[0], StoreReply::Workers(found)));
     let text = "the record of worker w2 is left out: version 9";
-    let report = Effect::Report(Report::new(ReportKind::PortFailed, text));
+    let report = Effect::Report(Report::new(ReportKind::Quarantined, text));
     assert_eq!(out.first(), Some(&report), "{out:?}");
 }
 
