@@ -461,7 +461,7 @@ impl Shard {
         if let Some(task) = self.tasks.remove(&number) {
             self.numbers.remove(task.id());
             if let Some(asked) = &self.lookup
-                && asked.binary_search(task.id()).is_ok()
+                && asked.contains_key(task.id())
             {
                 self.outdated.insert(task.id().clone());
             }

@@ -66,7 +66,9 @@ impl Shard {
         tasks.extend(reruns.filter_map(|message| super::rerun::source_of(message)));
         // In order, so that one of them is found soon.
         let tasks: Vec<TaskId> = tasks.into_iter().collect();
-        self.lookup = Some(tasks.clone());
+        let waiting = |task: &TaskId| self.parked.get(task).map_or(0, Vec::len);
+        let lookup = tasks.iter().map(|task| (task.clone(), waiting(task)));
+        self.lookup = Some(lookup.collect());
         ctx.store(
             self.purpose(ShardOp::Lookup),
             StoreRequest::LookupTasks { tasks },
@@ -86,8 +88,8 @@ impl Shard {
             self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             return;
         };
-        let known: BTreeMap<_, _> = tasks.iter().zip(&answers).collect();
-        for (task, answer) in tasks.iter().zip(&answers) {
+        let known: BTreeMap<_, _> = tasks.keys().zip(&answers).collect();
+        for ((task, count), answer) in tasks.iter().zip(&answers) {
             // With care, one change goes into one commit: the others are looked up again.
             if !self.may_change() {
                 break;
@@ -97,7 +99,15 @@ impl Shard {
                 continue;
             }
             ctx.subject.task_id = Some(task.clone());
-            for message in self.parked.remove(task).unwrap_or_default() {
+            // What came since the question was asked may be about what the store did not know then:
+            // an owner that is none any more must not tell who has just been told of a task by the
+            // next one that there is none.
+            let mut asked = self.parked.remove(task).unwrap_or_default();
+            let since = asked.split_off((*count).min(asked.len()));
+            if !since.is_empty() {
+                self.parked.insert(task.clone(), since);
+            }
+            for message in asked {
                 let of = super::rerun::source_of(&message);
                 let of = of.filter(|_| answer.is_none() && !self.numbers.contains_key(task));
                 match (message.sender.role, of) {

@@ -65,7 +65,7 @@ pub(super) struct Shard {
 
     /// Requests about tasks that are not in memory, until the store says what it knows.
     pub(super) parked: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
-    pub(super) lookup: Option<Vec<TaskId>>,
+    pub(super) lookup: Option<BTreeMap<TaskId, usize>>,
     /// Asked about in that lookup, and settled since: what the store answers may be older.
     pub(super) outdated: BTreeSet<TaskId>,
     pub(super) lookup_at: Option<Mono>,

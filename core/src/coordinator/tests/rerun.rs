@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::coordinator::Effect;
 use crate::id::OpId;
 use crate::message::{
-    Body, CancelTask, Envelope, Reply, ReplyError, RerunTask, SourceState, TaskFailed,
+    Body, CancelTask, Envelope, Reply, ReplyError, RerunTask, SourceState, TaskFailed, WaitTask,
 };
 use crate::port::{ErrorKind, PortError, StoreReply, StoreRequest, TaskAnswer, TaskWithNodes};
 use crate::record::{NodeState, TaskState};
@@ -448,4 +448,28 @@ fn a_source_that_is_not_durable_yet_is_read_again() {
     let op = source_read(&bench);
     bench.input(store_ok(op, StoreReply::Task(Some(Box::new(source)))));
     assert!(task_of(&bench.take_commit()).rerun.is_some());
+}
+
+#[test]
+fn a_question_that_comes_during_a_lookup_is_not_answered_by_it() {
+    let wait = || client("r", Body::WaitTask(WaitTask { inbox: 0 }));
+    let mut bench = Bench::owned();
+    bench.arrive(vec![wait()]);
+    let (op, tasks) = lookup(&bench);
+    assert_eq!(tasks, ["r"]);
+    // Another owner may have made the task after the store looked, and before this one was asked.
+    bench.arrive(vec![wait()]);
+    bench.input(store_ok(op, StoreReply::Answers(vec![None])));
+    assert_eq!(refusal(&bench).0, ReplyError::NotFound, "the first one");
+    assert_eq!(bench.sent_kinds().len(), 1, "and only that one");
+    let (op, tasks) = lookup(&bench);
+    assert_eq!(tasks, ["r"], "the second one is looked up");
+    let source = stored("r", TaskState::Failed, [NodeState::Finished; 4]);
+    let answers = vec![Some(known(&source))];
+    bench.input(store_ok(op, StoreReply::Answers(answers)));
+    let replies = bench.sent().into_iter().filter_map(|(_, body)| match body {
+        Body::Reply(reply) => Some(reply.state),
+        _ => None,
+    });
+    assert_eq!(replies.collect::<Vec<_>>(), [Some(TaskState::Failed)]);
 }
