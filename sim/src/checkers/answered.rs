@@ -73,7 +73,8 @@ impl Judge for Answered {
                 let other = *ask == Ask::SubmitOther;
                 let conflict = other && kind == Some(ReplyError::IdempotencyConflict);
                 let invalid = kind == Some(ReplyError::Invalid);
-                if !conflict && !(invalid && sets_aside(view, task)) {
+                let excused = conflict || invalid && sets_aside(view, task);
+                if !excused {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
                     view.broken(NAME, what);
                 }
