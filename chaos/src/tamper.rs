@@ -77,7 +77,8 @@ fn records(seen: &mut Seen) -> Option<&mut Vec<Record>> {
 fn accepted_twice(history: &mut History) -> Option<()> {
     history.iter_mut().rev().find_map(|(_, seen)| {
         let records = records(seen)?;
-        let artifact = records.iter().find_map(|record| match record {
+        // The newest of its node: behind another one it would stand in the place of the next.
+        let artifact = records.iter().rev().find_map(|record| match record {
             Record::Artifact(artifact) => Some(artifact.clone()),
             _ => None,
         });
