@@ -291,7 +291,7 @@ fn end_of(node: &NodePlan, input: u64, (refused, strict): (bool, bool)) -> End {
         if at_begin + skipped + new < accepted.len() as u64 {
             return End::Failed;
         }
-        debug_assert!(behind <= at_begin);
+        assert!(behind <= at_begin);
         return End::Finished(accepted.len() as u64);
     }
     End::Failed

@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         (None, Some(from)) => seeds(options.tier, options.seeds, from),
         (None, None) => seeds(options.tier, options.seeds, fresh()),
     };
-    // Optimised, and with every assertion on.
+    // Optimised; arithmetic and invariants are checked.
     let mut command = cargo();
     command.args([
         "run",

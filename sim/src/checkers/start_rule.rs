@@ -114,7 +114,7 @@ fn hopeless(node: &NodePlan, parents: &[Standing]) -> bool {
 }
 
 fn standings(graph: &GraphPlan, ledger: &TaskLedger, node: &NodePlan) -> Vec<Standing> {
-    debug_assert!(graph.node(&node.id).is_some());
+    assert!(graph.node(&node.id).is_some());
     node.parents
         .iter()
         .map(|(parent, link)| {

@@ -399,7 +399,7 @@ impl Seen<'_> {
         if !ran(new.state) || old.is_some_and(|old| ran(old.state)) {
             return;
         }
-        debug_assert!(plan.graph.node(&node.id).is_some());
+        assert!(plan.graph.node(&node.id).is_some());
         let Some(ledger) = view.ledger.tasks.get(task) else {
             return;
         };
