@@ -228,7 +228,8 @@ impl<'a> Faults<'a> {
             | Fault::Client { .. }
             | Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
-            | Fault::RefuseTask { .. } => return due_ms(fault).map(|_| ()),
+            | Fault::RefuseTask { .. }
+            | Fault::Rot { .. } => return due_ms(fault).map(|_| ()),
         };
         if met == Some(true) {
             *self.met.entry(name).or_default() += 1;

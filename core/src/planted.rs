@@ -258,6 +258,12 @@ bugs! {
     Machines "takeover" {
         LoadedFirst = "loaded-first", "settle",
             "A new owner loads the tasks before it raises the shard epoch.";
+        RotStopsLoad = "rot-stops-load", "settle",
+            "A task that cannot be read keeps its shard from being loaded.";
+        LeftOutSilent = "left-out-silent", "settle",
+            "Who asks for a task that was left out at loading gets no answer.";
+        RotHidesWorkers = "rot-hides-workers", "settle",
+            "A worker whose record cannot be read keeps all of them from being known.";
         RetryLost = "retry-lost", "settle",
             "A new owner forgets when a failed node is to be tried again.";
         WaitForgotten = "wait-forgotten", "retry_bounded",
@@ -472,6 +478,8 @@ bugs! {
             "A node is shown without its batches.";
         ListSkips = "list-skips", "answered",
             "A page of tasks leaves out its last one.";
+        RunsUnshown = "runs-unshown", "answered",
+            "A worker is shown without its newest run.";
         WhyUnlisted = "why-unlisted", "answered",
             "Nodes that are ready are no part of why their task waits.";
     }

@@ -66,6 +66,10 @@ pub const SURVIVORS: &[&str] = &[
     "drain-takes",
     "drain-untold",
     "drain-unbounded",
+    // Records that cannot be read.
+    "rot-stops-load",
+    "rot-hides-workers",
+    "left-out-silent",
     // A cancel, and a new owner after it.
     "cancel-forgotten",
     // The embedded store.

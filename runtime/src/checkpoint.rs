@@ -9,10 +9,13 @@ use tokio::sync::oneshot;
 
 type Answer = Result<(), RunFailure>;
 
+/// A checkpoint, and who waits for its answer, if anybody does.
+type Waiting = (Json, Option<oneshot::Sender<Answer>>);
+
 /// The queue. Its head is with the machine; the others wait for the head's answer.
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointQueue {
-    waiting: Mutex<VecDeque<(Json, oneshot::Sender<Answer>)>>,
+    waiting: Mutex<VecDeque<Waiting>>,
 }
 
 impl CheckpointQueue {
@@ -21,7 +24,7 @@ impl CheckpointQueue {
         let (answer, receiver) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let first = waiting.is_empty().then(|| value.clone());
-        waiting.push_back((value, answer));
+        waiting.push_back((value, Some(answer)));
         (first, receiver)
     }
 
@@ -34,19 +37,21 @@ impl CheckpointQueue {
         } else {
             waiting.pop_front()
         };
-        if let Some((_, head)) = head {
+        if let Some((_, Some(head))) = head {
             // The handler may have stopped waiting (a timeout of its own around the save).
             let _ = head.send(answer);
         }
         waiting.front().map(|(value, _)| value.clone())
     }
 
-    /// Forgets everything: the batch is over. Who still waits learns that the run ended.
+    /// Forgets who waits: the batch is over, and they learn that. What the machine has stays at the
+    /// head until it is answered: a late answer is not that of the next batch's checkpoint.
     pub(crate) fn clear(&self) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.truncate(1);
+        if let Some((_, head)) = waiting.front_mut() {
+            *head = None;
+        }
     }
 }
 
@@ -71,5 +76,23 @@ mod tests {
         );
         assert_eq!(queue.answered(Ok(())), None);
         assert_eq!(second.try_recv(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn a_late_answer_is_not_that_of_the_next_batchs_checkpoint() {
+        let queue = CheckpointQueue::default();
+        let [one, two, three] = [1, 2, 3].map(|n| Json::encode(&n).unwrap());
+        let (sent, mut first) = queue.push(one.clone());
+        assert_eq!(sent, Some(one));
+        let (_, mut second) = queue.push(two);
+        queue.clear();
+        let ended = Err(oneshot::error::TryRecvError::Closed);
+        assert_eq!((first.try_recv(), second.try_recv()), (ended, ended));
+        let (sent, mut third) = queue.push(three.clone());
+        assert_eq!(sent, None, "the first is still on its way");
+        assert_eq!(queue.answered(Ok(())), Some(three));
+        assert!(third.try_recv().is_err(), "that answer was the first one's");
+        assert_eq!(queue.answered(Ok(())), None);
+        assert_eq!(third.try_recv(), Ok(Ok(())));
     }
 }

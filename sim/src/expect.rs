@@ -114,7 +114,8 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
         .iter()
         .filter(|node| states.get(&node.id) == Some(&NodeState::Failed))
         .any(|node| !handled(graph, &states, &node.id));
-    if unhandled && breaks {
+    // What streams from the node that failed may have begun before, or not at all.
+    if unhandled && may_break {
         Expected::Open
     } else if breaks {
         Expected::SetAside

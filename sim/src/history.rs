@@ -149,6 +149,8 @@ pub(crate) enum What {
     Fault { text: String },
     /// The store's clock jumped.
     StoreClock { by_ms: i64 },
+    /// A record of a task can no longer be read.
+    Rotten { task: TaskId },
     /// A shard's log lost its entries from `from` up to `end`; other ones may come to stand there.
     LogLost {
         shard: ShardId,
@@ -233,6 +235,8 @@ pub enum Shown {
     Listed(Option<TaskState>),
     /// Why it waits: its state, and its nodes that have not ended.
     Why(TaskState, Vec<NodeId>),
+    /// Which of its nodes workers hold, and under which tokens.
+    Held(Vec<(WorkerId, NodeId, Token)>),
     /// It was swept.
     Swept,
     /// Something else came of it.

@@ -385,6 +385,7 @@ impl Judge {
             now: at_us,
             settled,
             tables,
+            ledger: &observer.ledger,
         };
         observer.judges.finish(&finish, &mut observer.broken);
         let broken = observer.broken.into_iter();

@@ -1,6 +1,6 @@
 //! The committed state of a run, kept up from the commits that the store applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use crate::history::{ArtifactFact, Change, NodeFact, TaskFact};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) tasks: BTreeMap<TaskId, TaskLedger>,
+    /// Records of tasks and nodes that cannot be read until they are written again. The next owner
+    /// sets their tasks aside.
+    rotten: BTreeSet<(TaskId, Option<NodeId>)>,
     /// Commits that a crash of the process would undo (embedded), with their seq.
     unsynced: Vec<(u64, Vec<Change>)>,
 }
@@ -38,6 +41,24 @@ pub(crate) struct NodeLedger {
 }
 
 impl Ledger {
+    /// The record of a task, or of a node of it, can no longer be read.
+    pub(crate) fn rot(&mut self, task: TaskId, node: Option<NodeId>) {
+        self.rotten.insert((task, node));
+    }
+
+    /// A record of the task cannot be read.
+    pub(crate) fn is_rotten(&self, task: &TaskId) -> bool {
+        let mut rotten = self.rotten.iter();
+        rotten.any(|(of, _)| of == task)
+    }
+
+    /// The task is nobody's business any more; its records stay as they were.
+    pub(crate) fn is_set_aside(&self, task: &TaskId) -> bool {
+        let state = self.tasks.get(task).and_then(|task| task.fact.as_ref());
+        let quarantined = state.is_some_and(|fact| fact.state == TaskState::Quarantined);
+        quarantined || self.is_rotten(task)
+    }
+
     pub(crate) fn node(&self, task: &TaskId, node: &NodeId) -> Option<&NodeLedger> {
         self.tasks.get(task)?.nodes.get(node)
     }
@@ -163,6 +184,14 @@ impl Ledger {
     }
 
     fn apply(&mut self, fact: Fact) -> Change {
+        match &fact {
+            _ if self.rotten.is_empty() => {}
+            Fact::Task(task, _) => drop(self.rotten.remove(&(task.clone(), None))),
+            Fact::Node(task, node, _) => {
+                self.rotten.remove(&(task.clone(), Some(node.clone())));
+            }
+            _ => {}
+        }
         match fact {
             Fact::Tombstone(task, state) => {
                 let entry = self.tasks.entry(task.clone()).or_default();

@@ -340,6 +340,9 @@ impl Observer {
             What::StoreClock { by_ms } => {
                 trace.event(at, 15, by_ms.unsigned_abs());
             }
+            What::Rotten { task } => {
+                trace.event(at, 28, 0).text(task.as_str());
+            }
         }
     }
 }

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flowkit_core::id::{Offset, ShardId};
+use flowkit_core::id::{NodeId, Offset, ShardId, TaskId, WorkerId};
 use flowkit_core::message::{DecodeError, Envelope};
 use flowkit_core::port::{
     Commit, ErrorKind, PortError, Record, StoreReply, StoreRequest, Stream, TransportReply,
     TransportRequest,
 };
 use flowkit_core::record::DeploymentRecord;
-use flowkit_memory::{BrokerModel, Outcome, StoreModel};
+use flowkit_memory::{BrokerModel, Outcome, StoreFault, StoreModel};
 
 use crate::history::{Place, What};
 use crate::ledger::Fact;
 use crate::observer::{CommitSeen, Observer};
-use crate::plan::{Fault, Plan};
+use crate::plan::{Fault, Plan, Rotten};
 use crate::script;
 
 /// The store's clock shows this at the start of a run.
@@ -301,6 +301,43 @@ impl Servers {
         self.store_ahead_ms += by_ms;
         self.clock_jumped = true;
         seen.note(now, What::StoreClock { by_ms });
+    }
+
+    /// A record can no longer be read, if it is there.
+    pub(crate) fn rot(&mut self, now: u64, what: &Rotten, seen: &mut Observer) {
+        let plan = seen.plan.clone();
+        let (fault, of) = match what {
+            Rotten::Worker { worker } => {
+                let worker = plan.world.workers.get(*worker as usize);
+                let Some(worker_id) = worker.and_then(|w| WorkerId::new(&w.id).ok()) else {
+                    return;
+                };
+                (StoreFault::PoisonWorker { worker_id }, None)
+            }
+            Rotten::Task { task } | Rotten::Node { task, .. } => {
+                let task = plan.tasks.get(*task as usize);
+                let Some(task_id) = task.and_then(|task| TaskId::new(&task.id).ok()) else {
+                    return;
+                };
+                let node_id = match what {
+                    Rotten::Node { node, .. } => NodeId::new(node).ok(),
+                    _ => None,
+                };
+                let of = (task_id.clone(), node_id.clone());
+                (StoreFault::Poison { task_id, node_id }, Some(of))
+            }
+        };
+        let before = self.store.fired().values().sum::<u64>();
+        self.store.inject(fault);
+        if self.store.fired().values().sum::<u64>() == before {
+            return;
+        }
+        let Some((task, node)) = of else {
+            return seen.fire("rot_worker");
+        };
+        seen.fire("rot_task");
+        seen.ledger.rot(task.clone(), node);
+        seen.note(now, What::Rotten { task });
     }
 
     /// The log of an inbox is lost; the next message stands further on than any before.

@@ -17,7 +17,7 @@ use crate::report::{Report, ReportKind};
 use crate::time::Mono;
 
 /// Bytes of user values after which a commit takes no further event.
-const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Folded entries after which the offset is committed although nothing else changed.
 const OFFSET_LAG_MAX: u64 = 10_000;
 
@@ -134,6 +134,7 @@ impl Shard {
     /// True while another entry may be folded into the open commit.
     pub(super) fn has_room(&self, config: &super::Config) -> bool {
         self.may_change()
+            && !self.parked.is_full()
             && self.open.records() < config.commit_records_max
             && self.open.bytes < COMMIT_BYTES_MAX
     }

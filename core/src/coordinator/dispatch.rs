@@ -1,6 +1,5 @@
 //! Dispatch: ready nodes meet free slots.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::commit::{Outgoing, When};
@@ -53,13 +52,13 @@ impl Shard {
         }
         // The first of all goes first, whatever its role: a node that gave its slot up for one of
         // another role must not get it back before that one had its turn.
-        let mut without_slot = BTreeSet::new();
-        while self.may_change() {
-            let Some(role) = self.ready.first_role(&without_slot) else {
+        self.ready.rewind();
+        while self.has_room(ctx.config) {
+            let Some(role) = self.ready.next_role() else {
                 break;
             };
             if !self.dispatch_one(ctx, &role) {
-                without_slot.insert(role);
+                self.ready.pass_by(&role);
             }
             ctx.subject.task_id = None;
         }
@@ -99,6 +98,7 @@ impl Shard {
             worker.record.inbox,
         );
         self.dequeue(key);
+        ctx.workers.offered(role, &id);
         let grant = Grant {
             worker_id: id,
             incarnation,

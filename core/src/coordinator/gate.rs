@@ -67,7 +67,8 @@ impl Gate {
     pub(super) fn failed(&mut self, again_at: Mono) {
         if let Some(keys) = self.asked.take() {
             self.waiting.extend(keys);
-            self.ask_at = Some(again_at);
+            // A mere recheck leaves nothing to ask for: a time that nobody clears would be due for ever.
+            self.ask_at = (!self.waiting.is_empty()).then_some(again_at);
             self.recheck_at = (!self.folding.is_empty()).then_some(again_at);
         }
     }
@@ -83,5 +84,25 @@ impl Gate {
             self.recheck_at = None;
         }
         passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The machine would be woken without a pause.
+    #[test]
+    fn a_recheck_that_fails_once_the_fold_is_there_leaves_nothing_due() {
+        let mut gate = Gate::default();
+        let key = NodeKey { task: 1, node: 0 };
+        gate.enter(key);
+        assert!(gate.ask(Mono(0)));
+        gate.answered(Mono(0), Offset(10));
+        assert_eq!(gate.due(), Some(Mono(RECHECK_MS)));
+        assert!(gate.ask(Mono(RECHECK_MS)), "is the end still there?");
+        assert_eq!(gate.passed(Offset(10)), BTreeSet::from([key]));
+        gate.failed(Mono(RECHECK_MS + 100));
+        assert_eq!(gate.due(), None);
     }
 }

@@ -57,6 +57,7 @@ use workers::Workers;
 
 use crate::id::{Incarnation, Offset, Role, ShardId, WorkerId};
 use crate::message::{Body, Envelope};
+use crate::planted::{Bug, is_planted};
 use crate::port::{PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest};
 use crate::report::{Report, ReportKind};
 use crate::time::{Mono, Now};
@@ -197,7 +198,9 @@ impl Coordinator {
             shares_changed(&mut ctx, &mut slots);
         }
         for slot in &mut slots {
-            if self.stopping && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
+            // A renewal under way would take the lease again behind the release.
+            let leaves = self.stopping && !slot.is_renewing();
+            if leaves && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
                 slot.release(&mut ctx);
                 slot.phase = Phase::Released;
             }
@@ -207,7 +210,7 @@ impl Coordinator {
             if let Some(shard) = slot.owned() {
                 shard.stopping = self.stopping || makes_way;
                 run(&mut ctx, shard);
-                if self.stopping && shard.is_quiet() {
+                if leaves && shard.is_quiet() {
                     slot.release(&mut ctx);
                     slot.phase = Phase::Released;
                 } else if makes_way && shard.is_quiet() {
@@ -451,6 +454,9 @@ impl Announcements {
         let Ok(StoreReply::Workers(found)) = result else {
             return self.failed(ctx);
         };
+        if is_planted(Bug::RotHidesWorkers) && !found.unreadable.is_empty() {
+            return self.failed(ctx);
+        }
         self.known = true;
         for (worker, why) in &found.unreadable {
             if !self.unreadable.contains(worker) {

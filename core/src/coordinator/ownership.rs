@@ -194,6 +194,11 @@ impl Slot {
         own.into_iter().chain(renew).min()
     }
 
+    /// A renewal is under way.
+    pub(super) const fn is_renewing(&self) -> bool {
+        self.renewing
+    }
+
     /// Another coordinator should own this shard, and has had time to say so. Not while a renewal is
     /// under way: carried out behind the release, it would take the lease again for nobody.
     pub(super) fn makes_way(&self, ctx: &Context<'_>) -> bool {
@@ -246,7 +251,7 @@ impl Slot {
 
     /// Gives the lease back, so that the next owner need not wait for it to lapse.
     pub(super) fn release(&mut self, ctx: &mut Context<'_>) {
-        if self.renew_at.is_some() {
+        if self.renew_at.take().is_some() {
             let owner = ctx.config.owner.clone();
             let request = StoreRequest::ReleaseShard {
                 shard: self.id,
@@ -462,6 +467,9 @@ impl Slot {
         let Phase::Loading(shard) = &mut self.phase else {
             return;
         };
+        if is_planted(Bug::RotStopsLoad) && !page.unreadable.is_empty() {
+            return;
+        }
         let read = page.tasks.iter().map(|t| &t.task.task_id);
         let last = read
             .chain(page.unreadable.iter().map(|(id, _)| id))
@@ -471,13 +479,15 @@ impl Slot {
             let mut report = Report::new(ReportKind::Quarantined, format!("unreadable: {why}"));
             report.task_id = Some(task.clone());
             ctx.report(report);
+            shard.left_out.insert(task.clone());
         }
         for task in page.tasks {
             if self.unloadable.contains(&task.task.task_id) {
                 let text = "left out: it broke the machine as it was loaded";
                 let mut report = Report::new(ReportKind::Quarantined, text);
-                report.task_id = Some(task.task.task_id);
+                report.task_id = Some(task.task.task_id.clone());
                 ctx.report(report);
+                shard.left_out.insert(task.task.task_id);
                 continue;
             }
             shard.load_task(ctx, task);

@@ -6,6 +6,7 @@
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::task::NodeKey;
@@ -34,6 +35,11 @@ impl Place {
 pub(super) struct Ready {
     newest: u64,
     roles: BTreeMap<Role, Queue>,
+    /// The first node of each role that has one to offer.
+    heads: BTreeSet<(Place, Role)>,
+    /// Roles up to here have no slot in this round; roles are many, so they are looked at in order, once.
+    #[serde(skip)]
+    passed: Option<(Place, Role)>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -64,43 +70,75 @@ impl Ready {
             node: key.node,
             task: key.task,
         };
-        let queue = self.roles.entry(role.clone()).or_default();
-        match limit {
+        self.change(role, |queue| match limit {
             None => {
                 queue.free.insert(place);
             }
             Some(limit) => queue.change(limit, |places| {
                 places.insert(place);
             }),
-        }
+        });
         place
     }
 
     pub(super) fn remove(&mut self, role: &Role, limit: Option<&Arc<str>>, place: Place) {
-        let Some(queue) = self.roles.get_mut(role) else {
-            return;
-        };
-        match limit {
+        self.change(role, |queue| match limit {
             None => {
                 queue.free.remove(&place);
             }
             Some(limit) => queue.change(limit, |places| {
                 places.remove(&place);
             }),
-        }
-        if queue.free.is_empty() && queue.keyed.is_empty() {
-            self.roles.remove(role);
+        });
+    }
+
+    /// A round begins: every role is looked at again.
+    pub(super) fn rewind(&mut self) {
+        self.passed = None;
+    }
+
+    /// The role whose first node comes first, other than those that were passed by.
+    pub(super) fn next_role(&self) -> Option<Role> {
+        let next = match &self.passed {
+            None => self.heads.first(),
+            Some(passed) => {
+                let behind = (Bound::Excluded(passed), Bound::Unbounded);
+                self.heads.range(behind).next()
+            }
+        };
+        next.map(|(_, role)| role.clone())
+    }
+
+    /// The role that was next has no slot in this round.
+    pub(super) fn pass_by(&mut self, role: &Role) {
+        if let Some(first) = self.first(role) {
+            self.passed = Some((first, role.clone()));
         }
     }
 
-    /// The role whose first node comes first, other than those left out.
-    pub(super) fn first_role(&self, without: &BTreeSet<Role>) -> Option<Role> {
-        let roles = self
-            .roles
-            .iter()
-            .filter(|(role, _)| !without.contains(*role));
-        let firsts = roles.filter_map(|(role, queue)| Some((queue.first()?, role)));
-        firsts.min().map(|(_, role)| role.clone())
+    /// Changes the queue of a role, and its head with it.
+    fn change<T>(&mut self, role: &Role, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let queue = self.roles.entry(role.clone()).or_default();
+        let before = queue.first();
+        let changed = change(queue);
+        let after = queue.first();
+        if queue.free.is_empty() && queue.keyed.is_empty() {
+            self.roles.remove(role);
+        }
+        if before != after {
+            if let Some(before) = before {
+                self.heads.remove(&(before, role.clone()));
+            }
+            if let Some(after) = after {
+                let head = (after, role.clone());
+                // What comes before those that were passed by is looked at first.
+                if self.passed.as_ref().is_some_and(|passed| head < *passed) {
+                    self.passed = None;
+                }
+                self.heads.insert(head);
+            }
+        }
+        changed
     }
 
     /// The first node of a role that no key's limit holds back.
@@ -116,20 +154,22 @@ impl Ready {
 
     /// The key is at its limit: its nodes of this role stand aside. How many they are.
     pub(super) fn set_aside(&mut self, role: &Role, limit: &Arc<str>) -> usize {
-        let Some(queue) = self.roles.get_mut(role) else {
-            return 0;
-        };
-        queue.full.insert(limit.clone());
-        queue.change(limit, |_| ());
-        queue.keyed.get(limit).map_or(0, BTreeSet::len)
+        self.change(role, |queue| {
+            queue.full.insert(limit.clone());
+            queue.change(limit, |_| ());
+            queue.keyed.get(limit).map_or(0, BTreeSet::len)
+        })
     }
 
     /// The key may have room again.
     pub(super) fn take_back(&mut self, limit: &Arc<str>) {
-        for queue in self.roles.values_mut() {
-            if queue.full.remove(limit) {
+        let full = self.roles.iter().filter(|(_, q)| q.full.contains(limit));
+        let roles: Vec<Role> = full.map(|(role, _)| role.clone()).collect();
+        for role in roles {
+            self.change(&role, |queue| {
+                queue.full.remove(limit);
                 queue.change(limit, |_| ());
-            }
+            });
         }
     }
 
@@ -170,5 +210,36 @@ impl Queue {
             }
             Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(name: &str) -> Role {
+        Role::new(name).expect("a role")
+    }
+
+    #[test]
+    fn roles_are_looked_at_by_their_first_node_and_once_unless_a_better_one_comes() {
+        let mut ready = Ready::default();
+        let key = |task| NodeKey { task, node: 0 };
+        let a = ready.push(&role("a"), None, 0, key(1));
+        ready.push(&role("b"), None, 0, key(2));
+        ready.push(&role("a"), None, 0, key(3));
+        ready.rewind();
+        assert_eq!(ready.next_role(), Some(role("a")));
+        ready.remove(&role("a"), None, a);
+        assert_eq!(ready.next_role(), Some(role("b")));
+        ready.pass_by(&role("b"));
+        assert_eq!(ready.next_role(), Some(role("a")));
+        ready.pass_by(&role("a"));
+        assert_eq!(ready.next_role(), None);
+        // One of higher priority than those that were passed by.
+        ready.push(&role("c"), None, 1, key(4));
+        assert_eq!(ready.next_role(), Some(role("c")));
+        ready.pass_by(&role("c"));
+        assert_eq!(ready.next_role(), Some(role("b")));
     }
 }

@@ -1,5 +1,6 @@
 //! Requests of clients: each is answered after the commit that it rests on.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -22,6 +23,66 @@ use crate::text::{REASON_BYTES_MAX, cut};
 
 /// Most requests that wait for one lookup; more are dropped, and clients repeat them.
 pub(super) const PARKED_PER_TASK_MAX: usize = 64;
+/// Requests that wait for a lookup, and their bytes, beyond which nothing more is folded: all of them become
+/// one commit.
+const PARKED_MAX: usize = 2_000;
+const PARKED_BYTES_MAX: usize = super::commit::COMMIT_BYTES_MAX;
+/// Most who wait for the end of one task; a client that goes on waiting asks again.
+const WATCHERS_MAX: usize = 1_000;
+
+/// Requests about tasks that are not in memory, until the store says what it knows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Parked {
+    by_task: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
+    count: usize,
+    bytes: usize,
+}
+
+impl Parked {
+    /// One too many does not wait: clients repeat them.
+    pub(super) fn push(&mut self, task: TaskId, message: Arc<Envelope>) {
+        let parked = self.by_task.entry(task).or_default();
+        if parked.len() >= PARKED_PER_TASK_MAX {
+            return;
+        }
+        self.count += 1;
+        self.bytes += weight(&message);
+        parked.push(message);
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.by_task.len()
+    }
+
+    pub(super) fn contains(&self, task: &TaskId) -> bool {
+        self.by_task.contains_key(task)
+    }
+
+    /// Those of a task that came first, so many of them.
+    fn take(&mut self, task: &TaskId, count: usize) -> Vec<Arc<Envelope>> {
+        let mut asked = self.by_task.remove(task).unwrap_or_default();
+        let since = asked.split_off(count.min(asked.len()));
+        if !since.is_empty() {
+            self.by_task.insert(task.clone(), since);
+        }
+        self.count -= asked.len();
+        self.bytes -= asked.iter().map(|message| weight(message)).sum::<usize>();
+        asked
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.count >= PARKED_MAX || self.bytes >= PARKED_BYTES_MAX
+    }
+}
+
+/// Bytes of a request, about.
+fn weight(message: &Envelope) -> usize {
+    let body = match &message.body {
+        Body::Submit(submit) => submit.graph.len() + submit.vars.len(),
+        _ => 0,
+    };
+    body + 256
+}
 
 impl Shard {
     /// A request of a client.
@@ -48,25 +109,23 @@ impl Shard {
             return self.carry_out(ctx, &message, &task, None);
         }
         // Not in memory: new, or settled and only in the store. The store knows.
-        let parked = self.parked.entry(task).or_default();
-        if parked.len() < PARKED_PER_TASK_MAX {
-            parked.push(message);
-        }
+        self.parked.push(task, message);
     }
 
     /// Asks the store about every task that requests wait for.
     pub(super) fn look_up(&mut self, ctx: &mut Context<'_>) {
         let waits = self.lookup_at.is_some_and(|at| at > ctx.now.mono);
-        if self.lookup.is_some() || waits || self.parked.is_empty() || !self.may_change() {
+        let parked = &self.parked.by_task;
+        if self.lookup.is_some() || waits || parked.is_empty() || !self.may_change() {
             return;
         }
         self.lookup_at = None;
-        let mut tasks: BTreeSet<TaskId> = self.parked.keys().cloned().collect();
-        let reruns = self.parked.values().flatten();
+        let mut tasks: BTreeSet<TaskId> = parked.keys().cloned().collect();
+        let reruns = parked.values().flatten();
         tasks.extend(reruns.filter_map(|message| super::rerun::source_of(message)));
         // In order, so that one of them is found soon.
         let tasks: Vec<TaskId> = tasks.into_iter().collect();
-        let waiting = |task: &TaskId| self.parked.get(task).map_or(0, Vec::len);
+        let waiting = |task: &TaskId| parked.get(task).map_or(0, Vec::len);
         let lookup = tasks.iter().map(|task| (task.clone(), waiting(task)));
         self.lookup = Some(lookup.collect());
         ctx.store(
@@ -88,6 +147,10 @@ impl Shard {
             self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             return;
         };
+        let answers = answers.into_iter().zip(tasks.keys());
+        let answers: Vec<Option<TaskAnswer>> = answers
+            .map(|(answer, task)| Some(self.as_owned(task, answer?)))
+            .collect();
         let known: BTreeMap<_, _> = tasks.keys().zip(&answers).collect();
         for ((task, count), answer) in tasks.iter().zip(&answers) {
             // With care, one change goes into one commit: the others are looked up again.
@@ -102,12 +165,7 @@ impl Shard {
             // What came since the question was asked may be about what the store did not know then:
             // an owner that is none any more must not tell who has just been told of a task by the
             // next one that there is none.
-            let mut asked = self.parked.remove(task).unwrap_or_default();
-            let since = asked.split_off((*count).min(asked.len()));
-            if !since.is_empty() {
-                self.parked.insert(task.clone(), since);
-            }
-            for message in asked {
+            for message in self.parked.take(task, *count) {
                 let of = super::rerun::source_of(&message);
                 let of = of.filter(|_| answer.is_none() && !self.numbers.contains_key(task));
                 match (message.sender.role, of) {
@@ -122,6 +180,16 @@ impl Shard {
             }
         }
         ctx.subject.task_id = None;
+    }
+
+    /// What the store knows, as this owner sees it: a task that it left out is nobody's until it can be
+    /// loaded again, however alive its record is. Who asks must hear of it.
+    fn as_owned(&self, task: &TaskId, mut answer: TaskAnswer) -> TaskAnswer {
+        if self.left_out.contains(task) && !answer.settled && !is_planted(Bug::LeftOutSilent) {
+            answer.state = TaskState::Quarantined;
+            answer.settled = true;
+        }
+        answer
     }
 
     /// A run of a task that is not in memory: over, unless the store knows it as alive (then
@@ -142,10 +210,7 @@ impl Shard {
         message.task_id = Some(about.0.clone());
         message.node_id = Some(about.1.clone());
         message.lease_no = Some(about.2);
-        let parked = self.parked.entry(about.0.clone()).or_default();
-        if parked.len() < PARKED_PER_TASK_MAX {
-            parked.push(Arc::new(message));
-        }
+        self.parked.push(about.0.clone(), Arc::new(message));
     }
 
     fn answer_run(
@@ -197,6 +262,9 @@ impl Shard {
                 {
                     let watcher = (message.sender.id.clone(), corr_id(message));
                     known.watchers.insert(watcher, wait.inbox);
+                    if known.watchers.len() > WATCHERS_MAX {
+                        known.watchers.pop_first();
+                    }
                     if known.record.settled || is_planted(Bug::WaitAtOnce) {
                         let number = *number;
                         self.answer_watchers(ctx, number);

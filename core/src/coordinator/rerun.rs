@@ -112,12 +112,12 @@ impl Shard {
             let text = format!("task {of} was swept: its retention ended");
             return self.reply(ctx, &message, refusal(ReplyError::Swept, &text));
         }
-        let waits = match source {
-            None => &mut self.parked,
+        let looks_again = match source {
+            None => true,
             // A sweep that has begun may not come to be stored: the store will know.
             Some(Some(_)) if self.sweeps.is_sweeping(of) => {
                 self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
-                &mut self.parked
+                true
             }
             Some(None) => {
                 let text = format!("there is no task {of} to run again");
@@ -129,14 +129,23 @@ impl Shard {
             }
             // Alive in the store but not here: another owner's business.
             Some(Some(known)) if !known.settled && here.is_none() => return,
-            Some(Some(_)) => &mut self.reruns.waiting,
+            Some(Some(_)) => false,
         };
-        let many = self.tasks.len() + waits.len() >= ctx.config.tasks_in_flight_max;
-        if many && !waits.contains_key(&task) {
+        let waiting = &self.reruns.waiting;
+        let (tasks, known) = if looks_again {
+            (self.parked.tasks(), self.parked.contains(&task))
+        } else {
+            (waiting.len(), waiting.contains_key(&task))
+        };
+        let many = self.tasks.len() + tasks >= ctx.config.tasks_in_flight_max;
+        if many && !known {
             let text = "too many tasks are in flight or wait to run again; try again later";
             return self.reply(ctx, &message, refusal(ReplyError::Overloaded, text));
         }
-        let waits = waits.entry(task).or_default();
+        if looks_again {
+            return self.parked.push(task, message);
+        }
+        let waits = self.reruns.waiting.entry(task).or_default();
         if waits.len() < PARKED_PER_TASK_MAX {
             waits.push(message);
         }
@@ -184,7 +193,9 @@ impl Shard {
             }
             // Not settled, swept meanwhile, or not to be had: looked up again after a while.
             _ => {
-                self.parked.entry(task).or_default().extend(messages);
+                for message in messages {
+                    self.parked.push(task.clone(), message);
+                }
                 self.lookup_at = Some(ctx.now.mono.after(ctx.config.retry_backoff_ms));
                 ctx.subject.task_id = None;
                 return;

@@ -63,8 +63,7 @@ pub(super) struct Shard {
     /// First offset that a reader of the log still needs.
     pub(super) forgotten: Offset,
 
-    /// Requests about tasks that are not in memory, until the store says what it knows.
-    pub(super) parked: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
+    pub(super) parked: super::request::Parked,
     pub(super) lookup: Option<BTreeMap<TaskId, usize>>,
     /// Asked about in that lookup, and settled since: what the store answers may be older.
     pub(super) outdated: BTreeSet<TaskId>,
@@ -82,6 +81,8 @@ pub(super) struct Shard {
     pub(super) careful_left: u32,
     /// Entries that were refused on their own.
     pub(super) poisoned: BTreeSet<(Offset, DedupId)>,
+    /// Tasks that were left out when the shard was loaded.
+    pub(super) left_out: BTreeSet<TaskId>,
     /// Tasks to set aside.
     pub(super) quarantine: BTreeSet<TaskId>,
     /// Submissions that the store refuses: the same again is answered so, another one is tried.
@@ -121,7 +122,7 @@ impl Shard {
             syncing: false,
             sync_at: None,
             forgotten: Offset(0),
-            parked: BTreeMap::new(),
+            parked: super::request::Parked::default(),
             lookup: None,
             outdated: BTreeSet::new(),
             lookup_at: None,
@@ -131,6 +132,7 @@ impl Shard {
             careful_until: Offset(0),
             careful_left: 0,
             poisoned: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             quarantine: BTreeSet::new(),
             refused: BTreeMap::new(),
             stopping: false,
@@ -306,7 +308,7 @@ impl Shard {
         // A process that stops reads and looks up nothing more.
         let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
         let lookup = unless_stopping(self.lookup_at);
-        let lookup = lookup.filter(|_| self.lookup.is_none() && !self.parked.is_empty());
+        let lookup = lookup.filter(|_| self.lookup.is_none() && self.parked.tasks() > 0);
         [
             timers,
             commit,

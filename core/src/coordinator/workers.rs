@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::id::{Incarnation, Role, WorkerId};
 use crate::message::WorkerOnline;
@@ -30,7 +31,7 @@ pub(super) struct Worker {
     rank: Option<Rank>,
 }
 
-/// Workers are offered work in this order: heard before unheard, then most free slots.
+/// Workers are offered work in this order: heard before unheard, then most free slots, then in turn.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Rank {
     unheard: bool,
@@ -54,6 +55,8 @@ pub(super) struct Workers {
     all: BTreeMap<WorkerId, Worker>,
     /// Workers with a free slot, by role and rank.
     free: BTreeMap<Role, BTreeSet<Rank>>,
+    /// Who was offered work of a role last: among equals it is the next one's turn.
+    last: BTreeMap<Role, WorkerId>,
     /// A message of an unknown worker or process arrived: the records are worth reading.
     pub(super) strangers: bool,
 }
@@ -299,14 +302,27 @@ impl Workers {
         }
     }
 
-    /// The best worker with a free slot for a role, other than `not` if there is a choice.
+    /// The best worker with a free slot for a role, other than `not` if there is a choice; equals take
+    /// turns.
     pub(super) fn choose(&self, role: &Role, not: Option<&WorkerId>) -> Option<&Worker> {
         let set = self.free.get(role)?;
-        let best = set
-            .iter()
-            .find(|rank| Some(&rank.id) != not)
-            .or_else(|| set.first())?;
-        self.all.get(&best.id)
+        let wanted = |rank: &&Rank| Some(&rank.id) != not;
+        let first = set.iter().find(wanted).or_else(|| set.first())?;
+        let next = self.last.get(role).and_then(|last| {
+            let after = Rank {
+                id: last.clone(),
+                ..first.clone()
+            };
+            let mut behind = set.range((Bound::Excluded(after), Bound::Unbounded));
+            let next = behind.find(wanted)?;
+            ((next.unheard, next.taken) == (first.unheard, first.taken)).then_some(next)
+        });
+        self.all.get(&next.unwrap_or(first).id)
+    }
+
+    /// Work of this role was offered to it.
+    pub(super) fn offered(&mut self, role: &Role, id: &WorkerId) {
+        self.last.insert(role.clone(), id.clone());
     }
 
     /// Does any worker that we know run this role?
@@ -314,5 +330,55 @@ impl Workers {
         self.all
             .get(id)
             .is_some_and(|w| w.record.roles.contains(role) && !w.leaving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knows(ids: &[&str]) -> Workers {
+        let mut workers = Workers::default();
+        for id in ids {
+            let record = WorkerRecord {
+                version: RECORD_VERSION,
+                worker_id: WorkerId::new(id).expect("an id"),
+                incarnation: Incarnation(1),
+                start_nonce: 0,
+                roles: vec![Role::new("r").expect("a role")],
+                capacity: 2,
+                inbox: 0,
+                worker_version: "1".into(),
+            };
+            workers.learn(record, true);
+        }
+        workers
+    }
+
+    /// Work that comes one piece after the other is no one worker's alone.
+    #[test]
+    fn workers_that_are_equally_free_take_turns() {
+        let mut workers = knows(&["w1", "w2", "w3"]);
+        let role = Role::new("r").expect("a role");
+        let mut taken = Vec::new();
+        for _ in 0..5 {
+            let id = workers.choose(&role, None).expect("one is free");
+            let id = id.record.worker_id.clone();
+            workers.offered(&role, &id);
+            workers.grant_begins(&id);
+            workers.grant_ends(&id);
+            taken.push(id);
+        }
+        assert_eq!(
+            taken,
+            ["w1", "w2", "w3", "w1", "w2"].map(|id| WorkerId::new(id).expect("an id"))
+        );
+        // Who is to be avoided is passed over; who is more free goes first.
+        let w3 = WorkerId::new("w3").expect("an id");
+        let next = workers.choose(&role, Some(&w3)).expect("one is free");
+        assert_eq!(next.record.worker_id.as_str(), "w1");
+        workers.grant_begins(&w3);
+        let next = workers.choose(&role, None).expect("one is free");
+        assert_eq!(next.record.worker_id.as_str(), "w1");
     }
 }

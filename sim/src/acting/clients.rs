@@ -61,6 +61,7 @@ enum Way {
     Status,
     List,
     Why,
+    Workers,
 }
 
 /// The clients of a plan.
@@ -151,7 +152,7 @@ impl Asking<'_> {
         let plan = self.clients.plan.tasks.get(task as usize);
         let plan = plan.ok_or_else(|| format!("the plan has no task {task}"))?;
         let id = TaskId::new(&plan.id).map_err(|e| format!("{}: {e}", plan.id))?;
-        for way in [Way::Status, Way::List, Way::Why] {
+        for way in [Way::Status, Way::List, Way::Why, Way::Workers] {
             self.show(&id, way).await;
         }
         Ok(())
@@ -217,6 +218,14 @@ impl Asking<'_> {
                 let why = handle.why().await?;
                 let nodes = why.nodes.into_iter().map(|node| node.node_id);
                 Ok(Shown::Why(why.state, nodes.collect()))
+            }
+            Way::Workers => {
+                let views = self.library.worker_views().await?;
+                let runs = views.into_iter().flat_map(|view| view.runs);
+                let mine = runs.filter(|run| run.node.task_id == *task);
+                let held =
+                    mine.filter_map(|run| Some((run.node.worker_id?, run.node.node_id, run.token)));
+                Ok(Shown::Held(held.collect()))
             }
         }
     }

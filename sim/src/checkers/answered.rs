@@ -73,7 +73,9 @@ impl Judge for Answered {
                 let other = *ask == Ask::SubmitOther;
                 let conflict = other && kind == Some(ReplyError::IdempotencyConflict);
                 let invalid = kind == Some(ReplyError::Invalid);
-                let excused = conflict || invalid && sets_aside(view, task);
+                let unknown = kind == Some(ReplyError::IdempotencyConflict);
+                let rotten = unknown && view.ledger.is_rotten(task);
+                let excused = conflict || rotten || invalid && sets_aside(view, task);
                 if !excused {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
                     view.broken(NAME, what);
@@ -84,9 +86,12 @@ impl Judge for Answered {
     }
 }
 
-/// Whether the plan gives a reason to set the task aside: the store refuses something, or it breaks the
-/// machine itself. Its clients are told.
+/// Whether there is a reason to set the task aside: the store refuses something, a record cannot be read,
+/// or it breaks the machine itself. Its clients are told.
 fn sets_aside(view: &View<'_>, task: &TaskId) -> bool {
+    if view.ledger.is_rotten(task) {
+        return true;
+    }
     let refuses = |fault: &Fault| match fault {
         Fault::RefuseCommit { .. } => true,
         Fault::RefuseBatches { task: index, .. } | Fault::RefuseTask { task: index } => {

@@ -83,7 +83,10 @@ impl Judge for CancelFinal {
                 let state = view.ledger.durable(task).map(|fact| fact.state);
                 let swept = view.ledger.tasks.get(task).and_then(|task| task.tombstone);
                 let state = state.or(swept);
-                if !state.is_some_and(|state| cancels(state) || state.is_terminal()) {
+                let left_out =
+                    reply.state == Some(TaskState::Quarantined) && view.ledger.is_rotten(task);
+                let fits = state.is_some_and(|state| cancels(state) || state.is_terminal());
+                if !fits && !left_out {
                     let what = format!("{task}: cancel acknowledged while {state:?}");
                     view.broken(NAME, what);
                 }

@@ -232,11 +232,9 @@ impl Capacity {
     fn granted(&self, view: &mut View<'_>, worker: &WorkerId) {
         let (capacity, _) = self.worker(worker.as_str());
         // A task that was set aside keeps its node records as they were; its runs are told to end.
-        let tasks = view.ledger.tasks.values().filter(|task| {
-            let state = task.fact.as_ref().map(|fact| fact.state);
-            state != Some(TaskState::Quarantined)
-        });
-        let nodes = tasks.flat_map(|t| t.nodes.values());
+        let tasks = view.ledger.tasks.iter();
+        let tasks = tasks.filter(|(id, _)| !view.ledger.is_set_aside(id));
+        let nodes = tasks.flat_map(|(_, task)| task.nodes.values());
         let facts = nodes.filter_map(|node| node.fact.as_ref());
         let held = facts
             .filter(|fact| fact.holder.as_ref().is_some_and(|(id, _)| id == worker))

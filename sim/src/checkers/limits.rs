@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use flowkit_core::coordinator::Limit;
 use flowkit_core::id::{NodeId, TaskId};
-use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
 use crate::history::{Change, What};
@@ -130,10 +129,11 @@ fn in_flight(view: &mut View<'_>) {
         return;
     };
     let most = u64::from(max) * u64::from(world.shards);
-    let tasks = view.ledger.tasks.values();
-    let facts = tasks.filter_map(|task| task.fact.as_ref());
-    // One that was set aside is nobody's business any more.
-    let open = facts.filter(|fact| !fact.settled && fact.state != TaskState::Quarantined);
+    let tasks = view.ledger.tasks.iter();
+    let open = tasks.filter(|(id, task)| {
+        let open = task.fact.as_ref().is_some_and(|fact| !fact.settled);
+        open && !view.ledger.is_set_aside(id)
+    });
     let open = open.count() as u64;
     if open > most {
         let what = format!("{open} tasks are in flight, {most} are allowed");
@@ -145,9 +145,7 @@ fn in_flight(view: &mut View<'_>) {
 fn running(view: &mut View<'_>) {
     let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for (id, task) in &view.ledger.tasks {
-        // A task that was set aside keeps its node records as they were.
-        let state = task.fact.as_ref().map(|fact| fact.state);
-        if state == Some(TaskState::Quarantined) {
+        if view.ledger.is_set_aside(id) {
             continue;
         }
         let nodes = task.nodes.iter();

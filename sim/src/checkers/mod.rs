@@ -93,6 +93,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) settled: bool,
     /// The durable tables of the store.
     pub(crate) tables: &'a Tables,
+    pub(crate) ledger: &'a Ledger,
 }
 
 /// A judge of one promise.

@@ -42,6 +42,8 @@ impl Judge for NoLostTask {
                     // error. By the time that the answer is read a later owner, who knows nothing of
                     // the refusal, may have stored the task.
                     Ask::Submit if may_refuse(view.plan, task) => {}
+                    // Nobody can tell any more whether it is the same one.
+                    Ask::Submit if view.ledger.is_rotten(task) => {}
                     // What may not be run again, `rerun` knows.
                     Ask::Submit if view.task(task.as_str()).is_some_and(|t| t.rerun.is_some()) => {}
                     Ask::Submit => {
@@ -82,6 +84,7 @@ impl Judge for NoLostTask {
                 None => {
                     broken.push(Broken::new(NAME, finish.now, format!("{task}: not stored")));
                 }
+                Some(_) if finish.ledger.is_rotten(task) => {}
                 Some(record) if !record.state.is_terminal() => {
                     let what = format!("{task}: still {:?}", record.state);
                     broken.push(Broken::new(NAME, finish.now, what));

@@ -91,7 +91,8 @@ impl Order {
             let state = known.fact.as_ref()?.state;
             let open = matches!(state, TaskState::Queued | TaskState::Running);
             let keyed = other.options.limit_key.is_some() && !view.plan.world.limits.is_none();
-            if other.options.priority <= plan.options.priority || !open || keyed {
+            let aside = view.ledger.is_set_aside(id);
+            if other.options.priority <= plan.options.priority || !open || keyed || aside {
                 return None;
             }
             let changed = |node: &NodeId| {

@@ -204,6 +204,7 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
         && (again.is_empty()
             || cannot_be_done_again(view, source, &again)
             || state == Some(TaskState::Quarantined)
+            || TaskId::new(&source.id).is_ok_and(|id| view.ledger.is_rotten(&id))
             || breaks_machine(&source.graph)
             || view.plan.faults.iter().any(refuses));
     if fits {

@@ -94,7 +94,10 @@ impl Judge for Settle {
                 let fact = view.ledger.durable(task);
                 let swept = view.ledger.tasks.get(task).and_then(|task| task.tombstone);
                 let swept = swept.map(|state| (true, state));
-                let stored = fact.map(|fact| (fact.settled, fact.state)).or(swept);
+                let mut stored = fact.map(|fact| (fact.settled, fact.state)).or(swept);
+                if view.ledger.is_rotten(task) && reply.state == Some(TaskState::Quarantined) {
+                    stored = Some((true, TaskState::Quarantined));
+                }
                 if stored.is_none_or(|(settled, state)| !settled || Some(state) != reply.state) {
                     let what = format!("{task}: a waiter got {reply:?}, stored is {stored:?}");
                     view.broken(NAME, what);
@@ -145,7 +148,7 @@ impl Judge for Settle {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;
             };
-            if !self.asked.contains(&id) || free {
+            if !self.asked.contains(&id) || free || finish.ledger.is_rotten(&id) {
                 continue;
             }
             // Of one that was swept its state is left.

@@ -1,13 +1,13 @@
-//! What clients are shown of a task, by `status`, `list` and `why`, is how it stood at some moment since they
+//! What clients are shown of a task, by `status`, `list`, `why` and of what workers run, is how it stood at some moment since they
 //! asked: `answered`.
 
 use std::collections::BTreeMap;
 
-use flowkit_core::id::{NodeId, TaskId};
+use flowkit_core::id::{NodeId, TaskId, Token, WorkerId};
 use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
-use crate::history::{Change, Shown, What};
+use crate::history::{Change, NodeFact, Shown, What};
 
 const NAME: &str = "answered";
 
@@ -20,8 +20,27 @@ pub(super) struct Looks {
 #[derive(Debug, Default)]
 struct Look {
     task: Vec<(TaskState, bool)>,
-    nodes: BTreeMap<NodeId, Vec<(NodeState, u64)>>,
+    nodes: BTreeMap<NodeId, Vec<Stood>>,
     swept: bool,
+}
+
+/// How a node stood: its state, its accepted batches, and who held it.
+#[derive(Clone, Debug, PartialEq)]
+struct Stood {
+    state: NodeState,
+    accepted: u64,
+    held: Option<(WorkerId, Token)>,
+}
+
+impl Stood {
+    fn of(fact: &NodeFact) -> Self {
+        let holder = fact.holder.as_ref();
+        Self {
+            state: fact.state,
+            accepted: fact.accepted,
+            held: holder.map(|(worker, _)| (worker.clone(), fact.token)),
+        }
+    }
 }
 
 impl Judge for Looks {
@@ -47,6 +66,7 @@ impl Judge for Looks {
                 let look = self.open.remove(look);
                 // What real processes are shown is noted at another moment than what the store has.
                 if let Some((_, look)) = look.filter(|_| view.plan.world.slack_ms < 1_000)
+                    && !view.ledger.is_rotten(task)
                     && let Err(what) = look.fits(shown)
                 {
                     view.broken(NAME, format!("client {client} looks at {task}: {what}"));
@@ -64,7 +84,7 @@ impl Look {
         };
         let nodes = ledger.nodes.iter().filter_map(|(id, node)| {
             let fact = node.fact.as_ref()?;
-            Some((id.clone(), vec![(fact.state, fact.accepted)]))
+            Some((id.clone(), vec![Stood::of(fact)]))
         });
         Self {
             task: ledger.fact.iter().map(|f| (f.state, f.settled)).collect(),
@@ -82,7 +102,7 @@ impl Look {
                 task, node, new, ..
             } if task == of => {
                 let stood = self.nodes.entry(node.clone()).or_default();
-                stood.push((new.state, new.accepted));
+                stood.push(Stood::of(new));
             }
             Change::Tombstone { task, .. } if task == of => self.swept = true,
             _ => {}
@@ -102,8 +122,9 @@ impl Look {
                 nodes,
             } => {
                 let stood = |(node, state, batches): &(NodeId, NodeState, u64)| {
-                    let stood = self.nodes.get(node);
-                    stood.is_some_and(|stood| stood.contains(&(*state, *batches)))
+                    let stood = self.nodes.get(node).into_iter().flatten();
+                    let mut stood = stood.map(|stood| (stood.state, stood.accepted));
+                    stood.any(|stood| stood == (*state, *batches))
                 };
                 self.task.contains(&(*state, *settled))
                     && nodes.len() == self.nodes.len()
@@ -111,10 +132,8 @@ impl Look {
             }
             Shown::Listed(state) => state.is_some_and(known),
             Shown::Why(state, open) => {
-                let ended =
-                    |states: &[(NodeState, u64)]| states.iter().all(|(s, _)| s.is_terminal());
-                let open_all_along =
-                    |states: &[(NodeState, u64)]| states.iter().all(|(s, _)| !s.is_terminal());
+                let ended = |stood: &[Stood]| stood.iter().all(|s| s.state.is_terminal());
+                let open_all_along = |stood: &[Stood]| !stood.iter().any(|s| s.state.is_terminal());
                 let mut nodes = self.nodes.iter();
                 known(*state)
                     && nodes.all(|(node, states)| {
@@ -125,6 +144,17 @@ impl Look {
                         }
                     })
             }
+            Shown::Held(held) => self.nodes.iter().all(|(node, stood)| {
+                // Workers are read one after the other: a node that moves on may be seen twice, or not at all.
+                let shown = held.iter().filter(|(_, of, _)| of == node);
+                let mut shown = shown.map(|(worker, _, token)| Some((worker.clone(), *token)));
+                let moved = stood
+                    .iter()
+                    .any(|stood| stood.held != self.nodes[node][0].held);
+                let seen = shown.clone().count() > 0;
+                (seen || moved || stood[0].held.is_none())
+                    && shown.all(|by| stood.iter().any(|stood| stood.held == by))
+            }),
             Shown::Swept | Shown::Failed(_) => false,
         };
         if fits {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowkit_core::id::{NodeId, TaskId, Token};
-use flowkit_core::record::TaskState;
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
@@ -216,13 +215,7 @@ impl Stops {
     /// An engine by itself: its coordinator is the last to stop.
     fn handed_over(&self, view: &mut View<'_>, process: (u32, u32)) {
         for (task, node, token) in self.closed.get(&process).into_iter().flatten() {
-            // The records of a task that was set aside stay as they are.
-            let of = view
-                .ledger
-                .tasks
-                .get(task)
-                .and_then(|task| task.fact.as_ref());
-            if of.is_some_and(|task| task.state == TaskState::Quarantined) {
+            if view.ledger.is_set_aside(task) {
                 continue;
             }
             let fact = view.ledger.fact(task, node);

@@ -3,7 +3,7 @@
 
 use super::graph::{FanIn, GraphPlan, Link, NodePlan, Script, Trouble, TroubleKind};
 use super::swarm::{Draw, moment};
-use super::{Fault, Logical, Lost, Plan, Server, When};
+use super::{Fault, Logical, Lost, Plan, Rotten, Server, When};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
@@ -177,6 +177,37 @@ pub(super) fn refused_task(draw: &mut Draw, plan: &mut Plan) {
         let last = u32::try_from(plan.tasks.len() - 1).unwrap_or(0);
         let task = draw.small(0, last);
         plan.faults.push(Fault::RefuseTask { task });
+    }
+}
+
+/// Now and then a record can no longer be read, of a task or of a worker, and who knew it by heart is gone.
+pub(super) fn rotten(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    if plan.faults.is_empty() || !draw.percent(4) {
+        return;
+    }
+    let when = moment(draw, span);
+    let tasks = u32::try_from(plan.tasks.len()).unwrap_or(1);
+    let workers = u32::try_from(plan.world.workers.len()).unwrap_or(1);
+    let task = draw.small(0, tasks - 1);
+    let nodes = &plan.tasks[task as usize].graph.nodes;
+    let what = match draw.small(0, 2) {
+        0 => Rotten::Task { task },
+        1 => Rotten::Node {
+            task,
+            node: draw.pick(nodes).id.clone(),
+        },
+        _ => Rotten::Worker {
+            worker: draw.small(0, workers - 1),
+        },
+    };
+    plan.faults.push(Fault::Rot { when, what });
+    for host in 0..plan.world.coordinators {
+        plan.faults.push(Fault::Crash {
+            host,
+            when,
+            down_ms: draw.wide(0, 2_000),
+            new_id: false,
+        });
     }
 }
 

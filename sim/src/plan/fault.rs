@@ -183,6 +183,46 @@ pub enum Fault {
         /// When.
         when: When,
     },
+    /// A stored record can no longer be read, until it is written again.
+    Rot {
+        /// When.
+        when: When,
+        /// Which.
+        what: Rotten,
+    },
+}
+
+/// A record that can no longer be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rotten {
+    /// That of a task.
+    Task {
+        /// Index of the task.
+        task: u32,
+    },
+    /// That of a node.
+    Node {
+        /// Index of the task.
+        task: u32,
+        /// The node.
+        node: String,
+    },
+    /// That of a worker.
+    Worker {
+        /// Index of the worker.
+        worker: u32,
+    },
+}
+
+impl Rotten {
+    /// The task that it belongs to, as an index into the plan's tasks.
+    #[must_use]
+    pub const fn task(&self) -> Option<u32> {
+        match self {
+            Self::Task { task } | Self::Node { task, .. } => Some(*task),
+            Self::Worker { .. } => None,
+        }
+    }
 }
 
 /// What befalls a client.
@@ -254,7 +294,8 @@ impl Fault {
             | Self::MachinePanic { when, .. }
             | Self::Client { when, .. }
             | Self::Gone { when, .. }
-            | Self::Twin { when, .. } => *when,
+            | Self::Twin { when, .. }
+            | Self::Rot { when, .. } => *when,
             Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {
                 return None;
             }

@@ -7,7 +7,7 @@ use flowkit_core::id::{ID_BYTES_MAX, Role, ShardId, TaskId, WorkerId};
 
 use flowkit_core::json::Json;
 
-use super::{Action, ActionKind, Fault, Plan, RerunPlan, When, limits, processes};
+use super::{Action, ActionKind, Fault, Plan, RerunPlan, Rotten, When, limits, processes};
 
 /// Most sentences; a plan of nonsense is told in the first ones.
 const WRONG_MAX: usize = 100;
@@ -150,12 +150,27 @@ impl Plan {
             .filter(|f| matches!(f, Fault::Twin { .. }));
         let hosts = (self.hosts() as usize).saturating_add(twins.count());
         for (at, fault) in self.faults.iter().enumerate() {
-            if let Fault::RefuseBatches { task, .. } | Fault::RefuseTask { task } = fault
-                && *task as usize >= self.tasks.len()
-            {
+            let task = match fault {
+                Fault::RefuseBatches { task, .. } | Fault::RefuseTask { task } => Some(*task),
+                Fault::Rot { what, .. } => what.task(),
+                _ => None,
+            };
+            if let Some(task) = task.filter(|task| *task as usize >= self.tasks.len()) {
                 wrong.push(format!("faults[{at}].task: there is no task {task}"));
             }
-            if let Fault::RefuseBatches { task, node } = fault
+            if let Fault::Rot {
+                what: Rotten::Worker { worker },
+                ..
+            } = fault
+                && *worker as usize >= self.world.workers.len()
+            {
+                wrong.push(format!("faults[{at}].worker: there is no worker {worker}"));
+            }
+            if let Fault::RefuseBatches { task, node }
+            | Fault::Rot {
+                what: Rotten::Node { task, node },
+                ..
+            } = fault
                 && let Some(of) = self.tasks.get(*task as usize)
                 && of.graph.node(node).is_none()
             {

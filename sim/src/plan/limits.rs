@@ -237,7 +237,8 @@ impl Numbers<'_> {
             | Fault::LogLost { .. }
             | Fault::MachinePanic { .. }
             | Fault::Gone { .. }
-            | Fault::Twin { .. } => {}
+            | Fault::Twin { .. }
+            | Fault::Rot { .. } => {}
         }
     }
 }

@@ -24,7 +24,7 @@ mod swarm;
 mod workload;
 
 pub use call::{Call, CallKind};
-pub use fault::{ClientFault, Fault, Leaving};
+pub use fault::{ClientFault, Fault, Leaving, Rotten};
 pub use graph::{
     FanIn, FunctionPlan, GraphPlan, Hook, Link, NodePlan, Reader, Script, Trouble, TroubleKind,
 };

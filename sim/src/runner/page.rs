@@ -307,7 +307,11 @@ impl Drawing {
     fn event(&mut self, event: &Event, title: &str) {
         let (at, whole) = (event.at, (18, self.height));
         match &event.what {
-            What::Fault { .. } | What::StoreClock { .. } | What::LogLost { .. } | What::Broke => {
+            What::Fault { .. }
+            | What::StoreClock { .. }
+            | What::LogLost { .. }
+            | What::Rotten { .. }
+            | What::Broke => {
                 self.line("fault", at, whole, title);
             }
             What::Healed => self.line("healed", at, whole, title),

@@ -74,6 +74,8 @@ const BOTH: &[&str] = &[
     "refuse_batches",
     "refuse_commit",
     "refuse_task",
+    "rot_task",
+    "rot_worker",
     "shutdown",
     "stall",
     "stall_past_lease",

@@ -207,6 +207,10 @@ fn cells(what: &What) -> (String, String) {
             "store".to_owned(),
             format!("*** its clock jumps by {by_ms} ms"),
         ),
+        What::Rotten { task } => (
+            "store".to_owned(),
+            format!("*** a record of {task} can no longer be read"),
+        ),
         What::LogLost { shard, from, end } => (
             format!("S{shard}"),
             format!("*** entries @{from} to @{end} are lost"),

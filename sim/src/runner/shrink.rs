@@ -9,7 +9,9 @@ use super::report::panicked;
 use super::{Tier, outcome};
 use crate::checkers::Broken;
 use crate::outcome::Outcome;
-use crate::plan::{Action, ActionKind, Call, Clock, Fault, Plan, Rates, RerunPlan, fit_reruns};
+use crate::plan::{
+    Action, ActionKind, Call, Clock, Fault, Plan, Rates, RerunPlan, Rotten, fit_reruns,
+};
 
 /// A plan that was made small.
 #[derive(Clone, Debug, PartialEq)]
@@ -374,6 +376,19 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
             },
             Fault::RefuseTask { task } => Fault::RefuseTask {
                 task: renumbered(task)?,
+            },
+            Fault::Rot { when, what } => Fault::Rot {
+                when,
+                what: match what {
+                    Rotten::Task { task } => Rotten::Task {
+                        task: renumbered(task)?,
+                    },
+                    Rotten::Node { task, node } => Rotten::Node {
+                        task: renumbered(task)?,
+                        node,
+                    },
+                    worker @ Rotten::Worker { .. } => worker,
+                },
             },
             other => other,
         })

@@ -357,6 +357,7 @@ impl<'p> Director<'p> {
                     now: stage.now,
                     settled: settled_after_ms.is_some(),
                     tables: stage.servers.store.synced(),
+                    ledger: &seen.ledger,
                 };
                 seen.judges.finish(&finish, &mut seen.broken);
             }

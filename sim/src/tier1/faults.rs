@@ -140,6 +140,10 @@ impl Director<'_> {
                     self.add_host(kind, HostClock::new(crate::plan::Clock::default()));
                 }
             }
+            Fault::Rot { what, .. } => stage::with(|stage| {
+                let now = stage.now;
+                stage.servers.rot(now, &what, &mut stage.seen);
+            }),
             Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
             }
         }

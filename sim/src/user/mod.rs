@@ -281,6 +281,7 @@ impl Simulation {
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }
             | Fault::Poison { .. }
+            | Fault::Rot { .. }
             | Fault::Client { .. }
             | Fault::Gone { .. } => false,
             other => {

@@ -165,6 +165,7 @@ impl World<'_> {
                 self.hosts[host as usize].retired = true;
             }
             Fault::Twin { host, .. } => self.twin(host),
+            Fault::Rot { what, .. } => self.servers.rot(self.now, &what, &mut self.seen),
             Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
             }
         }

@@ -278,6 +278,7 @@ impl<'p> World<'p> {
                 now: self.now,
                 settled: settled_after_ms.is_some(),
                 tables: self.servers.store.synced(),
+                ledger: &self.seen.ledger,
             };
             self.seen.judges.finish(&finish, &mut self.seen.broken);
         }

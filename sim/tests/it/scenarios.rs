@@ -2,8 +2,8 @@
 //! models that the protocol was worked out with.
 
 use flowkit_sim::plan::{
-    Action, ActionKind, Clock, Fault, GraphPlan, Link, Logical, Lost, NodePlan, Plan, Script,
-    Server, TaskPlan, Trouble, TroubleKind, When,
+    Action, ActionKind, Clock, Fault, GraphPlan, Link, Logical, Lost, NodePlan, Plan, Rotten,
+    Script, Server, TaskPlan, Trouble, TroubleKind, When,
 };
 use flowkit_sim::runner::{ReplayReport, Tier, replay_plan};
 
@@ -394,6 +394,41 @@ fn a_task_that_no_store_takes_is_refused_to_its_client_and_others_go_on() {
     assert!(rows(&report, "gets Submit of task-1: ok false") == 1);
     assert!(rows(&report, "task-0 Finished settled true") == 1);
     assert!(rows(&report, "task-2 Finished settled true") == 1);
+}
+
+/// Nobody else will answer those who wait for it.
+#[test]
+fn a_task_with_a_record_that_cannot_be_read_is_told_of_and_others_go_on() {
+    let rotten = [
+        Rotten::Task { task: 1 },
+        Rotten::Node {
+            task: 1,
+            node: "scan".to_owned(),
+        },
+    ];
+    for what in rotten {
+        let when = at(400);
+        let mut plan = Plan::small().with(Fault::Rot { when, what });
+        for host in 0..plan.world.coordinators {
+            plan = plan.with(crash(host, when, 100));
+        }
+        plan.tasks.push(TaskPlan {
+            vars: serde_json::Value::Null,
+            id: "task-1".to_owned(),
+            key: None,
+            options: Default::default(),
+            graph: GraphPlan::three_streaming_nodes(),
+            rerun: None,
+        });
+        plan.actions.push(Action {
+            when: at(110),
+            client: 0,
+            kind: ActionKind::Submit { task: 1 },
+        });
+        let report = hold(&plan, &["rot_task"]);
+        assert!(rows(&report, "gets Wait of task-1: ok true Some(Quarantined)") == 1);
+        assert!(rows(&report, "task-0 Finished settled true") == 1);
+    }
 }
 
 #[test]

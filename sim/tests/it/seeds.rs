@@ -76,6 +76,8 @@ fn fresh(tier: Tier, seeds: u64) {
         "refuse_batches",
         "refuse_commit",
         "refuse_task",
+        "rot_task",
+        "rot_worker",
         "store_restarted",
         "superseded",
         "twin",

@@ -123,6 +123,29 @@ async fn a_failed_sync_ends_the_store_and_is_not_tried_again() {
     assert_eq!(disk.counts(), before);
 }
 
+/// Its threads have nothing left to wait for, however much was applied and not synced.
+#[tokio::test]
+async fn a_store_whose_disk_failed_with_much_unsynced_can_be_closed() {
+    let disk = FaultyDisk::new(Vec::new());
+    let mut owner = Owner::on(&disk).await;
+    disk.hold_syncs(true);
+    let fatal = owner.store.fatal();
+    // The bound of 256 begins a flush, which is held; as many again are applied beside it.
+    for number in 0..512 {
+        let commit = owner.next(vec![put_task(task(&format!("t{number}")))]);
+        let call = owner.store.call(StoreRequest::Commit(Arc::new(commit)));
+        call.await.unwrap();
+    }
+    disk.fail_syncs_after(Some(0));
+    disk.hold_syncs(false);
+    assert_eq!(fatal.await.kind, ErrorKind::Corrupt);
+    let closed = tokio::task::spawn_blocking(move || drop(owner));
+    timeout(Duration::from_secs(60), closed)
+        .await
+        .expect("it ends")
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_ends_the_store_and_loses_nothing_synced() {
     let disk = FaultyDisk::new(Vec::new());

@@ -218,6 +218,9 @@ impl Writer {
             self.shared.failure.set(&cause);
             jobs.clear();
             self.waiting.clear();
+            // Nothing is applied or flushed any more: there is nothing left to wait for.
+            self.queue.clear();
+            (self.unsynced, self.unsynced_bytes) = (0, 0);
         }
     }
 

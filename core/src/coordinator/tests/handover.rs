@@ -131,3 +131,23 @@ fn the_shard_of_an_owner_that_died_is_taken_at_once() {
     third.with(200, |slot, ctx| slot.departed(ctx, &id("c3")));
     assert_eq!(third.looks(300, "c1"), [third.read()]);
 }
+
+/// A coordinator that stops gives shards back while others are still busy: nobody is to hold the lease of
+/// one that nobody folds.
+#[test]
+fn a_lease_that_was_given_back_is_not_renewed() {
+    let mut third = Third::of_c2();
+    third.looks(100, "c1");
+    third.looks(6_000, "c1");
+    assert!(!third.slot.is_renewing());
+    let release = third.release();
+    let shard = third.slot.id;
+    let released = third.with(7_000, |slot, ctx| {
+        slot.release(ctx);
+        slot.phase = Phase::Released;
+    });
+    let given_back =
+        matches!(&released[..], [Effect::Store { request, .. }] if *request == release);
+    assert!(given_back, "{shard}: {released:?}");
+    assert_eq!(third.with(20_000, |slot, ctx| slot.tick(ctx)), []);
+}

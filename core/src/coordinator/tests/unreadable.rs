@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::bench::*;
 use crate::coordinator::{Coordinator, Effect, Input};
 use crate::id::{ClientId, Offset, OpId, WorkerId};
+use crate::message::{Body, CancelTask, WaitTask};
 use crate::port::{
-    LeaseView, StoreReply, StoreRequest, TaskPage, TaskWithNodes, TransportReply, TransportRequest,
-    WorkerList,
+    LeaseView, StoreReply, StoreRequest, TaskAnswer, TaskPage, TaskWithNodes, TransportReply,
+    TransportRequest, WorkerList,
 };
+use crate::record::TaskState;
 use crate::report::{Report, ReportKind};
 
 /// A task whose node is ready, as stored by an owner that knew no worker.
@@ -112,6 +114,69 @@ fn tasks_that_cannot_be_read_are_reported_and_the_others_go_on() {
     let mut started: Vec<_> = bench.out.iter().filter_map(started).collect();
     started.sort();
     assert_eq!(started, ["t2", "t4"]);
+}
+
+/// Its record may be as alive as ever; nobody else will answer.
+#[test]
+fn who_asks_for_a_task_that_was_left_out_is_told() {
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let load = asked_to_load(&mut bench);
+    let page = TaskPage {
+        tasks: Vec::new(),
+        unreadable: vec![(task_id("t1"), Arc::from("node `n`: rotten"))],
+        more: false,
+    };
+    let out = bench.raw(store_ok(load, StoreReply::Tasks(page)));
+    bench.out = bench.raw(transport_ok(ops(&out)[0], empty()));
+    bench.fetch = bench.out.iter().find_map(|effect| match effect {
+        Effect::Transport {
+            op,
+            request: TransportRequest::Read { .. },
+        } => Some(*op),
+        _ => None,
+    });
+    let alive = TaskAnswer {
+        submission_hash: 7,
+        state: TaskState::Running,
+        settled: false,
+        failure: None,
+        swept: false,
+    };
+    let asked = [
+        Body::WaitTask(WaitTask { inbox: 0 }),
+        Body::CancelTask(CancelTask {
+            reason: Arc::from("enough"),
+            grace_ms: None,
+            inbox: 0,
+        }),
+    ];
+    for body in asked {
+        bench.arrive(vec![client("t1", body)]);
+        let lookup = bench.out.iter().find_map(|effect| match effect {
+            Effect::Store {
+                op,
+                request: StoreRequest::LookupTasks { .. },
+            } => Some(*op),
+            _ => None,
+        });
+        let lookup = lookup.expect("the store is asked");
+        bench.input(store_ok(
+            lookup,
+            StoreReply::Answers(vec![Some(alive.clone())]),
+        ));
+        let replies = bench.sent().into_iter().filter_map(|(_, body)| match body {
+            Body::Reply(reply) => Some((reply.ok, reply.state)),
+            _ => None,
+        });
+        let replies: Vec<_> = replies.collect();
+        assert_eq!(replies, [(true, Some(TaskState::Quarantined))]);
+    }
 }
 
 #[test]
