@@ -123,10 +123,8 @@ pub(crate) fn port_error(op: &str, effect: Effect, error: &Error) -> PortError {
         (Driver::InvalidArgument { .. } | Driver::BsonSerialization(_) | Driver::Bson(_), _) => {
             ErrorKind::Invalid
         }
-        // No server was found, or the connection was not used: nothing was sent.
-        (Driver::ServerSelection { .. } | Driver::ConnectionPoolCleared { .. }, _) => {
-            ErrorKind::Retry
-        }
+        // No server was found: nothing was sent.
+        (Driver::ServerSelection { .. }, _) => ErrorKind::Retry,
         _ if effect == Effect::None => ErrorKind::Retry,
         // The server refused it as a whole.
         (Driver::Command(_), _) if !error.contains_label("RetryableWriteError") => ErrorKind::Retry,

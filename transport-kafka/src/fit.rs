@@ -42,6 +42,11 @@ pub(crate) fn check_config(
             cure,
         );
     }
+    let size = values.get("retention.bytes").copied().unwrap_or("-1");
+    if !size.starts_with('-') {
+        let cure = "what nobody has read yet would be cut off; set retention.bytes=-1";
+        return differs("retention.bytes", size, "-1".to_owned(), cure);
+    }
     let bytes = values
         .get("max.message.bytes")
         .and_then(|v| v.parse::<usize>().ok());
@@ -51,6 +56,17 @@ pub(crate) fn check_config(
         let cure = "large messages would be refused; raise it";
         let wanted = format!("at least {}", MESSAGE_BYTES_MAX + OVERHEAD_BYTES);
         return differs("max.message.bytes", &found.to_string(), wanted, cure);
+    }
+    let time = values.get("message.timestamp.type").copied();
+    if let Some(time) = time.filter(|time| *time != "LogAppendTime") {
+        let cure = "a sender whose clock is behind would make the broker drop what nobody has read yet; \
+                    set message.timestamp.type=LogAppendTime";
+        return differs(
+            "message.timestamp.type",
+            time,
+            "LogAppendTime".to_owned(),
+            cure,
+        );
     }
     Ok(())
 }
@@ -87,6 +103,8 @@ mod tests {
         for (name, value, part) in [
             ("cleanup.policy", "compact", "cleanup.policy=delete"),
             ("retention.ms", "1000", "longest outage"),
+            ("retention.bytes", "1000000000", "retention.bytes=-1"),
+            ("message.timestamp.type", "CreateTime", "clock is behind"),
             ("max.message.bytes", "1000", "raise it"),
             // The brokers' own default: a message of the largest size would not fit with its frame.
             ("max.message.bytes", "1048588", "raise it"),

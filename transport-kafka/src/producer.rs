@@ -96,6 +96,8 @@ fn make(settings: &KafkaSettings, context: &Context) -> Result<Client, KafkaErro
     let mut config = settings.client();
     // Order and no copies within this process; `acks=all` comes with it.
     config.set("enable.idempotence", "true");
+    // A topic that was deleted under a living process is not to come back as the brokers think fit.
+    config.set("allow.auto.create.topics", "false");
     // No wait: what arrives while the last requests are on their way travels together anyhow. One
     // node on an idle machine of two cores took 8 ms from submit to done; with 0.5 ms here 15, with
     // 2 ms 20, with 5 ms 41. Under full load 0.5 ms saves 4 % of the processor time per node, 2 ms

@@ -158,6 +158,7 @@ impl Opening<'_> {
                 let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas))
                     .set("cleanup.policy", "delete")
                     .set("retention.ms", &retention_ms)
+                    .set("retention.bytes", "-1")
                     .set("max.message.bytes", &bytes_max)
                     // Times are for people; a sender's clock must not make the broker drop what it
                     // sends.

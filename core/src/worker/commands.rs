@@ -373,10 +373,21 @@ impl Worker {
     }
 }
 
+/// Where it is, looked for from `at` on and then from the start: lists of thousands of sources come in
+/// the same order each time.
+pub(super) fn position_from<T>(of: &[T], at: usize, is: impl Fn(&T) -> bool) -> Option<usize> {
+    let at = at.min(of.len());
+    let behind = of[at..].iter().position(&is).map(|found| at + found);
+    behind.or_else(|| of[..at].iter().position(&is))
+}
+
 /// Newer states of sources: numbers only grow, an end stays an end.
 pub(super) fn merge_sources(known: &mut [SourceState], news: &[SourceState]) {
+    let mut at = 0;
     for state in news {
-        if let Some(old) = known.iter_mut().find(|old| old.node_id == state.node_id) {
+        if let Some(found) = position_from(known, at, |old| old.node_id == state.node_id) {
+            at = found + 1;
+            let old = &mut known[found];
             old.last = old.last.max(state.last);
             old.ended |= state.ended;
             if old.kept_from.is_none() {

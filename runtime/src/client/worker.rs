@@ -69,7 +69,8 @@ impl ActiveRun {
 }
 
 impl Client {
-    /// Every worker that ever registered, with what it runs and when it was heard.
+    /// Every worker that ever registered, with what it runs and when it was heard; those whose record
+    /// cannot be read are in [`Client::unreadable_workers`] instead.
     ///
     /// # Errors
     /// The store or the transport cannot be read.

@@ -32,7 +32,7 @@ impl Judge for Answered {
                     let asked_at = at.saturating_sub(ms * 1_000);
                     self.healed_at.is_none_or(|healed| asked_at < healed)
                 });
-                if !excused {
+                if !excused && !view.ledger.is_rotten(task) {
                     let what = format!("client {client}: {ask:?} of {task}: {}", error.text);
                     view.broken(NAME, what);
                 }

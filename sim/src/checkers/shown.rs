@@ -8,6 +8,7 @@ use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
 use crate::history::{Change, NodeFact, Shown, What};
+use crate::plan::{Fault, Rotten};
 
 const NAME: &str = "answered";
 
@@ -22,6 +23,8 @@ struct Look {
     task: Vec<(TaskState, bool)>,
     nodes: BTreeMap<NodeId, Vec<Stood>>,
     swept: bool,
+    /// Workers whose record cannot be read are in no list, nor is what they run.
+    unlisted: bool,
 }
 
 /// How a node stood: its state, its accepted batches, and who held it.
@@ -90,6 +93,15 @@ impl Look {
             task: ledger.fact.iter().map(|f| (f.state, f.settled)).collect(),
             nodes: nodes.collect(),
             swept: ledger.tombstone.is_some(),
+            unlisted: view.plan.faults.iter().any(|fault| {
+                matches!(
+                    fault,
+                    Fault::Rot {
+                        what: Rotten::Worker { .. },
+                        ..
+                    }
+                )
+            }),
         }
     }
 
@@ -152,7 +164,7 @@ impl Look {
                     .iter()
                     .any(|stood| stood.held != self.nodes[node][0].held);
                 let seen = shown.clone().count() > 0;
-                (seen || moved || stood[0].held.is_none())
+                (seen || moved || self.unlisted || stood[0].held.is_none())
                     && shown.all(|by| stood.iter().any(|stood| stood.held == by))
             }),
             Shown::Swept | Shown::Failed(_) => false,

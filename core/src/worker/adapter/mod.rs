@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use chunks::Chunk;
 
+use super::commands::position_from;
 use super::run::Drawn;
 use crate::id::NodeId;
 use crate::message::{AdapterSpec, Cursor, SourceState};
@@ -110,10 +111,14 @@ impl Puller {
     /// Takes news about sources; true if there is something to do now.
     pub(super) fn learn(&mut self, states: &[SourceState]) -> bool {
         let mut news = false;
+        let mut at = 0;
         for state in states {
-            let Some(source) = self.sources.iter_mut().find(|s| s.node_id == state.node_id) else {
+            let found = position_from(&self.sources, at, |s| s.node_id == state.node_id);
+            let Some(found) = found else {
                 continue;
             };
+            at = found + 1;
+            let source = &mut self.sources[found];
             // Old news may come late: numbers only grow, an end stays an end.
             let more = state.last > source.last;
             news |= more || (state.ended && !source.ended);

@@ -9,6 +9,7 @@ use crate::message::{
 };
 use crate::port::{StoreReply, StoreRequest};
 use crate::record::{ArtifactRecord, RECORD_VERSION};
+use crate::worker::commands::position_from;
 use crate::worker::{Effect, RunCommand, RunEvent};
 
 fn adapter(name: &str, args: &str) -> AdapterSpec {
@@ -398,6 +399,17 @@ fn without_trust_in_the_end_of_sources_one_more_look_is_taken() {
     assert_eq!(bench.pass(100), vec![read(9, "s", 0)]);
     let out = bench.store(9, StoreReply::Artifacts(Vec::new()));
     assert_eq!(out, vec![finalize()]);
+}
+
+#[test]
+fn sources_are_found_in_whatever_order_they_are_told() {
+    let known = [10, 20, 30];
+    let find = |at, wanted| position_from(&known, at, |of| *of == wanted);
+    assert_eq!(
+        [find(0, 10), find(1, 20), find(3, 10), find(2, 40)],
+        [Some(0), Some(1), Some(0), None]
+    );
+    assert_eq!(find(9, 30), Some(2));
 }
 
 #[test]
