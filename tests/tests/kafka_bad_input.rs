@@ -96,7 +96,6 @@ fn a_topic_that_somebody_made_otherwise_is_refused_with_the_cure() {
             ("cleanup.policy", "compact", "cleanup.policy=delete"),
             ("retention.ms", "60000", "longest outage"),
             ("retention.bytes", "1000000", "retention.bytes=-1"),
-            ("message.timestamp.type", "CreateTime", "clock is behind"),
             ("max.message.bytes", "1048576", "raise it"),
         ] {
             let topics = Topics::fresh("made");
