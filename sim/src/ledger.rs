@@ -46,6 +46,16 @@ impl Ledger {
         self.rotten.insert((task, node));
     }
 
+    /// A record that is written anew can be read again.
+    fn is_written(&mut self, fact: &Fact) {
+        let (task, node) = match fact {
+            Fact::Task(task, _) => (task, None),
+            Fact::Node(task, node, _) => (task, Some(node.clone())),
+            _ => return,
+        };
+        self.rotten.remove(&(task.clone(), node));
+    }
+
     /// A record of the task cannot be read.
     pub(crate) fn is_rotten(&self, task: &TaskId) -> bool {
         let mut rotten = self.rotten.iter();
@@ -69,6 +79,10 @@ impl Ledger {
 
     /// Applies a commit's records; `keep` = a crash may still undo it.
     pub(crate) fn commit(&mut self, seq: u64, facts: Vec<Fact>, keep: bool) -> Vec<Change> {
+        // What a crash may undo is not written for good, and not what readers see yet.
+        if !keep && !self.rotten.is_empty() {
+            facts.iter().for_each(|fact| self.is_written(fact));
+        }
         let changes: Vec<Change> = facts.into_iter().map(|fact| self.apply(fact)).collect();
         if keep {
             self.unsynced.push((seq, changes.clone()));
@@ -184,14 +198,6 @@ impl Ledger {
     }
 
     fn apply(&mut self, fact: Fact) -> Change {
-        match &fact {
-            _ if self.rotten.is_empty() => {}
-            Fact::Task(task, _) => drop(self.rotten.remove(&(task.clone(), None))),
-            Fact::Node(task, node, _) => {
-                self.rotten.remove(&(task.clone(), Some(node.clone())));
-            }
-            _ => {}
-        }
         match fact {
             Fact::Tombstone(task, state) => {
                 let entry = self.tasks.entry(task.clone()).or_default();

@@ -344,8 +344,13 @@ impl Asking<'_> {
                             error,
                         });
                     }
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
+                    if let ClientError::Unreadable { .. } = error {
+                        // A person looks at what is stored; asking again changes nothing.
+                        unreadable()
+                    } else {
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
+                    }
                 }
             };
             watcher.saw(Seen::Answered {
@@ -373,6 +378,13 @@ fn told(error: &ClientError) -> Option<CallError> {
         text,
         unanswered_ms,
     })
+}
+
+fn unreadable() -> Reply {
+    Reply {
+        ok: false,
+        ..answer(Some(TaskState::Quarantined))
+    }
 }
 
 fn answer(state: Option<TaskState>) -> Reply {

@@ -73,8 +73,8 @@ impl Judge for Answered {
                 let other = *ask == Ask::SubmitOther;
                 let conflict = other && kind == Some(ReplyError::IdempotencyConflict);
                 let invalid = kind == Some(ReplyError::Invalid);
-                let unknown = kind == Some(ReplyError::IdempotencyConflict);
-                let rotten = unknown && view.ledger.is_rotten(task);
+                // Nobody can tell whether it is the same one, nor what becomes of it.
+                let rotten = view.ledger.is_rotten(task);
                 let excused = conflict || rotten || invalid && sets_aside(view, task);
                 if !excused {
                     let what = format!("client {client}: {ask:?} of {task} is refused: {kind:?}");
