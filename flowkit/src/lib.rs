@@ -11,6 +11,8 @@ pub use flowkit_sim::user as sim;
 #[cfg(feature = "embedded")]
 pub use flowkit_store_embedded::{EmbeddedStore, OpenError};
 
+#[cfg(feature = "fleet")]
+pub mod fleet;
 #[cfg(feature = "settings")]
 pub mod settings;
 
@@ -21,6 +23,9 @@ mod guide {
     mod best_practices {}
     #[doc = include_str!("../../docs/guide/cancellation.md")]
     mod cancellation {}
+    #[cfg(feature = "fleet")]
+    #[doc = include_str!("../../docs/guide/deployment.md")]
+    mod deployment {}
     #[doc = include_str!("../../docs/guide/handlers.md")]
     mod handlers {}
     #[doc = include_str!("../../docs/guide/inputs.md")]

@@ -53,12 +53,17 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         "--test",
         "fleet",
         "--test",
+        "programs",
+        "--test",
         "otel",
         "--test",
         "simulated",
     ];
     let fleet = [&["-p", "flowkit"][..], &features].concat();
     let fleet = run_tests(&fleet, addresses, &mut sum);
+    let page = ["-p", "flowkit", "--features", "fleet,otel,sim", "--doc"];
+    let page = [&page[..], &["guide::deployment"]].concat();
+    let fleet = fleet.and(run_tests(&page, addresses, &mut sum));
     let traces = ["-p", "flowkit-observe", "--features", "otel", "traces"];
     let fleet = fleet.and(run_tests(&traces, addresses, &mut sum));
     // A few planted bugs must be found; `cargo xtask mutants` hunts all of them.

@@ -11,48 +11,22 @@ use flowkit::settings::Settings;
 /// Connects to the servers that the settings name.
 #[cfg(feature = "fleet")]
 pub(crate) async fn connect(settings: &Settings) -> Result<Engine, Failure> {
-    use flowkit_store_mongo::{MongoSettings, MongoStore};
-    use flowkit_transport_kafka::{KafkaSettings, KafkaTransport};
-    use std::sync::Arc;
-
-    let fleet = &settings.fleet;
-    let mut missing = Vec::new();
-    if fleet.kafka_bootstrap.is_empty() {
-        missing.push("kafka_bootstrap: name the brokers with --kafka HOST:PORT or FLOWKIT_KAFKA");
-    }
-    if fleet.mongo_uri.is_empty() {
-        missing.push("mongo_uri: name MongoDB with --mongo URI or FLOWKIT_MONGO");
-    }
-    if !missing.is_empty() {
-        return Err(Failure::input(missing.join("\n  ")));
-    }
-    let mongo = MongoSettings::new(&fleet.mongo_uri).database(&fleet.database);
-    let store = MongoStore::connect(mongo).await.map_err(Failure::input)?;
-    let mut engine = EngineSettings::default();
-    engine.shards = fleet.shards;
-    engine.inboxes = fleet.inboxes;
-    let store: Arc<dyn flowkit_core::port::Store> = Arc::new(store);
-    // Like all before the start: whoever supervises the process starts it again.
-    let deployment = Engine::deployment_of(&*store, &engine)
+    let engine = flowkit::fleet::connect(settings)
         .await
         .map_err(Failure::input)?;
-    let mut kafka = KafkaSettings::new(&fleet.kafka_bootstrap)
-        .topic_prefix(&fleet.topic_prefix)
-        .shards(deployment.shards)
-        .inboxes(deployment.inboxes);
-    for (name, value) in &fleet.kafka_properties {
-        kafka = kafka.property(name, value);
+    let asked = settings.fleet.shards;
+    if asked != 1 {
+        let created = Engine::deployment_of(engine.store(), &EngineSettings::default())
+            .await
+            .map_err(Failure::input)?;
+        if created.shards != asked {
+            eprintln!(
+                "note: this deployment was created with {} shards; --shards {asked} changes nothing",
+                created.shards
+            );
+        }
     }
-    let transport = KafkaTransport::connect(kafka)
-        .await
-        .map_err(Failure::input)?;
-    if deployment.shards != fleet.shards && fleet.shards != 1 {
-        eprintln!(
-            "note: this deployment was created with {} shards; --shards {} changes nothing",
-            deployment.shards, fleet.shards
-        );
-    }
-    Ok(Engine::with_settings(store, Arc::new(transport), engine))
+    Ok(engine)
 }
 
 /// This build has no adapters.
