@@ -332,7 +332,8 @@ impl RunContext {
 
     /// A folder of the run's own, made at the first call (below the system's one for temporary
     /// files, for this user only) and deleted with everything in it when the run ends, however it
-    /// ends. After `kill -9` of the worker it stays until the system clears it.
+    /// ends. A worker that is killed (`kill -9`) cannot delete it; the next worker of this user that
+    /// starts on the machine does.
     ///
     /// # Errors
     /// Transient, `no_temp_dir`: it cannot be made. Cancelled: the run is over.
