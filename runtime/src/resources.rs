@@ -99,7 +99,10 @@ impl Resources {
         if !is_planted(Bug::ChildKept) {
             processes.iter().for_each(|group| group.kill());
         }
-        drop(folder);
+        match folder {
+            Some(folder) if is_planted(Bug::FolderKept) => std::mem::forget(folder),
+            folder => drop(folder),
+        }
     }
 
     fn take(&self) -> (Option<Folder>, Vec<Arc<Group>>) {
