@@ -510,6 +510,14 @@ bugs! {
             "A run that is dropped leaves its children running.";
         StdinHeld = "stdin-held", "children_end",
             "Who waits for a child does not close its standard input.";
+        FolderKept = "folder-kept", "children_end",
+            "The temporary folder of a run that is dropped stays.";
+        CancelUnsaid = "cancel-unsaid", "children_end",
+            "A program gets no line about its cancel, only the signal.";
+        StaleResult = "stale-result", "children_end",
+            "A program's second result of a batch is taken for the next one's.";
+        RefusalPassedOver = "refusal-passed-over", "children_end",
+            "A program's batch counts although a checkpoint of it was refused.";
     }
 }
 

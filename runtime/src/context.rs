@@ -7,7 +7,9 @@ use flowkit_core::message::{CancelReason, MARK_BYTES_MAX, Metrics};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::record::{Totals, add_metrics};
 use flowkit_core::time::Now;
-use flowkit_core::worker::{RunEvent, RunFailure, RunId, RunSpec, mark_too_large};
+use flowkit_core::worker::{
+    RunEvent, RunFailure, RunId, RunSpec, checkpoint_too_large, mark_too_large,
+};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,7 +84,7 @@ pub(crate) enum Outlet {
         run: RunId,
         events: mpsc::UnboundedSender<(RunId, RunEvent)>,
     },
-    /// Nowhere: checkpoints are kept and acknowledged at once.
+    /// Nowhere: checkpoints are kept and acknowledged at once, unless they are too large.
     Test(Mutex<Vec<Json>>),
 }
 
@@ -215,6 +217,9 @@ impl RunContext {
             return Err(HandlerError::permanent("no_batch", text));
         }
         if let Outlet::Test(kept) = &self.shared.outlet {
+            if let Some(failure) = checkpoint_too_large(value.len()) {
+                return Err(HandlerError::machine(failure));
+            }
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.push(value);
             return Ok(());
@@ -327,7 +332,8 @@ impl RunContext {
 
     /// A folder of the run's own, made at the first call (below the system's one for temporary
     /// files, for this user only) and deleted with everything in it when the run ends, however it
-    /// ends. After `kill -9` of the worker it stays until the system clears it.
+    /// ends. A worker that is killed (`kill -9`) cannot delete it; the next worker of this user that
+    /// starts on the machine does.
     ///
     /// # Errors
     /// Transient, `no_temp_dir`: it cannot be made. Cancelled: the run is over.

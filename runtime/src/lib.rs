@@ -16,6 +16,7 @@ mod engine;
 mod environment;
 mod error;
 mod exec;
+mod folder;
 mod handler;
 mod ids;
 mod input;

@@ -6,11 +6,11 @@ use flowkit_core::planted::{Bug, is_planted};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::cancel::CancelInfo;
+use crate::folder::Folder;
 use crate::process::{self, ChildProcess, Group};
 
 /// Time that processes have between SIGTERM and SIGKILL, where no deadline is nearer.
@@ -35,7 +35,7 @@ pub(crate) struct Resources(Mutex<Held>);
 #[derive(Debug, Default)]
 struct Held {
     ended: bool,
-    folder: Option<TempDir>,
+    folder: Option<Folder>,
     processes: Vec<Arc<Group>>,
 }
 
@@ -48,10 +48,7 @@ impl Resources {
         }
         let folder = match &held.folder {
             Some(folder) => folder,
-            None => {
-                let made = tempfile::Builder::new().prefix("flowkit-run-").tempdir()?;
-                held.folder.insert(made)
-            }
+            None => held.folder.insert(Folder::make()?),
         };
         Ok(folder.path().to_owned())
     }
@@ -102,10 +99,13 @@ impl Resources {
         if !is_planted(Bug::ChildKept) {
             processes.iter().for_each(|group| group.kill());
         }
-        drop(folder);
+        match folder {
+            Some(folder) if is_planted(Bug::FolderKept) => std::mem::forget(folder),
+            folder => drop(folder),
+        }
     }
 
-    fn take(&self) -> (Option<TempDir>, Vec<Arc<Group>>) {
+    fn take(&self) -> (Option<Folder>, Vec<Arc<Group>>) {
         let mut held = self.held();
         held.ended = true;
         (held.folder.take(), std::mem::take(&mut held.processes))

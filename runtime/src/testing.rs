@@ -22,7 +22,7 @@ pub struct TestControl {
 impl RunContext {
     /// A context without a worker: task `test-task`, node `test-node`, first attempt, batch
     /// `test-batch` in work. Checkpoints are acknowledged at once and kept for
-    /// [`TestControl::checkpoints`]. Needs a tokio runtime.
+    /// [`TestControl::checkpoints`]; those over 64 KiB are refused, as a worker does it. Needs a tokio runtime.
     #[must_use]
     pub fn for_test() -> (Self, TestControl) {
         Self::for_test_resumed(None)

@@ -108,6 +108,9 @@ impl Worker {
             done,
         };
         engine.adopt(handle.clone());
+        if !engine.clock().is_simulated() {
+            crate::folder::sweep();
+        }
         let mut start_nonce = engine.ids().random64();
         if is_planted(Bug::NonceKept) {
             start_nonce = 1;

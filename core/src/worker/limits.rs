@@ -90,6 +90,18 @@ pub fn mark_too_large(bytes: usize) -> RunFailure {
     permanent("result_too_large", &text)
 }
 
+/// The failure of a checkpoint that is larger than one may be.
+#[must_use]
+pub fn checkpoint_too_large(bytes: usize) -> Option<RunFailure> {
+    (bytes > CHECKPOINT_BYTES_MAX).then(|| {
+        let text = format!(
+            "the checkpoint has {bytes} bytes; the limit is {CHECKPOINT_BYTES_MAX}: keep what is large \
+             in a file or a store, and a reference to it here"
+        );
+        permanent("checkpoint_too_large", &text)
+    })
+}
+
 fn check(what: &str, value: &Json, bytes_max: usize) -> Result<(), RunFailure> {
     check_value(value, bytes_max).map_err(|why| permanent(BAD_VALUE, &format!("{what}: {why}")))
 }
@@ -104,12 +116,8 @@ pub(super) fn check_save(run: &Run, checkpoint: &Json) -> Result<BatchUid, RunFa
         let text = "a checkpoint belongs to the batch in work; none is";
         return Err(permanent("no_batch_in_work", text));
     };
-    if checkpoint.len() > CHECKPOINT_BYTES_MAX {
-        let text = format!(
-            "the checkpoint has {} bytes; the limit is {CHECKPOINT_BYTES_MAX}",
-            checkpoint.len()
-        );
-        return Err(permanent("checkpoint_too_large", &text));
+    if let Some(failure) = checkpoint_too_large(checkpoint.len()) {
+        return Err(failure);
     }
     check("the checkpoint", checkpoint, CHECKPOINT_BYTES_MAX)?;
     if run.saves.len() >= SAVES_MAX {

@@ -37,7 +37,7 @@ mod tests;
 
 pub use config::Config;
 pub use io::{Effect, Input, RunCommand, RunEvent, RunFailure, RunId, RunSpec};
-pub use limits::mark_too_large;
+pub use limits::{checkpoint_too_large, mark_too_large};
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -264,3 +264,69 @@ fn a_program_reads_the_end_of_file_when_its_worker_is_killed() {
     pipe.read_to_string(&mut rest).expect("closed when it ends");
     assert_eq!(rest, "end of file\n");
 }
+
+/// Names of what lies below a folder.
+#[cfg(unix)]
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("it is there");
+    let names = entries.map(|entry| entry.expect("readable").file_name());
+    names
+        .map(|name| name.into_string().expect("UTF-8"))
+        .collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_temporary_folder_of_a_killed_worker_goes_when_the_next_one_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let temp = folder.path().join("temp");
+    fs::create_dir(&temp).expect("made");
+    let flowkit_in = |graph: &str, command: &str| {
+        fs::write(folder.path().join(graph), one(command).to_string()).expect("written");
+        let mut flowkit = flowkit();
+        flowkit.current_dir(folder.path()).args(["run", graph]);
+        flowkit
+            .env("TMPDIR", &temp)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        flowkit
+    };
+    let pipes = ["killed", "alive"].map(|name| folder.path().join(name));
+    let mut workers = ["killed", "alive"].map(|name| {
+        let pipe = folder.path().join(name);
+        let made = Command::new("mkfifo").arg(&pipe).status().expect("it runs");
+        assert!(made.success());
+        // Says when it is at work, and ends with its worker.
+        let script = format!(
+            r#"exec 3>{name}; read -r hello; read -r batch; echo half > "$TMPDIR/file"; echo at work >&3; read -r line"#
+        );
+        fs::write(folder.path().join(format!("{name}.sh")), script).expect("written");
+        let graph = format!("{name}.json");
+        let started = flowkit_in(&graph, &format!("sh {name}.sh")).spawn();
+        started.expect("it starts")
+    });
+    for pipe in &pipes {
+        let mut pipe = fs::File::open(pipe).expect("the program opens it, too");
+        pipe.read_exact(&mut [0; 8]).expect("it says so");
+    }
+    assert_eq!(names(&temp).len(), 2);
+    workers[0].kill().expect("SIGKILL");
+    workers[0].wait().expect("dead");
+    assert_eq!(names(&temp).len(), 2, "nobody could delete it");
+
+    // The program of the next worker ends once there are two: its own, and that of the other one that lives.
+    let script = r#"read -r hello; read -r batch
+        for i in $(seq 1200); do
+          [ "$(ls -d temp/flowkit-temp-* | wc -l)" -gt 2 ] || break; sleep 0.05
+        done
+        [ -d "$TMPDIR" ] && echo '{"kind":"result","batch_uid":"input"}'; read -r line"#;
+    fs::write(folder.path().join("next.sh"), script).expect("written");
+    let mut next = flowkit_in("next.json", "sh next.sh");
+    let ran: Ran = next.output().expect("it runs").into();
+    ran.expect_code(0);
+    let left = names(&temp);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(temp.join(&left[0]).join("file").exists(), "its owner lives");
+    workers[1].kill().expect("SIGKILL");
+    workers[1].wait().expect("dead");
+}

@@ -1,6 +1,7 @@
 //! One run's process: tells it what to do and hears what it says.
 
 use flowkit_core::json::Json;
+use flowkit_core::planted::{Bug, is_planted};
 use std::fmt::Display;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -206,7 +207,9 @@ impl Session {
                     self.terminate_at = Some(terminate_at(info.deadline));
                     let left = info.deadline.saturating_duration_since(Instant::now());
                     let grace_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                    self.tell(&Tell::Cancel { reason: info.reason, grace_ms })?;
+                    if !is_planted(Bug::CancelUnsaid) {
+                        self.tell(&Tell::Cancel { reason: info.reason, grace_ms })?;
+                    }
                     continue;
                 }
                 () = at(self.terminate_at), if self.terminate_at.is_some() => {
@@ -261,8 +264,11 @@ impl Session {
                 )));
             }
             Said::Result(done) => {
-                if self.batch.is_some() {
-                    self.check_uid("result", &done.batch_uid)?;
+                if self.batch.is_some()
+                    && let Err(error) = self.check_uid("result", &done.batch_uid)
+                    && !is_planted(Bug::StaleResult)
+                {
+                    return Err(error);
                 }
                 return Ok(Some(Heard::Result(done)));
             }
@@ -270,7 +276,11 @@ impl Session {
                 batch_uid, value, ..
             }) => {
                 self.check_uid("checkpoint", &batch_uid)?;
-                cx.save_checkpoint(&value).await?;
+                if let Err(error) = cx.save_checkpoint(&value).await
+                    && !is_planted(Bug::RefusalPassedOver)
+                {
+                    return Err(error);
+                }
             }
             Said::Progress(Progress { done, total, .. }) => cx.report_progress(done, total),
             Said::Log(line) => log(cx, &line),

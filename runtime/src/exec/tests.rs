@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{ErrorClass, TestControl};
 
+mod hostile;
+
 /// Answers every batch with its own payload's text, in a shell.
 const ANSWERS: &str = r#"while read -r line; do
   uid=$(printf '%s' "$line" | sed -n 's/.*"batch_uid":"\([^"]*\)".*/\1/p')

@@ -363,6 +363,7 @@ pub async fn every_ending_cleans_up_in_one_order_and_leaves_no_process_and_no_fo
         if end == End::WorkerDeath {
             // Nobody is asked any more: it is killed.
             until(async || held.child_is_dead().then_some(())).await;
+            until(async || (!held.folder.exists()).then_some(())).await;
             continue;
         }
         let order = [
