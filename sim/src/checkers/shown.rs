@@ -1,5 +1,5 @@
 //! What clients are shown of a task, by `status`, `list` and `why`, is how it stood at some moment since they
-//! asked: `answered`.
+//! asked: `answered`. In one process that may crash it is what was synced by then, too.
 
 use std::collections::BTreeMap;
 
@@ -46,10 +46,11 @@ impl Judge for Looks {
             } => {
                 let look = self.open.remove(look);
                 // What real processes are shown is noted at another moment than what the store has.
-                if let Some((_, look)) = look.filter(|_| view.plan.world.slack_ms < 1_000)
-                    && let Err(what) = look.fits(shown)
-                {
-                    view.broken(NAME, format!("client {client} looks at {task}: {what}"));
+                if let Some((_, mut look)) = look.filter(|_| view.plan.world.slack_ms < 1_000) {
+                    look.loses_unsynced(view, task);
+                    if let Err(what) = look.fits(shown) {
+                        view.broken(NAME, format!("client {client} looks at {task}: {what}"));
+                    }
                 }
             }
             _ => {}
@@ -62,14 +63,48 @@ impl Look {
         let Some(ledger) = view.ledger.tasks.get(task) else {
             return Self::default();
         };
-        let nodes = ledger.nodes.iter().filter_map(|(id, node)| {
-            let fact = node.fact.as_ref()?;
-            Some((id.clone(), vec![(fact.state, fact.accepted)]))
-        });
-        Self {
-            task: ledger.fact.iter().map(|f| (f.state, f.settled)).collect(),
-            nodes: nodes.collect(),
+        let mut look = Self {
             swept: ledger.tombstone.is_some(),
+            ..Self::default()
+        };
+        // As it was synced, and from then on.
+        for change in view.ledger.unsynced(task) {
+            match change {
+                Change::Task { old: Some(old), .. } => look.task.push((old.state, old.settled)),
+                Change::Node {
+                    node,
+                    old: Some(old),
+                    ..
+                } => {
+                    let stood = look.nodes.entry(node.clone()).or_default();
+                    stood.push((old.state, old.accepted));
+                }
+                _ => {}
+            }
+        }
+        look.task
+            .extend(ledger.fact.iter().map(|f| (f.state, f.settled)));
+        for (id, node) in &ledger.nodes {
+            if let Some(fact) = &node.fact {
+                let stood = look.nodes.entry(id.clone()).or_default();
+                stood.push((fact.state, fact.accepted));
+            }
+        }
+        look
+    }
+
+    /// What a crash could still undo is shown to nobody.
+    fn loses_unsynced(&mut self, view: &View<'_>, of: &TaskId) {
+        for change in view.ledger.unsynced(of) {
+            match change {
+                Change::Task { .. } => drop(self.task.pop()),
+                Change::Node { node, .. } => {
+                    if let Some(stood) = self.nodes.get_mut(node) {
+                        stood.pop();
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
