@@ -238,6 +238,8 @@ bugs! {
             "A reader that believes the end after one more look never has that look.";
         InputLost = "input-lost", "run_protocol",
             "A START carries no input.";
+        ListlessSkipped = "listless-skipped", "effect_once",
+            "An artifact without the list that is to be cut gives no batch.";
     }
     Machines "artifacts" {
         StagedUnsent = "staged-unsent", "stored",

@@ -86,6 +86,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
                 let parents = sources.flatten().copied();
                 match reader.rechunk {
                     None => parents.collect(),
+                    Some(_) if reader.takes_whole() => parents.map(|_| 1).collect(),
                     Some(size) => parents
                         .flat_map(|items| chunks(items, u64::from(size.max(1))))
                         .collect(),
