@@ -332,6 +332,10 @@ bugs! {
             "A value that a detector calls sensitive is put into the vars.";
     }
     Machines "requests" {
+        UserDetectorsIgnored = "user-detectors-ignored", "vars",
+            "A detector that a user registered flags nothing.";
+        LimitOfVarsIgnored = "limit-of-vars-ignored", "vars",
+            "Changes are made although they are beyond a limit of the vars.";
         WaitAtOnce = "wait-at-once", "settle",
             "Who waits for a task is answered although it is not settled.";
         StoreUnasked = "store-unasked", "no_lost_task",

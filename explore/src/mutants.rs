@@ -140,7 +140,9 @@ pub const SURVIVORS: &[&str] = &[
     "merge-counts-last",
     "user-function-unknown",
     "sensitive-taken",
-    // Readers.
+    // Functions of users, vars beyond their limits, readers.
+    "user-detectors-ignored",
+    "limit-of-vars-ignored",
     "listless-skipped",
 ];
 

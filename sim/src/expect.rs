@@ -208,12 +208,16 @@ impl Flow {
         let ran = |node: &&NodePlan| {
             node.function.is_some() && states.get(&node.id) != Some(&NodeState::Skipped)
         };
+        // All vars share one limit: whether there is room for a large one hangs on every other function.
+        let crowds = |node: &NodePlan| node.function.as_ref().is_some_and(model::crowds);
         graph.nodes.iter().filter(ran).any(|function| {
+            let crowds = crowds(function);
             let changed = function.function.as_ref().map(model::touched);
             let changed = changed.unwrap_or_default();
             graph.nodes.iter().any(|node| {
+                let meets = !looks(node).is_disjoint(&changed);
                 node.id != function.id
-                    && !looks(node).is_disjoint(&changed)
+                    && (meets || crowds && node.function.is_some())
                     && !ordered(function, node)
                     && !ordered(node, function)
             })
