@@ -238,6 +238,8 @@ bugs! {
             "A reader that believes the end after one more look never has that look.";
         InputLost = "input-lost", "run_protocol",
             "A START carries no input.";
+        ListlessSkipped = "listless-skipped", "effect_once",
+            "An artifact without the list that is to be cut gives no batch.";
     }
     Machines "artifacts" {
         StagedUnsent = "staged-unsent", "stored",
@@ -336,6 +338,10 @@ bugs! {
             "A value that a detector calls sensitive is put into the vars.";
     }
     Machines "requests" {
+        UserDetectorsIgnored = "user-detectors-ignored", "vars",
+            "A detector that a user registered flags nothing.";
+        LimitOfVarsIgnored = "limit-of-vars-ignored", "vars",
+            "Changes are made although they are beyond a limit of the vars.";
         WaitAtOnce = "wait-at-once", "settle",
             "Who waits for a task is answered although it is not settled.";
         StoreUnasked = "store-unasked", "no_lost_task",

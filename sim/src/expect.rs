@@ -86,6 +86,7 @@ pub(crate) fn expect(plan: &Plan, task: usize) -> Expected {
                 let parents = sources.flatten().copied();
                 match reader.rechunk {
                     None => parents.collect(),
+                    Some(_) if reader.takes_whole() => parents.map(|_| 1).collect(),
                     Some(size) => parents
                         .flat_map(|items| chunks(items, u64::from(size.max(1))))
                         .collect(),
@@ -208,12 +209,16 @@ impl Flow {
         let ran = |node: &&NodePlan| {
             node.function.is_some() && states.get(&node.id) != Some(&NodeState::Skipped)
         };
+        // All vars share one limit: whether there is room for a large one hangs on every other function.
+        let crowds = |node: &NodePlan| node.function.as_ref().is_some_and(model::crowds);
         graph.nodes.iter().filter(ran).any(|function| {
+            let crowds = crowds(function);
             let changed = function.function.as_ref().map(model::touched);
             let changed = changed.unwrap_or_default();
             graph.nodes.iter().any(|node| {
+                let meets = !looks(node).is_disjoint(&changed);
                 node.id != function.id
-                    && !looks(node).is_disjoint(&changed)
+                    && (meets || crowds && node.function.is_some())
                     && !ordered(function, node)
                     && !ordered(node, function)
             })

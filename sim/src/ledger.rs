@@ -95,6 +95,15 @@ impl Ledger {
         self.unsynced.retain(|(at, _)| *at > seq);
     }
 
+    /// What a crash may still undo of a task, oldest first (embedded).
+    pub(crate) fn unsynced<'l>(&'l self, id: &'l TaskId) -> impl Iterator<Item = &'l Change> {
+        let changes = self.unsynced.iter().flat_map(|(_, changes)| changes);
+        changes.filter(move |change| match change {
+            Change::Task { task, .. } | Change::Node { task, .. } => task == id,
+            _ => false,
+        })
+    }
+
     /// Every commit above `seq` is gone; what that undid, newest first.
     pub(crate) fn undo_above(&mut self, seq: u64) -> Vec<Change> {
         let mut undone = Vec::new();

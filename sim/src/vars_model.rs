@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::functions::{DOUBLE, LEAK};
+use crate::functions::{DOUBLE, LEAK, MUCH};
 use crate::plan::FunctionPlan;
 
 /// Vars as an object; `null` is an empty one.
@@ -82,9 +82,50 @@ pub(crate) fn after(function: &FunctionPlan, vars: &Value, told: &Value) -> Opti
             }
             put(&mut new, args["to"].as_str()?, json!(number), false)?;
         }
+        MUCH => {
+            let leaves = much(args)?;
+            let of_one = |value: &Value| value.as_str().is_some_and(|text| text.len() > 64 * 1024);
+            if leaves.len() > 256 || leaves.iter().any(|(_, value)| of_one(value)) {
+                return None;
+            }
+            for (path, value) in leaves {
+                put(&mut new, &path, value, args["merge"] == json!(true))?;
+            }
+        }
         _ => return None,
     }
-    Some(new)
+    let bytes = new.to_string().len();
+    (bytes <= 96 * 1024 && depth(&new) <= 16).then_some(new)
+}
+
+/// The values of `sim.much`, by their paths.
+fn much(args: &Value) -> Option<Vec<(String, Value)>> {
+    let (path, n) = (args["path"].as_str()?, args["n"].as_u64()?);
+    let count = usize::try_from(n).ok()?;
+    Some(match args["of"].as_str()? {
+        "paths" => {
+            let paths = (0..n).map(|k| format!("{path}.k{k}"));
+            paths.map(|path| (path, json!(1))).collect()
+        }
+        "keys" => {
+            let mut keys: Vec<&str> = path.split('.').collect();
+            keys.resize(count.max(keys.len()), "k");
+            vec![(keys.join("."), json!(1))]
+        }
+        _ => vec![(path.to_owned(), json!("x".repeat(count)))],
+    })
+}
+
+/// Keys of the longest path.
+fn depth(vars: &Value) -> usize {
+    let below = |map: &Map<String, Value>| map.values().map(depth).max();
+    let map = vars.as_object().filter(|map| !map.is_empty());
+    map.and_then(below).map_or(0, |below| 1 + below)
+}
+
+/// Whether a function may take so much of what all vars may have that others find no room.
+pub(crate) fn crowds(function: &FunctionPlan) -> bool {
+    function.name == MUCH && function.args["of"] == json!("bytes")
 }
 
 fn spread(path: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
@@ -357,5 +398,28 @@ mod tests {
             run("vars.incr", add, vars).map(|v| v["n"].clone()),
             Some(json!(2.5))
         );
+    }
+
+    #[test]
+    fn what_is_over_a_limit_fails() {
+        let vars = json!({"b": "x".repeat(50 << 10)});
+        let much = |of: &str, n: u64, merge: bool| {
+            let args = json!({"path": "a", "of": of, "n": n, "merge": merge});
+            run(MUCH, args, vars.clone()).is_some()
+        };
+        for merge in [false, true] {
+            for (of, most) in [("paths", 256), ("keys", 16), ("bytes", 40 << 10)] {
+                assert!(much(of, most, merge), "{of} {most}");
+            }
+            // All vars together have less room than one of them might take.
+            for (of, over) in [("paths", 257), ("keys", 17), ("bytes", 50 << 10)] {
+                assert!(!much(of, over, merge), "{of} {over}");
+            }
+        }
+        let one = |n: u64| {
+            let args = json!({"path": "a", "of": "bytes", "n": n, "merge": false});
+            run(MUCH, args, json!({})).is_some()
+        };
+        assert!(one(64 << 10) && !one((64 << 10) + 1));
     }
 }

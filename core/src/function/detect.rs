@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::registry::Functions;
+use crate::planted::{Bug, is_planted};
 
 /// The name of the built-in detector.
 pub const SECRETS: &str = "secrets";
@@ -43,6 +44,7 @@ pub(super) fn flagged<'n>(
                 functions
                     .detector_named(name)
                     .is_some_and(|d| d.flags(text))
+                    && (*name == SECRETS || !is_planted(Bug::UserDetectorsIgnored))
             })
             .map(String::as_str)
     };

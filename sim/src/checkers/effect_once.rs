@@ -151,7 +151,12 @@ fn input_is_done(
                 let kept_from = finish.tables.node(task, &id);
                 let kept_from = kept_from.and_then(|source| source.kept_from.as_ref());
                 for parent in finish.tables.artifacts(kept_from.unwrap_or(task), &id) {
-                    let items = items_of(source_plan, parent);
+                    let artifact = artifact_of(source_plan, parent);
+                    let items = match artifact["items"].as_array() {
+                        _ if reader.takes_whole() => vec![artifact],
+                        Some(items) => items.clone(),
+                        None => Vec::new(),
+                    };
                     let chunks: Vec<&[Value]> = match reader.rechunk {
                         None => vec![&items[..]],
                         Some(size) => items.chunks(size.max(1) as usize).collect(),
@@ -186,17 +191,16 @@ fn source_text(node: &NodePlan, index: u32) -> Value {
     }
 }
 
-/// The items that a parent's artifact holds, as a reader gets them.
-fn items_of(source: &NodePlan, artifact: &ArtifactRecord) -> Vec<Value> {
-    let value = match &artifact.artifact {
+/// A parent's artifact, as a reader gets it.
+fn artifact_of(source: &NodePlan, artifact: &ArtifactRecord) -> Value {
+    match &artifact.artifact {
         Some(Artifact::Staged(_)) => {
             let uid = artifact.batch_uid.as_str();
             let index = (0..source.script.batches).find(|i| source_uid(source, *i) == uid);
             index.map_or(Value::Null, |index| source_artifact(source, index))
         }
         _ => value_of(artifact),
-    };
-    value["items"].as_array().cloned().unwrap_or_default()
+    }
 }
 
 fn totals_add_up(

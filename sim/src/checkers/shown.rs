@@ -1,5 +1,5 @@
-//! What clients are shown of a task, by `status`, `list`, `why` and of what workers run, is how it stood at some moment since they
-//! asked: `answered`.
+//! What clients are shown of a task, by `status`, `list`, `why` and of what workers run, is how it stood at
+//! some moment since they asked: `answered`. In one process that may crash it is what was synced by then, too.
 
 use std::collections::BTreeMap;
 
@@ -68,11 +68,12 @@ impl Judge for Looks {
             } => {
                 let look = self.open.remove(look);
                 // What real processes are shown is noted at another moment than what the store has.
-                if let Some((_, look)) = look.filter(|_| view.plan.world.slack_ms < 1_000)
-                    && !view.ledger.is_rotten(task)
-                    && let Err(what) = look.fits(shown)
-                {
-                    view.broken(NAME, format!("client {client} looks at {task}: {what}"));
+                let look = look.filter(|_| view.plan.world.slack_ms < 1_000);
+                if let Some((_, mut look)) = look.filter(|_| !view.ledger.is_rotten(task)) {
+                    look.loses_unsynced(view, task);
+                    if let Err(what) = look.fits(shown) {
+                        view.broken(NAME, format!("client {client} looks at {task}: {what}"));
+                    }
                 }
             }
             _ => {}
@@ -85,13 +86,7 @@ impl Look {
         let Some(ledger) = view.ledger.tasks.get(task) else {
             return Self::default();
         };
-        let nodes = ledger.nodes.iter().filter_map(|(id, node)| {
-            let fact = node.fact.as_ref()?;
-            Some((id.clone(), vec![Stood::of(fact)]))
-        });
-        Self {
-            task: ledger.fact.iter().map(|f| (f.state, f.settled)).collect(),
-            nodes: nodes.collect(),
+        let mut look = Self {
             swept: ledger.tombstone.is_some(),
             unlisted: view.plan.faults.iter().any(|fault| {
                 matches!(
@@ -102,6 +97,46 @@ impl Look {
                     }
                 )
             }),
+            ..Self::default()
+        };
+        // As it was synced, and from then on.
+        for change in view.ledger.unsynced(task) {
+            match change {
+                Change::Task { old: Some(old), .. } => look.task.push((old.state, old.settled)),
+                Change::Node {
+                    node,
+                    old: Some(old),
+                    ..
+                } => {
+                    let stood = look.nodes.entry(node.clone()).or_default();
+                    stood.push(Stood::of(old));
+                }
+                _ => {}
+            }
+        }
+        look.task
+            .extend(ledger.fact.iter().map(|f| (f.state, f.settled)));
+        for (id, node) in &ledger.nodes {
+            if let Some(fact) = &node.fact {
+                let stood = look.nodes.entry(id.clone()).or_default();
+                stood.push(Stood::of(fact));
+            }
+        }
+        look
+    }
+
+    /// What a crash could still undo is shown to nobody.
+    fn loses_unsynced(&mut self, view: &View<'_>, of: &TaskId) {
+        for change in view.ledger.unsynced(of) {
+            match change {
+                Change::Task { .. } => drop(self.task.pop()),
+                Change::Node { node, .. } => {
+                    if let Some(stood) = self.nodes.get_mut(node) {
+                        stood.pop();
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -160,11 +195,10 @@ impl Look {
                 // Workers are read one after the other: a node that moves on may be seen twice, or not at all.
                 let shown = held.iter().filter(|(_, of, _)| of == node);
                 let mut shown = shown.map(|(worker, _, token)| Some((worker.clone(), *token)));
-                let moved = stood
-                    .iter()
-                    .any(|stood| stood.held != self.nodes[node][0].held);
+                let first = stood.first().and_then(|stood| stood.held.as_ref());
+                let moved = stood.iter().any(|stood| stood.held.as_ref() != first);
                 let seen = shown.clone().count() > 0;
-                (seen || moved || self.unlisted || stood[0].held.is_none())
+                (seen || moved || self.unlisted || first.is_none())
                     && shown.all(|by| stood.iter().any(|stood| stood.held == by))
             }),
             Shown::Swept | Shown::Failed(_) => false,

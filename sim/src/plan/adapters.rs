@@ -40,6 +40,28 @@ pub(super) fn strict(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// Some readers do not say which list they cut, or name one that no artifact has: each artifact is one item.
+pub(super) fn listless(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(12) {
+        return;
+    }
+    let strict = plan.world.strict_adapters;
+    for graph in plan.tasks.iter_mut().map(|task| &mut task.graph) {
+        // What holds a large artifact is a large one itself, and checkers do not see into these.
+        if graph.nodes.iter().any(|n| n.script.large_at.is_some()) {
+            continue;
+        }
+        let readers = graph.nodes.iter_mut().filter_map(|n| n.reader.as_mut());
+        for reader in readers.filter(|reader| reader.rechunk.is_some()) {
+            match draw.small(0, 9) {
+                0..=2 if !strict => reader.keyless = true,
+                3..=6 => reader.elsewhere = true,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Some nodes are told where their input lies.
 pub(super) fn inputs(draw: &mut Draw, plan: &mut Plan) {
     if !draw.percent(40) {

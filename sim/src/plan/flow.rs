@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::graph::{FanIn, FunctionPlan, GraphPlan, Link, NodePlan, Script};
 use super::swarm::Draw;
 use super::{Plan, TaskPlan};
-use crate::functions::{DOUBLE, LEAK, PANICS};
+use crate::functions::{CARDS, DOUBLE, LEAK, MUCH, PANICS};
 
 /// Vars that functions and conditions are about: few, so that they meet.
 const PATHS: [&str; 6] = ["a", "b", "n.x", "n.y", "flag", "c.d.e"];
@@ -64,6 +64,68 @@ pub(super) fn leaks(draw: &mut Draw, plan: &mut Plan) {
             *function = call(LEAK, json!({"path": of, "to": to}));
         }
     }
+}
+
+/// Some functions ask the detector of a user about what they make, beside the built-in one or in its place.
+pub(super) fn detectors(draw: &mut Draw, plan: &mut Plan) {
+    let nodes = plan.tasks.iter_mut().flat_map(|task| &mut task.graph.nodes);
+    for function in nodes.filter_map(|node| node.function.as_mut()) {
+        match &*function.name {
+            LEAK if draw.percent(50) => function.args["card"] = json!(true),
+            "vars.unset" if draw.percent(25) => {
+                let (of, to) = (*draw.pick(&PATHS), *draw.pick(&PATHS));
+                *function = call(LEAK, json!({"path": of, "to": to, "card": true}));
+            }
+            "vars.set" if function.args["block_sensitive"] == json!(true) => {
+                let lists = [json!(true), json!([CARDS]), json!(["secrets", CARDS])];
+                function.args["block_sensitive"] = draw.pick(&lists).clone();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Now and then functions make as much of the vars as they may, or more: paths at once, bytes of one value, bytes
+/// of all, keys of a path.
+pub(super) fn overflows(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(12) {
+        return;
+    }
+    for graph in plan.tasks.iter_mut().map(|task| &mut task.graph) {
+        let functions = graph.nodes.iter_mut().filter_map(|n| n.function.as_mut());
+        let mut functions: Vec<&mut FunctionPlan> = functions.collect();
+        let mut any = false;
+        for function in &mut functions {
+            if matches!(&*function.name, "vars.set" | "vars.merge") && draw.percent(60) {
+                **function = much(draw);
+                any = true;
+            }
+        }
+        // How large what they tell is, is looked at by nobody.
+        for function in functions.into_iter().filter(|_| any) {
+            if let Some(args) = function.args.as_object_mut() {
+                args.remove("target");
+            }
+        }
+    }
+}
+
+fn much(draw: &mut Draw) -> FunctionPlan {
+    let path = *draw.pick(&PATHS);
+    // Two of 40 KiB are less than all vars may have, three are more; nothing comes near it.
+    let (of, most): (&str, &[u32]) = match draw.small(0, 3) {
+        0 => ("paths", &[2, 256, 257]),
+        1 => ("keys", &[3, 16, 17]),
+        _ => (
+            "bytes",
+            &[40 << 10, 40 << 10, 40 << 10, 1 << 16, (1 << 16) + 1],
+        ),
+    };
+    let merge = draw.percent(40);
+    call(
+        MUCH,
+        json!({"path": path, "of": of, "n": draw.pick(most), "merge": merge}),
+    )
 }
 
 fn initial(draw: &mut Draw) -> Value {

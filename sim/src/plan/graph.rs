@@ -112,6 +112,9 @@ pub struct Reader {
     /// It does not say which list of an artifact is to be cut: strict workers do not take that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyless: bool,
+    /// It names a list that no artifact has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// A single source is named alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
@@ -130,6 +133,12 @@ impl Reader {
     /// The adapter that is to drive the node: its name and arguments.
     fn adapter(&self) -> (&'static str, Value) {
         self.cut(self.rechunk)
+    }
+
+    /// Each artifact is one item, for no list of it is cut.
+    #[must_use]
+    pub const fn takes_whole(&self) -> bool {
+        self.rechunk.is_some() && (self.keyless || self.elsewhere)
     }
 
     /// What the handler proposes, if anything.
@@ -161,7 +170,7 @@ impl Reader {
         };
         args["size"] = json!(size);
         if !self.keyless {
-            args["meta_list_key"] = json!("items");
+            args["meta_list_key"] = json!(if self.elsewhere { "rows" } else { "items" });
         }
         ("pull.from_artifacts.rechunk:size", args)
     }

@@ -126,7 +126,7 @@ pub(super) fn yields(draw: &mut Draw, plan: &mut Plan) {
 
 /// People look at tasks.
 pub(super) fn looks(draw: &mut Draw, plan: &mut Plan) {
-    if plan.world.embedded || !draw.percent(40) {
+    if !draw.percent(40) {
         return;
     }
     let span = plan.heal_ms;

@@ -101,6 +101,9 @@ fn first_runs(seed: u64) -> Plan {
     super::hooks::named(&mut Draw::stream(seed, 70), &mut plan);
     super::flow::leaks(&mut Draw::stream(seed, 71), &mut plan);
     super::adapters::inputs(&mut Draw::stream(seed, 74), &mut plan);
+    super::flow::overflows(&mut Draw::stream(seed, 80), &mut plan);
+    super::flow::detectors(&mut Draw::stream(seed, 81), &mut plan);
+    super::adapters::listless(&mut Draw::stream(seed, 83), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
     super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
     super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);

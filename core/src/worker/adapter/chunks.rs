@@ -8,6 +8,7 @@ use crate::hash::stable128;
 use crate::id::{BatchUid, NodeId, TaskId};
 use crate::json::Json;
 use crate::message::Artifact;
+use crate::planted::{Bug, is_planted};
 use crate::record::ArtifactRecord;
 
 /// One batch to be.
@@ -61,7 +62,12 @@ pub(super) fn of(args: &Args, artifact: &ArtifactRecord) -> VecDeque<Chunk> {
                 .as_deref()
                 .and_then(|key| meta.decode::<BTreeMap<String, Json>>().ok()?.remove(key))
                 .and_then(|list| list.decode::<Vec<Json>>().ok());
-            let items = list.unwrap_or_else(|| vec![meta]);
+            let items = list.unwrap_or_else(|| {
+                if is_planted(Bug::ListlessSkipped) {
+                    return Vec::new();
+                }
+                vec![meta]
+            });
             items
                 .chunks(*size)
                 .enumerate()
