@@ -87,7 +87,10 @@ mod tests {
         let (_, mut second) = queue.push(two);
         queue.clear();
         let ended = Err(oneshot::error::TryRecvError::Closed);
-        assert_eq!((first.try_recv(), second.try_recv()), (ended, ended));
+        assert_eq!(
+            (first.try_recv(), second.try_recv()),
+            (ended.clone(), ended)
+        );
         let (sent, mut third) = queue.push(three.clone());
         assert_eq!(sent, None, "the first is still on its way");
         assert_eq!(queue.answered(Ok(())), Some(three));

@@ -73,10 +73,11 @@ impl Resources {
 
     /// Asks all processes to end, and kills those that do not, by the time that a cancel allows.
     pub(crate) async fn end_processes(&self, cancel: Option<CancelInfo>) {
-        let processes = std::mem::take(&mut self.held().processes);
-        let guard = KillAll(processes);
+        // They stay held meanwhile: a run that is given up at once takes them along.
+        let guard = KillAll(self.held().processes.clone());
         let grace = grace(cancel);
         futures_util::future::join_all(guard.0.iter().map(|group| group.end(grace))).await;
+        self.held().processes.retain(|group| !group.has_ended());
     }
 
     /// The run is over: what it still holds goes, and it gets no more.

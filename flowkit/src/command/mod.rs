@@ -30,6 +30,7 @@ mod workers;
 
 use args::{Cli, Command};
 use failure::{Failure, Outcome};
+use std::time::Duration;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> Outcome {
@@ -49,13 +50,20 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     }
 }
 
+/// Longest wait for what is dropped at the end.
+const DROP_MAX: Duration = Duration::from_secs(1);
+
 fn on_runtime(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::engine)?;
     let outcome = runtime.block_on(command);
-    // A handler that blocks its thread must not keep the process alive.
-    runtime.shutdown_background();
+    // A handler that blocks its thread must not keep the process alive. After an error runs may not have
+    // been stopped: they are dropped, which ends what they hold.
+    match outcome {
+        Ok(_) => runtime.shutdown_background(),
+        Err(_) => runtime.shutdown_timeout(DROP_MAX),
+    }
     outcome
 }

@@ -1,6 +1,7 @@
 //! Children and folders of a run, with the test in the place of the worker machine.
 
 use flowkit_core::time::Mono;
+use futures_util::FutureExt;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -90,6 +91,21 @@ async fn an_abandoned_handler_loses_what_it_holds_before_its_worker_has_ended() 
     cx.resources().abandon();
     assert!(!process.wait().await.success());
     all_dead(stdout).await.unwrap();
+}
+
+/// Its process may end before the run's task is polled again.
+#[tokio::test]
+async fn a_run_that_is_given_up_while_its_children_are_asked_to_end_takes_them_along() {
+    let (cx, _control) = RunContext::for_test();
+    let mut process = cx.spawn(&mut shell(STUBBORN)).unwrap();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).await.unwrap();
+    let mut ending = Box::pin(cx.resources().end_processes(None));
+    assert!((&mut ending).now_or_never().is_none());
+    cx.resources().abandon();
+    all_dead(stdout).await.unwrap();
+    // Kept until now: dropped, it kills them itself.
+    ending.await;
 }
 
 #[tokio::test]
