@@ -154,6 +154,8 @@ pub mod cause {
     pub const LEASE_RAN_OUT: &str = "its lease ran out";
     /// A grant is lost: its worker could not confirm in time that it runs, and ended it by itself.
     pub const LEASE_LAPSED: &str = "the worker let go of it: its lease had lapsed";
+    /// A node fails since the message that would start it fits into no message.
+    pub const START_TOO_LARGE: &str = "start_too_large";
     /// A node fails since it was lost too often; its error ends with the cause of the last loss.
     pub const WORKER_LOST: &str = "worker_lost";
     const GRANTED_TO: &str = "granted to ";

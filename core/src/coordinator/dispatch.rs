@@ -8,7 +8,7 @@ use super::shard::Shard;
 use super::task::{NodeKey, Run};
 use crate::hash::stable64;
 use crate::id::{Role, Token, WorkerId};
-use crate::message::{Body, CancelReason, InputReady, TaskCancel, TaskStart};
+use crate::message::{Body, CancelReason, InputReady, MESSAGE_BYTES_MAX, TaskCancel, TaskStart};
 use crate::planted::{Bug, is_planted};
 use crate::port::Stream;
 use crate::record::{Grant, GrantCancel, NodeState, TaskState, cause};
@@ -155,6 +155,14 @@ impl Shard {
             self.set_task_state(ctx, key.task, TaskState::Running, "first grant");
         }
         if let Some(start) = self.start(ctx, key) {
+            if !start.envelope.is_within_limit() {
+                // No worker would ever get it, and each would be taken for one that does not answer.
+                let error = format!(
+                    "the message that starts it would be larger than {MESSAGE_BYTES_MAX} bytes with its input, checkpoint, \
+                     vars, totals and a line per node that it reads: shrink them, or join nodes in between"
+                );
+                return self.end_failed(ctx, key, cause::START_TOO_LARGE, &error);
+            }
             self.send_outgoing(ctx, start);
         }
         self.update_reader(key);

@@ -1,10 +1,13 @@
 //! Events of runs: applied once, in order, under the current token.
 
+use std::sync::Arc;
+
 use super::bench::*;
 use crate::coordinator::{Effect, Input};
+use crate::graph::{START_BYTES_MAX, VARS_BYTES_MAX};
 use crate::id::Token;
 use crate::json::Json;
-use crate::message::{BatchOk, Body, CancelReason, TaskFailed};
+use crate::message::{BatchOk, Body, CHECKPOINT_BYTES_MAX, CancelReason, TaskFailed};
 use crate::port::{Commit, Record};
 use crate::record::{
     CAUSE_BYTES_MAX, ERROR_BYTES_MAX, Failure, NodeState, REASON_CODE_BYTES_MAX, TaskState,
@@ -195,7 +198,7 @@ fn a_permanent_failure_is_not_tried_again() {
 
 #[test]
 fn of_an_endless_failure_the_beginning_is_kept() {
-    let endless: std::sync::Arc<str> = "x".repeat(400 * 1024).into();
+    let endless: Arc<str> = "x".repeat(400 * 1024).into();
     for permanent in [true, false] {
         let mut bench = Bench::owned();
         bench.submitted("t", ONE);
@@ -245,4 +248,44 @@ fn the_checkpoint_is_stored_with_the_number_of_batches_accepted() {
     };
     assert_eq!(start.checkpoint, Some(Json::parse("42").expect("JSON")));
     assert_eq!((start.checkpoint_batches, start.accepted), (2, 3));
+}
+
+/// Each part of it is within its bounds. Sent, it would never arrive, and be sent for ever.
+#[test]
+fn a_node_whose_start_fits_into_no_message_fails_and_says_why() {
+    let mut bench = Bench::owned();
+    let input = "x".repeat(START_BYTES_MAX - 100);
+    let graph = format!(
+        r#"{{"nodes":[{{"node_id":"n","type":"a","retry_policy":{{"max":2,"backoff_sec":0}},
+            "io":{{"input_inline":{{"x":"{input}"}}}}}}]}}"#
+    );
+    let half = "v".repeat(VARS_BYTES_MAX / 2 - 100);
+    let vars = format!(r#"{{"v":"{half}","w":"{half}"}}"#);
+    bench.submit_with("t", &graph, &vars);
+    bench.input(Input::Idle);
+    assert_eq!(bench.sent(), [], "nothing is refused");
+    bench.take_commit();
+    let name = |n: usize| Arc::from(format!("{n:03}{}", "m".repeat(250)));
+    let ok = BatchOk {
+        metrics: (0..250)
+            .map(|n| (name(n), Json::encode(&n).expect("JSON")))
+            .collect(),
+        checkpoint: Json::encode(&"c".repeat(CHECKPOINT_BYTES_MAX - 10)).ok(),
+        ..batch("b1")
+    };
+    bench.arrive(vec![
+        event("t", "n", 1, 1, Body::BatchOk(ok)),
+        event("t", "n", 1, 2, failed(false)),
+    ]);
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "n");
+    let failure = node.failure.as_ref().expect("it failed");
+    assert_eq!(
+        (node.state, &*failure.reason_code),
+        (NodeState::Failed, "start_too_large")
+    );
+    assert!(failure.error.contains("join nodes"), "{}", failure.error);
+    assert_eq!(node.grant, None);
+    assert_eq!(task_of(&commit).state, TaskState::Failed);
+    assert!(!bench.sent_kinds().iter().any(|kind| kind.contains("START")));
 }
