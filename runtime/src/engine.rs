@@ -303,13 +303,26 @@ impl Engine {
         config.applies_before_sync =
             self.store().applies_before_sync() && !is_planted(Bug::SyncUnasked);
 
+        // One that is told to stop ends first.
+        let ending = self.parts().coordinator.as_ref().and_then(|running| {
+            let told = *running.stop.borrow();
+            told.then(|| running.done.clone())
+        });
+        if let Some(mut done) = ending {
+            let _ = done.wait_for(|done| *done).await;
+        }
         let mut parts = self.parts();
-        if parts.coordinator.is_some() {
+        if parts
+            .coordinator
+            .as_ref()
+            .is_some_and(|c| !*c.done.borrow())
+        {
             return Ok(());
         }
-        // No worker of this process holds a grant yet: only a coordinator of this process gives
+        // Usually no worker of this process holds a grant yet: only a coordinator of this process gives
         // them one, and `stop` ends the workers before it ends the coordinator.
-        config.predecessors_dead = self.inner.alone || is_planted(Bug::AllDead);
+        let idle = parts.workers.iter().all(WorkerHandle::has_stopped);
+        config.predecessors_dead = self.inner.alone && idle || is_planted(Bug::AllDead);
         let (stop, stopped) = watch::channel(false);
         let (ended, done) = watch::channel(false);
         let (asks, asked) = Asks::channel();
@@ -330,15 +343,20 @@ impl Engine {
     /// Stops what runs in this process: first the workers, which hand their runs over, then the
     /// coordinator, which commits what it has folded. Work that is not done goes on with the next
     /// start, where the store is durable.
+    ///
+    /// Cancelled, it leaves the workers to stop by themselves, and the coordinator as it is; call it
+    /// again to wait for the rest.
     pub async fn stop(&self) {
-        let Parts {
-            coordinator,
-            workers,
-        } = std::mem::take(&mut *self.parts());
-        if let Some(coordinator) = &coordinator
+        let (workers, coordinator) = {
+            let parts = self.parts();
+            let coordinator = parts.coordinator.as_ref();
+            let handles = coordinator.map(|c| (c.stop.clone(), c.done.clone()));
+            (parts.workers.clone(), handles)
+        };
+        if let Some((stop, _)) = &coordinator
             && is_planted(Bug::CoordinatorFirst)
         {
-            coordinator.stop.send_replace(true);
+            stop.send_replace(true);
         }
         let stops = workers.iter().map(WorkerHandle::stop);
         for outcome in futures_util::future::join_all(stops).await {
@@ -346,9 +364,14 @@ impl Engine {
                 tracing::warn!("a worker did not stop in order: {error}");
             }
         }
-        if let Some(mut coordinator) = coordinator {
-            coordinator.stop.send_replace(true);
-            let _ = coordinator.done.wait_for(|done| *done).await;
+        if let Some((stop, mut done)) = coordinator {
+            stop.send_replace(true);
+            let _ = done.wait_for(|done| *done).await;
+        }
+        let mut parts = self.parts();
+        parts.workers.retain(|worker| !worker.has_stopped());
+        if parts.coordinator.as_ref().is_some_and(|c| *c.done.borrow()) {
+            parts.coordinator = None;
         }
     }
 

@@ -4,6 +4,7 @@ use flowkit_runtime::{
     Batch, BatchResult, Engine, HandlerError, Json, RunContext, TaskState, Worker, WorkerSettings,
     handler_fn,
 };
+use futures_util::FutureExt;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -150,5 +151,24 @@ async fn work_goes_on_after_the_engine_was_stopped_and_started() {
         "{:?}",
         started.elapsed()
     );
+    engine.stop().await;
+}
+
+/// A time-out around it is a user's right.
+#[tokio::test]
+async fn a_stop_that_is_given_up_is_gone_on_with() {
+    let engine = engine().await;
+    let ok = || handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::of(1)) });
+    let first = worker(&engine, "r", ok());
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
+    assert!(engine.stop().now_or_never().is_none(), "it takes a while");
+    engine.stop().await;
+    assert!(first.has_stopped() && engine.workers().is_empty());
+    // It begins again, with nothing left of the first time.
+    engine.start().await.unwrap();
+    worker(&engine, "r", ok());
+    let task = submit(&engine, &one_node("r", json!({}))).await;
+    assert_eq!(task.wait().await.unwrap().state, TaskState::Finished);
     engine.stop().await;
 }
