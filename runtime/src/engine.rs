@@ -319,10 +319,10 @@ impl Engine {
         {
             return Ok(());
         }
-        // Usually no worker of this process holds a grant yet: only a coordinator of this process gives
+        // Unless a stop was given up, no worker of this process holds a grant yet: only a coordinator of this process gives
         // them one, and `stop` ends the workers before it ends the coordinator.
-        let idle = parts.workers.iter().all(WorkerHandle::has_stopped);
-        config.predecessors_dead = self.inner.alone && idle || is_planted(Bug::AllDead);
+        let over = !parts.workers.iter().any(WorkerHandle::is_stopping);
+        config.predecessors_dead = self.inner.alone && over || is_planted(Bug::AllDead);
         let (stop, stopped) = watch::channel(false);
         let (ended, done) = watch::channel(false);
         let (asks, asked) = Asks::channel();

@@ -386,6 +386,11 @@ impl WorkerHandle {
         }
     }
 
+    /// It was told to stop, and has not ended.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.shared.stop.borrow() && !self.has_stopped()
+    }
+
     /// It has ended, for whatever reason.
     #[must_use]
     pub fn has_stopped(&self) -> bool {
