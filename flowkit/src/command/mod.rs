@@ -11,6 +11,7 @@ mod fleet;
 mod given;
 mod graph;
 mod health;
+mod history;
 mod interrupt;
 mod nodes;
 mod output;
