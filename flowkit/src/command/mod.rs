@@ -21,6 +21,7 @@ mod session;
 mod shell;
 mod sim;
 mod sim_args;
+mod stuck;
 mod submit;
 mod table;
 mod task;
