@@ -245,6 +245,11 @@ fn workers(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) {
         "counter",
         "Ended runs by node type and outcome.",
     );
+    let mut runs = Metric::new(
+        "flowkit_worker_run_seconds",
+        "histogram",
+        "Ended runs, by node type.",
+    );
     let mut batches = Metric::new(
         "flowkit_worker_batch_seconds",
         "histogram",
@@ -282,6 +287,7 @@ fn workers(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) {
                 let labels = [labels[0], labels[1], ("outcome", outcome)];
                 ended.count(&labels, *runs);
             }
+            runs.histogram(&labels, &figures.runs);
             batches.histogram(&labels, &figures.batches);
             failed.count(&labels, figures.batches_failed);
         }
@@ -293,8 +299,8 @@ fn workers(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) {
         }
     }
     metrics.extend([
-        up, capacity, free, active, abandoned, lag, heartbeat, answered, started, ended, batches,
-        failed,
+        up, capacity, free, active, abandoned, lag, heartbeat, answered, started, ended, runs,
+        batches, failed,
     ]);
 }
 
@@ -359,6 +365,14 @@ fn coordinator(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) 
     for (state, tasks) in &vitals.tasks_settled {
         settled.count(&[("outcome", state)], *tasks);
     }
+    let mut times = Metric::new(
+        "flowkit_coordinator_task_seconds",
+        "histogram",
+        "Settled tasks from submission to end, by outcome.",
+    );
+    for (state, tasks) in &vitals.tasks {
+        times.histogram(&[("outcome", state)], tasks);
+    }
     let mut entries = Metric::new(
         "flowkit_coordinator_entries_read_total",
         "counter",
@@ -385,7 +399,7 @@ fn coordinator(process: &Process, metrics: &mut Vec<Metric>, ports: &mut Ports) 
         }
     }
     metrics.extend([
-        owned, tasks, waiting, commits, records, batches, settled, entries, lag, lease,
+        owned, tasks, waiting, commits, records, batches, settled, times, entries, lag, lease,
     ]);
     ports.part(PART, &vitals.store, &vitals.transport);
     for (kind, times) in &vitals.reports {

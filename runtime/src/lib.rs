@@ -49,7 +49,9 @@ pub use flowkit_core::function;
 pub use flowkit_core::id::{NodeId, Role, TaskId, WorkerId};
 pub use flowkit_core::json::Json;
 pub use flowkit_core::message::{CancelReason, ReplyError};
-pub use flowkit_core::record::{Failure, NodeState, TaskState, Totals, WorkerRecord};
+pub use flowkit_core::record::{
+    Failure, History, MetricTotal, NodeState, TaskState, Totals, Transition, WorkerRecord,
+};
 pub use flowkit_core::why::{NodeWhy, WaitsFor, Why};
 pub use handler::{Handler, HandlerFn, handler_fn};
 pub use ids::task_id_of_key;

@@ -246,6 +246,8 @@ macro_rules! guide_conformance {
                 a_node_goes_only_to_a_worker_of_its_role,
                 the_roles_of_a_worker_share_its_slots,
                 five_workers_share_one_role_evenly,
+                workers_of_one_process_have_slots_and_ids_of_their_own,
+                an_announcement_says_who_the_worker_is_and_what_it_can,
                 what_a_worker_runs_its_checkpoints_and_when_it_was_heard_can_be_asked,
                 records_that_cannot_be_read_cost_their_tasks_and_nothing_else,
             ],

@@ -18,7 +18,8 @@ use crate::coordinator::Limits;
 use crate::graph::Graph;
 use crate::id::{NodeId, Role, TaskId, WorkerId};
 use crate::port::TaskWithNodes;
-use crate::record::{NodeState, TaskState};
+use crate::record::{NodeState, TaskRecord, TaskState};
+use crate::text::cut;
 
 /// What is known of a task and of those who could run it.
 #[derive(Clone, Debug)]
@@ -229,14 +230,17 @@ fn task_sentence(
             let cure = "mend the cause, then submit it again";
             (failure + &more, Some(cure.to_owned()))
         }
-        TaskState::Cancelled => ("it was cancelled".to_owned(), None),
+        TaskState::Cancelled => (format!("it was cancelled{}", because(task, TaskState::Cancelling, "cancelled")), None),
         TaskState::Quarantined => (
             "it is set aside: a record of it cannot be read, or it broke an invariant of the engine"
                 .to_owned(),
             Some("the coordinator's log names the cause; `flowkit doctor` checks what is stored".to_owned()),
         ),
         TaskState::Paused => (
-            "it is paused: no node starts, what runs goes on".to_owned(),
+            format!(
+                "it is paused{}: no node starts, what runs goes on",
+                because(task, TaskState::Paused, "paused")
+            ),
             Some("resume it".to_owned()),
         ),
         TaskState::Cancelling => (
@@ -249,6 +253,14 @@ fn task_sentence(
         }
         TaskState::Queued | TaskState::Running => stuck(nodes),
     }
+}
+
+/// The reason that a client gave when the task last entered a state, in brackets.
+fn because(task: &TaskRecord, entered: TaskState, verb: &str) -> String {
+    let mut newest_first = task.history.entries.iter().rev();
+    let entry = newest_first.find(|entry| entry.to == entered);
+    let reason = entry.and_then(|entry| entry.cause.strip_prefix(verb)?.strip_prefix(": "));
+    reason.map_or_else(String::new, |reason| format!(" ({})", cut(reason, 200)))
 }
 
 /// No node runs: the first that waits for something other than its parents says why.

@@ -379,13 +379,33 @@ fn an_ended_paused_or_unreadable_task_says_so() {
         "it has failed: node `n`: no such page (bad_input)"
     );
     assert!(said.nodes.is_empty());
-    let paused = task(
+    let mut paused = task(
         TaskState::Paused,
         &single(),
         vec![node("n", NodeState::Ready)],
     );
     let said = ask(&paused, &[worker("w", 1, 0, Some(1))], KEEPS_UP);
     assert_eq!(said.nodes[0].waits_for, WaitsFor::Limit);
+    let plain = "it is paused: no node starts, what runs goes on";
+    assert_eq!(said.why, plain);
+    // The reason of the newest pause, or none.
+    let history = &mut paused.task.history;
+    history.push(TaskState::Paused, 1, "paused: disk is full");
+    let said = ask(&paused, &[], KEEPS_UP);
+    assert_eq!(
+        said.why,
+        "it is paused (disk is full): no node starts, what runs goes on"
+    );
+    let history = &mut paused.task.history;
+    history.push(TaskState::Running, 2, "resumed by a client");
+    history.push(TaskState::Paused, 3, "paused by a client");
+    assert_eq!(ask(&paused, &[], KEEPS_UP).why, plain);
+    let mut cancelled = task(TaskState::Cancelled, &single(), vec![]);
+    let history = &mut cancelled.task.history;
+    history.push(TaskState::Cancelling, 1, "cancelled: wrong year");
+    history.push(TaskState::Cancelled, 2, "nothing of it runs any more");
+    let said = ask(&cancelled, &[], KEEPS_UP);
+    assert_eq!(said.why, "it was cancelled (wrong year)");
     let newer = json!({"nodes": [{"node_id": "n", "type": "ocr", "from_the_future": 1}]});
     let said = ask(&task(TaskState::Running, &newer, vec![]), &[], KEEPS_UP);
     assert_eq!(said.why, "its graph cannot be read by this version");

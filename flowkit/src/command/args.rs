@@ -285,13 +285,21 @@ pub(crate) struct OperatedArgs {
 
 /// Seconds of a delay, a fraction or not.
 fn delay(text: &str) -> Result<Duration, String> {
+    seconds(text, START_DELAY_MS_MAX, "ten years, in seconds")
+}
+
+/// Seconds of a grace, as of the setting `cancel_grace_sec`.
+fn grace(text: &str) -> Result<Duration, String> {
+    seconds(text, 86_400_000, "86,400 seconds")
+}
+
+fn seconds(text: &str, ms_max: u64, most: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| "it must be a number of seconds".to_owned())?;
-    let delay = Duration::try_from_secs_f64(seconds).ok();
-    delay
-        .filter(|delay| delay.as_millis() <= u128::from(START_DELAY_MS_MAX))
-        .ok_or_else(|| "it must be from 0 to ten years, in seconds".to_owned())
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    time.filter(|time| *time <= Duration::from_millis(ms_max))
+        .ok_or_else(|| format!("it must be from 0 to {most}"))
 }
 
 impl OperatedArgs {
@@ -395,16 +403,14 @@ pub(crate) enum TaskCommand {
     Show {
         /// The task's id, as `task list` shows it.
         id: String,
+        /// Every change of state as well, with time and cause. (With --json it is always there.)
+        #[arg(long)]
+        history: bool,
         #[command(flatten)]
         task: TaskArgs,
     },
     /// Cancel a task. It never runs again; what its batches gave stays.
-    Cancel {
-        /// The task's id, as `task list` shows it.
-        id: String,
-        #[command(flatten)]
-        task: TaskArgs,
-    },
+    Cancel(CancelArgs),
     /// Hold a task back: no node of it starts until it is resumed; what runs goes on to its end.
     Pause(ControlArgs),
     /// Let a paused task go on.
@@ -412,6 +418,22 @@ pub(crate) enum TaskCommand {
     /// Run a task that has ended again, as a new task that keeps the nodes that finished.
     #[command(after_help = RERUN_HELP)]
     Rerun(RerunArgs),
+}
+
+/// What `flowkit task cancel` takes.
+#[derive(Args, Debug)]
+pub(crate) struct CancelArgs {
+    /// The task's id, as `task list` shows it.
+    pub(crate) id: String,
+    /// Why; kept in the histories of the task and its nodes.
+    #[arg(long, value_name = "TEXT", default_value = "flowkit task cancel")]
+    pub(crate) reason: String,
+    /// Seconds that running handlers have to end, fractions are allowed; default: the coordinator's
+    /// cancel_grace_sec.
+    #[arg(long, value_name = "S", value_parser = grace, allow_hyphen_values = true)]
+    pub(crate) grace_sec: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
 }
 
 /// What `flowkit task pause` and `resume` take.
@@ -530,6 +552,14 @@ mod tests {
             &["flowkit", "submit", "g", "--priority", "2147483648"],
             &["flowkit", "submit", "g", "--priority", "high"],
             &["flowkit", "task", "pause"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "-1"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "nan"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "inf"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "86400.001"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "1e300"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", "10s"],
+            &["flowkit", "task", "cancel", "t", "--grace-sec", ""],
+            &["flowkit", "task", "cancel", "--reason", "why"],
         ] {
             let error = Cli::try_parse_from(line).expect_err("refused");
             assert_eq!(error.exit_code(), 2, "{line:?}");

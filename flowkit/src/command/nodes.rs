@@ -34,12 +34,15 @@ pub(crate) fn counts(task: &TaskStatus) -> Map<String, Value> {
         .collect()
 }
 
-/// The same with states, results and failures.
+/// The same with states, totals of metrics, results and failures.
 pub(crate) fn details(task: &TaskStatus) -> Map<String, Value> {
     let mut nodes = counts(task);
     for node in &task.nodes {
         if let Some(Value::Object(details)) = nodes.get_mut(node.node_id.as_str()) {
             details.insert("state".to_owned(), json!(node.state));
+            if !node.totals.is_empty() {
+                details.insert("totals".to_owned(), json!(node.totals));
+            }
             if let Some(of) = &node.kept_from {
                 details.insert("kept_from".to_owned(), json!(of));
             }
@@ -61,6 +64,10 @@ pub(crate) fn task_value(task: &TaskStatus) -> Value {
         "status": task.state,
         "nodes": details(task),
     });
+    let sums = task.sums();
+    if !sums.is_empty() {
+        value["sums"] = json!(sums);
+    }
     if let Some(vars) = vars_value(task) {
         value["vars"] = vars;
     }

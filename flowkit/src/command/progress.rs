@@ -84,6 +84,15 @@ impl Progress {
         }
     }
 
+    /// Says something, above the bars.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.view {
+            // A terminal that cannot be written to shows no bars either.
+            View::Bars(all, _) => drop(all.println(text)),
+            View::Lines(..) => eprintln!("{text}"),
+        }
+    }
+
     /// Ends the bars and leaves their last state on the screen.
     pub(crate) fn end(self) {
         if let View::Bars(_, bars) = self.view {

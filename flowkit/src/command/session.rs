@@ -15,6 +15,7 @@ use super::health;
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
 use super::progress::Progress;
+use super::stuck::Stuck;
 
 /// How often progress is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -171,6 +172,17 @@ impl Session {
         })
     }
 
+    /// An engine that a test made.
+    #[cfg(test)]
+    pub(crate) const fn over(engine: Engine, settings: Settings) -> Self {
+        Self {
+            engine,
+            workers: Vec::new(),
+            home: Home::Servers,
+            settings,
+        }
+    }
+
     /// Starts a coordinator in this process.
     pub(crate) async fn coordinate(&self) -> Result<(), Failure> {
         let settings = self.settings.coordinator.clone();
@@ -296,7 +308,7 @@ impl Session {
         unreachable!("2^64 tasks")
     }
 
-    /// Follows a task to its end or to Ctrl-C.
+    /// Follows a task to its end or to Ctrl-C. While nothing of it runs, it is said why.
     pub(crate) async fn follow(
         &self,
         task: &TaskHandle,
@@ -305,11 +317,14 @@ impl Session {
         let mut progress = Progress::new();
         let mut watch = task.watch(LOOK_INTERVAL);
         let (mut last, mut away) = (None, None);
+        let mut stuck = Stuck::default();
+        let limits = &self.settings.coordinator.limits;
         let followed = loop {
             tokio::select! {
                 next = next_of(&mut watch, &mut away) => match next.map_err(Failure::engine)? {
                     Some(status) => {
                         progress.show(&status);
+                        stuck.seen(&status);
                         last = Some(status);
                     }
                     None => match last {
@@ -317,6 +332,7 @@ impl Session {
                         None => return Err(Failure::engine("the task has no status")),
                     },
                 },
+                sentence = stuck.sentence(task, limits) => progress.note(&sentence),
                 error = self.worker_ended() => return Err(error),
                 () = interrupt.raised() => {
                     self.engine.stop().await;
@@ -469,12 +485,8 @@ mod tests {
         let worker = Worker::builder(&elsewhere).role("long", long).build();
         worker.expect("a worker").start();
         let cut = Arc::new(Cut(store, AtomicBool::new(false)));
-        let session = Session {
-            engine: Engine::with(cut.clone(), transport),
-            workers: Vec::new(),
-            home: Home::Servers,
-            settings: Given::default().settings().expect("defaults fit"),
-        };
+        let settings = Given::default().settings().expect("defaults fit");
+        let session = Session::over(Engine::with(cut.clone(), transport), settings);
         let graph = json!({"nodes": [{"node_id": "n", "type": "long"}]});
         let options = SubmitOptions::default();
         let task = session.client().submit(&graph, options).await;

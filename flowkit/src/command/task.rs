@@ -4,10 +4,11 @@ use flowkit::prelude::*;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
+use super::args::{CancelArgs, ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
 use super::exec::{FLAG, Programs};
 use super::failure::{Ending, Failure, Outcome};
 use super::graph;
+use super::history;
 use super::interrupt::Interrupt;
 use super::nodes::{failure_line, nodes_table, task_value, vars_line, word};
 use super::output::{put, putln};
@@ -23,7 +24,7 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
     let args = match &command {
         TaskCommand::List(args)
         | TaskCommand::Show { task: args, .. }
-        | TaskCommand::Cancel { task: args, .. }
+        | TaskCommand::Cancel(CancelArgs { task: args, .. })
         | TaskCommand::Pause(ControlArgs { task: args, .. })
         | TaskCommand::Resume(ControlArgs { task: args, .. })
         | TaskCommand::Rerun(RerunArgs { task: args, .. }) => args,
@@ -40,8 +41,8 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
     };
     let outcome = match &command {
         TaskCommand::List(args) => list(&session, args).await,
-        TaskCommand::Show { id, task: args } => show(&session, id, args).await,
-        TaskCommand::Cancel { id, task: args } => cancel(&session, id, args).await,
+        TaskCommand::Show { id, history, task } => show(&session, id, *history, task).await,
+        TaskCommand::Cancel(args) => cancel(&session, args).await,
         TaskCommand::Pause(args) => control(&session, args, true).await,
         TaskCommand::Resume(args) => control(&session, args, false).await,
         TaskCommand::Rerun(args) => rerun(&mut session, args).await,
@@ -123,18 +124,26 @@ fn ago(at_ms: i64) -> String {
     }
 }
 
-async fn show(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
+async fn show(session: &Session, id: &str, with_history: bool, args: &TaskArgs) -> Outcome {
     let task = session.client().task(task_id(id, args)?);
     let status = task.status().await.map_err(|e| no_task(e, args))?;
+    if args.json {
+        putln!("{}", history::with_history(task_value(&status), &status));
+        return Ok(Ending::Finished);
+    }
     print_task(&status, args);
+    if with_history {
+        put!("\n{}", history::text(&status));
+    }
     Ok(Ending::Finished)
 }
 
-async fn cancel(session: &Session, id: &str, args: &TaskArgs) -> Outcome {
-    let task = session.client().task(task_id(id, args)?);
+async fn cancel(session: &Session, cancel: &CancelArgs) -> Outcome {
+    let args = &cancel.task;
+    let task = session.client().task(task_id(&cancel.id, args)?);
     task.status().await.map_err(|e| no_task(e, args))?;
     // In a folder no handler of it runs: this process has it to itself, and no workers.
-    task.cancel("flowkit task cancel", None)
+    task.cancel(&cancel.reason, cancel.grace_sec)
         .await
         .map_err(Failure::engine)?;
     task.wait().await.map_err(Failure::engine)?;

@@ -33,7 +33,14 @@ fn every_command_of_the_page_on_operating_tasks_works() {
         "{}\n{said}\n{errors}",
         output.status
     );
-    for part in ["paused", "running", "finished", "\"priority\":5"] {
+    for part in [
+        "paused",
+        "running",
+        "finished",
+        "paused: disk is full",
+        "granted to local-",
+        "\"priority\":5",
+    ] {
         assert!(said.contains(part), "{part}: {said}\n{errors}");
     }
 }

@@ -1,6 +1,7 @@
 //! Health, `why`, `doctor`, completions, the man page, and the guide's pages about them.
 
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -81,6 +82,42 @@ fn every_command_of_the_troubleshooting_guide_works() {
         assert!(said.contains(line.trim_end()), "{line}\n{said}");
     }
     assert!(said.contains("\nall is well\n"), "{said}");
+}
+
+/// The folder is locked meanwhile, so nobody else could ask.
+#[test]
+fn a_run_says_by_itself_why_nothing_of_its_task_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let graph = folder.path().join("g.json");
+    let text = r#"{"nodes": [
+        {"node_id": "a", "type": "echo", "io": {"input_inline": {}}},
+        {"node_id": "b", "type": "echo", "depends_on": ["a"], "io": {"input_inline": {}}}]}"#;
+    fs::write(&graph, text).expect("written");
+    let limits = r#"{"types": {"echo": {"starts_max": 1, "window_ms": 3600000}}}"#;
+    let mut child = flowkit()
+        .args(["run", "--json"])
+        .arg(&graph)
+        .args([OsStr::new("--data"), folder.path().join("data").as_os_str()])
+        .env("FLOWKIT_LIMITS", limits)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut lines = lines.by_ref().map_while(Result::ok);
+    let note = lines.find(|line| line.starts_with("note: "));
+    let cure = lines.next();
+    child.kill().expect("it runs");
+    child.wait().expect("dead");
+    let note = note.expect("it is said");
+    let limit = "the limit of type `echo` allows 1 starts within any 60 min";
+    assert!(
+        note.starts_with("note: nothing of it runs: node `"),
+        "{note}"
+    );
+    assert!(note.contains(limit), "{note}");
+    let cure = cure.expect("a line");
+    assert!(cure.starts_with("  -> "), "{cure}");
 }
 
 #[test]

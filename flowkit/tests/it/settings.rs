@@ -216,7 +216,7 @@ fn a_file_without_servers_leaves_the_demo_on_this_machine() {
         ("lease_ttl_sec = 30\n", None),
         // A folder that a flag names wins over servers that a file names.
         (
-            "kafka_bootstrap = \"127.0.0.1:1\"\nmongo_uri = \"nonsense\"\n",
+            "kafka_bootstrap = \"127.0.0.1:1\"\nmongo_uri = \"mongodb://127.0.0.1:1\"\n",
             Some(folder.path().join("data")),
         ),
     ] {

@@ -36,6 +36,21 @@ fn a_finished_task_is_listed_and_shown() {
         shown["nodes"]["summarize"]["result"]["files"], 20,
         "{shown}"
     );
+    let measured = &shown["nodes"]["measure"]["totals"]["files"];
+    assert_eq!(measured["sum"], 20.0, "{shown}");
+    assert_eq!(measured["count"], shown["nodes"]["measure"]["batches"]);
+    let found = &shown["nodes"]["scan"]["totals"]["found"]["sum"];
+    assert_eq!((found, &shown["sums"]["found"]), (&20.0.into(), found));
+    assert_eq!(shown["history"]["dropped"], 0, "{shown}");
+    let causes = shown["history"]["entries"].as_array().expect("a list");
+    assert_eq!(causes[0]["cause"], "submitted", "{shown}");
+    let ended = causes.last().expect("an end");
+    assert_eq!(ended["to"], "finished", "{shown}");
+    assert!(ended["at_ms"].is_u64(), "{shown}");
+    let scan = &shown["nodes"]["scan"]["history"]["entries"];
+    let granted = scan.as_array().into_iter().flatten();
+    let mut granted = granted.filter_map(|entry| entry["cause"].as_str());
+    assert!(granted.any(|cause| cause.starts_with("granted to local-")));
 }
 
 #[test]
@@ -51,6 +66,58 @@ fn a_task_of_a_killed_process_can_be_cancelled_and_stays_so() {
     assert_eq!(shown["status"], "cancelled");
     // Cancelling again changes nothing and is no error.
     run(task(&["cancel", &id], &data)).expect_code(0);
+}
+
+#[test]
+fn a_cancel_keeps_its_reason_cut_to_its_bound_and_its_grace() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let (data, id) = killed(state.path(), 60_000);
+    // Longer than is kept, of characters of two bytes, and with what would move a terminal's cursor.
+    let reason = format!("\u{1b}[2Jwrong year\n{}", "ü".repeat(2_000));
+    let words = ["cancel", &id, "--reason", &reason, "--grace-sec", "1.5"];
+    run(task(&words, &data)).expect_code(0);
+    let shown = run(task(&["show", &id], &data)).expect_code(0).json();
+    let entries = shown["history"]["entries"].as_array().expect("a list");
+    let cancelling = entries.iter().find(|entry| entry["to"] == "cancelling");
+    let cause = cancelling.expect("it was")["cause"].as_str();
+    let cause = cause.expect("text");
+    assert!(
+        cause.starts_with("cancelled: \u{1b}[2Jwrong year\nüü"),
+        "{cause}"
+    );
+    assert!(
+        cause.ends_with("ü…") && cause.len() <= 1_024,
+        "{}",
+        cause.len()
+    );
+    let of_node = shown["nodes"]["b"]["history"]["entries"].to_string();
+    assert!(of_node.contains("wrong year"), "{of_node}");
+
+    let words = ["show", &id, "--history"];
+    let mut words = task(&words, &data);
+    words.retain(|word| *word != "--json");
+    let text = run(words).expect_code(0).stdout;
+    let line = text.lines().find(|line| line.contains("cancelling"));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(
+        line.contains("wrong year") && !text.contains('\u{1b}'),
+        "{line}"
+    );
+    let mut words = vec![OsStr::new("why"), OsStr::new(&id)];
+    words.extend([OsStr::new("--data"), data.as_os_str()]);
+    let why = run(words).expect_code(0).stdout;
+    assert!(why.contains("it was cancelled (") && why.contains("wrong year"));
+    assert!(!why.contains('\u{1b}'), "{why}");
+
+    use flowkit_core::port::{Store, StoreReply, StoreRequest};
+    let store = flowkit::EmbeddedStore::open(&data).expect("nobody has it open");
+    let task_id = flowkit::TaskId::new(&id).expect("an id");
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let read = runtime.block_on(store.call(StoreRequest::ReadTask { task_id }));
+    let Ok(StoreReply::Task(Some(found))) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!(found.task.cancel_grace_ms, Some(1_500));
 }
 
 /// A data folder whose process was killed while its task ran, and the task's id.

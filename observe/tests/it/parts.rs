@@ -234,6 +234,14 @@ async fn a_working_process_says_who_it_is_and_what_it_runs() {
             r#"flowkit_worker_batches_failed_total{worker="w",type="r"}"#,
             0.0,
         ),
+        (
+            r#"flowkit_worker_run_seconds_count{worker="w",type="r"}"#,
+            1.0,
+        ),
+        (
+            r#"flowkit_coordinator_task_seconds_count{outcome="finished"}"#,
+            1.0,
+        ),
         ("flowkit_coordinator_batches_accepted_total", 1.0),
         ("flowkit_coordinator_shards_owned", 1.0),
         ("flowkit_alive", 1.0),

@@ -6,9 +6,11 @@ use flowkit_core::json::Json;
 use flowkit_core::message::{Artifact, Body, CancelTask, Metrics, WaitTask};
 use flowkit_core::planted::{Bug, is_planted};
 use flowkit_core::port::{StoreReply, StoreRequest, TaskWithNodes};
-use flowkit_core::record::{ArtifactRecord, Failure, NodeRecord, NodeState, TaskState, Totals};
+use flowkit_core::record::{
+    ArtifactRecord, Failure, History, NodeRecord, NodeState, TaskState, Totals,
+};
 use flowkit_core::text::{REASON_BYTES_MAX, cut};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub struct TaskStatus {
     pub vars: Json,
     /// The task that it runs again, if it is a rerun.
     pub rerun_of: Option<TaskId>,
+    /// Every change of its state, with time and cause: the reasons of cancels and pauses, too.
+    pub history: History<TaskState>,
     /// Its nodes by id. Empty in a list of tasks.
     pub nodes: Vec<NodeStatus>,
 }
@@ -92,6 +96,8 @@ pub struct NodeStatus {
     pub failure: Option<Failure>,
     /// A rerun kept it: its batches are those of the same node of this task.
     pub kept_from: Option<TaskId>,
+    /// Every change of its state, with time and cause.
+    pub history: History<NodeState>,
 }
 
 impl From<NodeRecord> for NodeStatus {
@@ -115,6 +121,7 @@ impl From<NodeRecord> for NodeStatus {
             result: node.result,
             failure: node.failure,
             kept_from: node.kept_from,
+            history: node.history,
         }
     }
 }
@@ -133,6 +140,7 @@ impl From<TaskWithNodes> for TaskStatus {
             graph: task.graph,
             vars: task.vars,
             rerun_of: task.rerun.map(|rerun| rerun.of),
+            history: task.history,
             nodes: found.nodes.into_iter().map(NodeStatus::from).collect(),
         }
     }
@@ -145,6 +153,18 @@ impl TaskStatus {
         self.nodes
             .iter()
             .find(|node| node.node_id.as_str() == node_id)
+    }
+
+    /// The sum of each metric over the accepted batches of all nodes; what a rerun kept counts as well.
+    #[must_use]
+    pub fn sums(&self) -> BTreeMap<Arc<str>, f64> {
+        let mut sums = BTreeMap::new();
+        for (name, total) in self.nodes.iter().flat_map(|node| &node.totals) {
+            let sum: &mut f64 = sums.entry(name.clone()).or_default();
+            // Infinity has no form in JSON.
+            *sum = (*sum + total.sum.0).clamp(f64::MIN, f64::MAX);
+        }
+        sums
     }
 }
 

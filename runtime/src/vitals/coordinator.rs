@@ -5,14 +5,14 @@ use flowkit_core::id::{Offset, OpId, Role, ShardId};
 use flowkit_core::port::{
     Commit, PortError, Record, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
 };
-use flowkit_core::record::TaskState;
+use flowkit_core::record::{TaskRecord, TaskState};
 use flowkit_core::report::{Report, ReportKind};
 use flowkit_core::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Trouble;
-use super::figures::Calls;
+use super::figures::{Calls, Histogram};
 use super::worker::{is_away, transport_name};
 
 /// A coordinator as its driver sees it now. Times are ages in milliseconds on this process's clock;
@@ -44,6 +44,8 @@ pub struct CoordinatorVitals {
     pub batches_accepted: u64,
     /// Settled tasks by their terminal state.
     pub tasks_settled: BTreeMap<&'static str, u64>,
+    /// The same with their times from submission to end, by the clocks of the coordinators that saw them.
+    pub tasks: BTreeMap<&'static str, Histogram>,
     /// Entries read from the shards' streams.
     pub entries_read: u64,
     /// Calls to the store.
@@ -98,6 +100,7 @@ pub(crate) struct CoordinatorWatch {
     records: u64,
     batches_accepted: u64,
     tasks_settled: BTreeMap<&'static str, u64>,
+    tasks: BTreeMap<&'static str, Histogram>,
     entries_read: u64,
     store: Calls,
     transport: Calls,
@@ -119,6 +122,7 @@ impl CoordinatorWatch {
             records: 0,
             batches_accepted: 0,
             tasks_settled: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             entries_read: 0,
             store: Calls::default(),
             transport: Calls::default(),
@@ -182,6 +186,7 @@ impl CoordinatorWatch {
                 Record::Task(task) if task.settled => {
                     let outcome = state_name(task.state);
                     *self.tasks_settled.entry(outcome).or_default() += 1;
+                    self.tasks.entry(outcome).or_default().add(took_ms(task));
                     // For logs; and a trace's root, which is told at its end (observe/src/traces/).
                     tracing::debug!(
                         target: "flowkit_runtime::task",
@@ -290,12 +295,20 @@ impl CoordinatorWatch {
             records: self.records,
             batches_accepted: self.batches_accepted,
             tasks_settled: self.tasks_settled.clone(),
+            tasks: self.tasks.clone(),
             entries_read: self.entries_read,
             store: self.store.clone(),
             transport: self.transport.clone(),
             reports: self.reports.clone(),
         }
     }
+}
+
+/// From its submission to its terminal state; 0 if the clock was set back in between.
+fn took_ms(task: &TaskRecord) -> u64 {
+    let end = task.history.entries.last().map(|entry| entry.at_ms);
+    let took_ms = end.map(|at_ms| at_ms.saturating_sub(task.created_at_ms));
+    took_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0)
 }
 
 const fn state_name(state: TaskState) -> &'static str {

@@ -65,6 +65,8 @@ pub struct RoleFigures {
     /// Ended runs by the message that ended them: `TASK_DONE`, `TASK_FAILED`, `CANCELLED`,
     /// `TASK_RELEASED`.
     pub runs_ended: BTreeMap<&'static str, u64>,
+    /// All of these, with the times since their handler was started.
+    pub runs: Histogram,
     /// Batches that succeeded, with their times.
     pub batches: Histogram,
     /// Batches that failed.
@@ -99,6 +101,8 @@ struct Run {
     node_id: NodeId,
     token: Token,
     role: Role,
+    /// Its handler was started.
+    begun: Mono,
     /// A batch is in work since then.
     since: Option<Mono>,
 }
@@ -215,6 +219,7 @@ impl WorkerWatch {
                     node_id: spec.node_id.clone(),
                     token: spec.token,
                     role,
+                    begun: now,
                     since: None,
                 };
                 self.runs.insert(run, begun);
@@ -231,7 +236,7 @@ impl WorkerWatch {
     fn report(&mut self, report: &Report, now: Mono) {
         *self.reports.entry(report.kind).or_default() += 1;
         if report.kind == ReportKind::Run {
-            self.ended(report);
+            self.ended(report, now);
         }
         if report.kind.is_trouble() {
             let text = format!("{}: {}", report.kind.name(), report.detail);
@@ -240,7 +245,7 @@ impl WorkerWatch {
     }
 
     /// Counts the message by which a run ended, which its report names.
-    fn ended(&mut self, report: &Report) {
+    fn ended(&mut self, report: &Report, now: Mono) {
         let Some(kind) = report.detail.strip_prefix("ended: ").and_then(ending) else {
             return;
         };
@@ -250,8 +255,12 @@ impl WorkerWatch {
                 && report.node_id.as_ref() == Some(&run.node_id)
                 && report.token == Some(run.token)
         });
-        if let Some(figures) = run.and_then(|run| self.roles.get_mut(&run.role)) {
+        let Some(run) = run else {
+            return;
+        };
+        if let Some(figures) = self.roles.get_mut(&run.role) {
             *figures.runs_ended.entry(kind).or_default() += 1;
+            figures.runs.add(now.since(run.begun));
         }
     }
 

@@ -99,6 +99,7 @@ pub async fn metrics_count_what_workers_and_the_coordinator_have_done(ground: im
         "flowkit_coordinator_tasks_in_flight 0",
         "flowkit_coordinator_batches_accepted_total 4",
         "flowkit_coordinator_tasks_settled_total{outcome=\"finished\"} 1",
+        "flowkit_coordinator_task_seconds_count{outcome=\"finished\"} 1",
     ] {
         counts(coordinator.address(), line).await;
     }
@@ -108,6 +109,7 @@ pub async fn metrics_count_what_workers_and_the_coordinator_have_done(ground: im
         format!("flowkit_worker_runs_started_total{{{of}}} 2"),
         format!("flowkit_worker_runs_ended_total{{{of},outcome=\"TASK_DONE\"}} 1"),
         format!("flowkit_worker_runs_ended_total{{{of},outcome=\"TASK_FAILED\"}} 1"),
+        format!("flowkit_worker_run_seconds_count{{{of}}} 2"),
         format!("flowkit_worker_batch_seconds_count{{{of}}} 4"),
         format!("flowkit_worker_batches_failed_total{{{of}}} 1"),
     ] {

@@ -4,7 +4,7 @@
 
 use flowkit_runtime::{
     Batch, BatchResult, ClientError, CoordinatorSettings, HandlerError, Json, Limit, Limits,
-    ReplyError, RerunOptions, RunContext, SubmitOptions, TaskId, TaskState, handler_fn,
+    NodeState, ReplyError, RerunOptions, RunContext, SubmitOptions, TaskId, TaskState, handler_fn,
 };
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,11 @@ pub async fn a_paused_task_starts_nothing_until_it_is_resumed(ground: impl Groun
         (status.state, status.nodes[0].grants),
         (TaskState::Paused, 0)
     );
+    let why = task.why().await.expect("an answer").why;
+    assert_eq!(
+        why,
+        "it is paused (a test): no node starts, what runs goes on"
+    );
     for _ in 0..2 {
         let state = task.resume("a test").await.expect("durable");
         assert_ne!(state, Some(TaskState::Paused));
@@ -42,6 +47,25 @@ pub async fn a_paused_task_starts_nothing_until_it_is_resumed(ground: impl Groun
     // What has ended stays as it was.
     let state = task.pause("late").await.expect("answered");
     assert_eq!(state, Some(TaskState::Finished));
+    let status = task.status().await.expect("there");
+    let entries = status.history.entries.iter();
+    let entries: Vec<_> = entries.map(|e| (e.to, e.cause.as_str())).collect();
+    assert_eq!(
+        entries[..3],
+        [
+            (TaskState::Queued, "submitted"),
+            (TaskState::Paused, "paused: a test"),
+            (TaskState::Queued, "resumed: a test"),
+        ]
+    );
+    let ended = entries.last().map(|(to, _)| *to);
+    assert_eq!(ended, Some(TaskState::Finished), "{entries:?}");
+    let entries = &status.nodes[0].history.entries;
+    let granted = entries.iter().filter(|e| e.to == NodeState::Running);
+    let granted: Vec<_> = granted
+        .map(|e| e.cause.starts_with("granted to "))
+        .collect();
+    assert_eq!(granted, [true], "{entries:?}");
     site.stop().await;
 }
 

@@ -1,7 +1,8 @@
 //! Where a case runs: processes of a deployment, and a client of it.
 
 use async_trait::async_trait;
-use flowkit_core::port::{Store, Transport};
+use flowkit_core::message::{Body, WorkerOnline};
+use flowkit_core::port::{Entry, Store, Stream, Transport, TransportReply, TransportRequest};
 use flowkit_core::report::ReportKind;
 use flowkit_observe::{HealthServer, serve};
 use flowkit_runtime::function::Functions;
@@ -202,6 +203,37 @@ impl Site {
         vitals.reports.get(&kind).copied().unwrap_or(0)
     }
 
+    /// How workers have announced themselves, the oldest first.
+    pub async fn announced(&self) -> Vec<WorkerOnline> {
+        let process = self.first_process();
+        let engine = process.engine.clone();
+        let read = process.spawn(async move {
+            let stream = Stream::Announcements;
+            let transport = engine.transport();
+            let bounds = transport.call(TransportRequest::Bounds { stream }).await;
+            let Ok(TransportReply::Bounds { start, end, .. }) = bounds else {
+                panic!("{bounds:?}");
+            };
+            let (mut from, mut said) = (start, Vec::new());
+            while from < end {
+                let request = TransportRequest::Read {
+                    stream,
+                    from,
+                    limit: 100,
+                    wait_ms: 1_000,
+                };
+                let read = transport.call(request).await;
+                let Ok(TransportReply::Entries { entries, next }) = read else {
+                    panic!("{read:?}");
+                };
+                from = next;
+                said.extend(entries.into_iter().filter_map(online));
+            }
+            said
+        });
+        read.await.expect("no panic")
+    }
+
     /// Kills all processes and starts a coordinator in a new one. Handles of before are dead, too: on
     /// one machine none may be left.
     pub async fn restart(self) -> Self {
@@ -228,6 +260,13 @@ impl Site {
         }
         drop(running);
         kill(&*self.ground, processes).await;
+    }
+}
+
+fn online(entry: Entry) -> Option<WorkerOnline> {
+    match &entry.message.as_ref().ok()?.body {
+        Body::WorkerOnline(online) => Some(online.clone()),
+        _ => None,
     }
 }
 

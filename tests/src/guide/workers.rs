@@ -5,7 +5,7 @@
 use flowkit_core::report::ReportKind;
 use flowkit_runtime::{
     Batch, BatchResult, BatchStream, ClientError, Handler, HandlerError, Json, NodeId, RunContext,
-    TaskInput, WorkerId, handler_fn,
+    TaskInput, WorkerId, WorkerSettings, handler_fn,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -99,6 +99,79 @@ pub async fn five_workers_share_one_role_evenly(ground: impl Ground) {
         assert_eq!(shares.into_values().collect::<Vec<_>>(), [nodes / 5; 5]);
     }
     assert_eq!(site.client().workers().await.expect("readable").len(), 5);
+    site.stop().await;
+}
+
+/// Two nodes that end only if both run, and one slot each: neither is enough by itself.
+pub async fn workers_of_one_process_have_slots_and_ids_of_their_own(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let together = Arc::new(Barrier::new(2));
+    let pair = Arc::new(handler_fn(move |cx: RunContext, _: Batch<Json>| {
+        let together = together.clone();
+        async move {
+            together.wait().await;
+            Ok(BatchResult::of(cx.info().worker_id.to_string()))
+        }
+    }));
+    let alone = Arc::new(handler_fn(|cx: RunContext, _: Batch<Json>| async move {
+        Ok(BatchResult::of(cx.info().worker_id.to_string()))
+    }));
+    let process = site.process().await;
+    let [first, _second] = ["w1", "w2"].map(|id| {
+        let builder = process.builder().worker_id(id).role("pair", pair.clone());
+        process.start(builder.role("alone", alone.clone()))
+    });
+    let task = site.submit(&many_nodes(2, |_| "pair")).await;
+    finished(&task).await;
+    let mut ran = artifacts::<String>(&task, "n0").await;
+    ran.extend(artifacts::<String>(&task, "n1").await);
+    ran.sort();
+    assert_eq!(ran, ["w1", "w2"]);
+    assert_eq!(site.client().workers().await.expect("readable").len(), 2);
+
+    // One that stops takes nothing from the other.
+    first.stop().await.expect("in order");
+    let task = site.submit(&many_nodes(3, |_| "alone")).await;
+    finished(&task).await;
+    for n in 0..3 {
+        assert_eq!(artifacts::<String>(&task, &format!("n{n}")).await, ["w2"]);
+    }
+    site.stop().await;
+}
+
+pub async fn an_announcement_says_who_the_worker_is_and_what_it_can(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let process = site.process().await;
+    let nothing = || handler_fn(|_, _: Batch<Json>| async move { Ok(BatchResult::<()>::new()) });
+    let settings = WorkerSettings::default();
+    let builder = process
+        .builder()
+        .worker_id("w")
+        .role("ocr", nothing())
+        .role("crawl", nothing())
+        .capacity(3)
+        .settings(
+            settings
+                .worker_version("7.7".to_owned())
+                .announce_interval_sec(50.0),
+        );
+    let worker = process.start(builder);
+    let said = super::until(async || site.announced().await.pop()).await;
+    assert_eq!(
+        serde_json::to_value(&said).expect("a message"),
+        json!({
+            "worker_id": "w",
+            "type": "ocr,crawl",
+            "capabilities": {"roles": ["ocr", "crawl"]},
+            "version": "7.7",
+            "capacity": {"tasks": 3},
+            "status": "online",
+            "incarnation": 1,
+            "inbox": said.inbox,
+            "announce_interval_ms": 50_000,
+        })
+    );
+    worker.stop().await.expect("in order");
     site.stop().await;
 }
 

@@ -8,7 +8,8 @@ use flowkit::prelude::*;
 use flowkit_core::doctor::{self, Check, Finding, Timing};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::args::DoctorArgs;
 use super::failure::{Ending, Failure, Outcome};
@@ -249,4 +250,78 @@ fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report)
         ),
         doctor::timing(timing, &seen.listed, &tasks.lapses),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::args::{FleetArgs, TaskArgs};
+    use async_trait::async_trait;
+    use flowkit::settings::Given;
+    use flowkit_core::port::{ErrorKind, PortError, Store, StoreReply, StoreRequest};
+    use flowkit_memory::{LocalTransport, MemoryStore};
+    use std::sync::Arc;
+
+    /// A store behind a way that takes so long.
+    #[derive(Debug)]
+    struct Far(MemoryStore, Duration);
+
+    #[async_trait]
+    impl Store for Far {
+        async fn call(&self, request: StoreRequest) -> Result<StoreReply, PortError> {
+            if self.1.is_zero() {
+                return Err(PortError::new(ErrorKind::Retry, request.name(), "no route"));
+            }
+            tokio::time::sleep(self.1).await;
+            self.0.call(request).await
+        }
+    }
+
+    async fn looked(far: Duration) -> Report {
+        let store = Arc::new(Far(MemoryStore::new(), far));
+        let engine = Engine::with(store, Arc::new(LocalTransport::new()));
+        let settings = || Given::default().settings().expect("defaults fit");
+        let timing = timing_of(&settings().worker, &settings().coordinator);
+        let args = DoctorArgs {
+            at: TaskArgs {
+                data: None,
+                fleet: FleetArgs::default(),
+                json: false,
+            },
+            health: Vec::new(),
+            tasks_max: 10,
+        };
+        let session = Session::over(engine, settings());
+        let mut report = Report::default();
+        examine(&session, &args, timing, &mut report).await;
+        report
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_longer_than_a_second_for_a_small_read_is_found_to_be_slow() {
+        let well = looked(Duration::from_millis(1_000)).await;
+        assert!(well.findings.is_empty(), "{}", well.text());
+        assert!(
+            well.text().contains("it answered in 1000 ms"),
+            "{}",
+            well.text()
+        );
+
+        let slow = looked(Duration::from_millis(1_001)).await;
+        let [found] = &slow.findings[..] else {
+            panic!("{}", slow.text());
+        };
+        assert_eq!(
+            (found.check, &*found.finding),
+            (Check::Store, "a small read took 1001 ms")
+        );
+        assert!(found.cure.contains("the server's load"), "{}", found.cure);
+
+        let away = looked(Duration::ZERO).await;
+        let [found] = &away.findings[..] else {
+            panic!("{}", away.text());
+        };
+        assert!(found.finding.contains("no route"), "{}", found.finding);
+        assert_eq!(away.checks.len(), 1, "nothing else can be checked");
+    }
 }
