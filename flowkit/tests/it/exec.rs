@@ -265,14 +265,33 @@ fn a_program_reads_the_end_of_file_when_its_worker_is_killed() {
     assert_eq!(rest, "end of file\n");
 }
 
-/// Names of what lies below a folder.
+/// A process that dies with the test, however that ends.
 #[cfg(unix)]
-fn names(folder: &Path) -> Vec<String> {
+struct Killed(std::process::Child);
+
+#[cfg(unix)]
+impl Killed {
+    fn kill(&mut self) {
+        self.0.kill().expect("SIGKILL");
+        self.0.wait().expect("dead");
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The folders of runs below a folder.
+#[cfg(unix)]
+fn of_runs(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).expect("it is there");
-    let names = entries.map(|entry| entry.expect("readable").file_name());
-    names
-        .map(|name| name.into_string().expect("UTF-8"))
-        .collect()
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let of_run = |path: &std::path::PathBuf| path.to_string_lossy().contains("flowkit-temp-");
+    paths.filter(of_run).collect()
 }
 
 #[cfg(unix)]
@@ -303,16 +322,15 @@ fn the_temporary_folder_of_a_killed_worker_goes_when_the_next_one_starts() {
         fs::write(folder.path().join(format!("{name}.sh")), script).expect("written");
         let graph = format!("{name}.json");
         let started = flowkit_in(&graph, &format!("sh {name}.sh")).spawn();
-        started.expect("it starts")
+        Killed(started.expect("it starts"))
     });
     for pipe in &pipes {
         let mut pipe = fs::File::open(pipe).expect("the program opens it, too");
         pipe.read_exact(&mut [0; 8]).expect("it says so");
     }
-    assert_eq!(names(&temp).len(), 2);
-    workers[0].kill().expect("SIGKILL");
-    workers[0].wait().expect("dead");
-    assert_eq!(names(&temp).len(), 2, "nobody could delete it");
+    assert_eq!(of_runs(&temp).len(), 2);
+    workers[0].kill();
+    assert_eq!(of_runs(&temp).len(), 2, "nobody could delete it");
 
     // The program of the next worker ends once there are two: its own, and that of the other one that lives.
     let script = r#"read -r hello; read -r batch
@@ -324,9 +342,7 @@ fn the_temporary_folder_of_a_killed_worker_goes_when_the_next_one_starts() {
     let mut next = flowkit_in("next.json", "sh next.sh");
     let ran: Ran = next.output().expect("it runs").into();
     ran.expect_code(0);
-    let left = names(&temp);
+    let left = of_runs(&temp);
     assert_eq!(left.len(), 1, "{left:?}");
-    assert!(temp.join(&left[0]).join("file").exists(), "its owner lives");
-    workers[1].kill().expect("SIGKILL");
-    workers[1].wait().expect("dead");
+    assert!(left[0].join("file").exists(), "its owner lives");
 }
