@@ -3,6 +3,7 @@
 use flowkit_core::json::Json;
 use flowkit_core::planted::{Bug, is_planted};
 use std::fmt::Display;
+use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,15 @@ pub(super) struct Session {
     cancel_told: bool,
     /// When it gets SIGTERM, if it was told to end.
     terminate_at: Option<Instant>,
+}
+
+type Saving<'a> = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send + 'a>>;
+
+async fn saved(saving: &mut Option<Saving<'_>>) -> Result<(), HandlerError> {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What the program was heard to say in the end.
@@ -198,6 +208,8 @@ impl Session {
         // Set once the process has ended, or closed its input too early: what it said last is heard.
         let mut until: Option<Instant> = None;
         let mut input_closed = false;
+        // A checkpoint on its way to the store: nothing more is read meanwhile, but a cancel is told.
+        let mut saving: Option<Saving<'_>> = None;
         loop {
             // What it says comes last: a flood must not hide a cancel.
             let piece = tokio::select! {
@@ -227,13 +239,20 @@ impl Session {
                     until = Some(Instant::now() + SETTLE);
                     continue;
                 }
-                () = at(until), if until.is_some() => {
+                saved = saved(&mut saving), if saving.is_some() => {
+                    saving = None;
+                    match saved {
+                        Err(error) if !is_planted(Bug::RefusalPassedOver) => return Err(error),
+                        _ => continue,
+                    }
+                }
+                () = at(until), if until.is_some() && saving.is_none() => {
                     if input_closed && !cx.is_cancelled() {
                         return Err(self.broken("closed its standard input and goes on"));
                     }
                     return Ok(Heard::End);
                 }
-                piece = self.lines.next() => piece,
+                piece = self.lines.next(), if saving.is_none() => piece,
             };
             let line = match piece {
                 Piece::Line(line) => line,
@@ -248,14 +267,20 @@ impl Session {
                 let text = excerpt(&line);
                 self.broken(format_args!("wrote a line that {why}: {text}"))
             })?;
-            if let Some(heard) = self.take(cx, said).await? {
+            if let Said::Checkpoint(Checkpoint {
+                batch_uid, value, ..
+            }) = said
+            {
+                self.check_uid("checkpoint", &batch_uid)?;
+                saving = Some(Box::pin(async move { cx.save_checkpoint(&value).await }));
+            } else if let Some(heard) = self.take(cx, said)? {
                 return Ok(heard);
             }
         }
     }
 
-    /// Does what a line asks for; an answer is returned.
-    async fn take(&self, cx: &RunContext, said: Said) -> Result<Option<Heard>, HandlerError> {
+    /// Does what a line asks for at once; an answer is returned.
+    fn take(&self, cx: &RunContext, said: Said) -> Result<Option<Heard>, HandlerError> {
         match said {
             Said::Hello(Hello { protocol, .. }) if protocol == PROTOCOL => {}
             Said::Hello(Hello { protocol, .. }) => {
@@ -272,16 +297,7 @@ impl Session {
                 }
                 return Ok(Some(Heard::Result(done)));
             }
-            Said::Checkpoint(Checkpoint {
-                batch_uid, value, ..
-            }) => {
-                self.check_uid("checkpoint", &batch_uid)?;
-                if let Err(error) = cx.save_checkpoint(&value).await
-                    && !is_planted(Bug::RefusalPassedOver)
-                {
-                    return Err(error);
-                }
-            }
+            Said::Checkpoint(_) => unreachable!("saved by who hears it"),
             Said::Progress(Progress { done, total, .. }) => cx.report_progress(done, total),
             Said::Log(line) => log(cx, &line),
             Said::Error(failed) => return Err(failure(failed)),

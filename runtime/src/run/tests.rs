@@ -15,6 +15,8 @@ use crate::{BatchResult, ErrorClass, FinalizeResult, handler_fn};
 
 mod panics;
 #[cfg(unix)]
+mod programs;
+#[cfg(unix)]
 mod resources;
 
 const RUN: RunId = RunId(1);

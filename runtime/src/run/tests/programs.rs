@@ -1,0 +1,37 @@
+//! Programs as handlers, with the test in the place of the worker machine.
+
+use super::*;
+use crate::Exec;
+
+/// The store may be away for longer than the program has to end.
+#[tokio::test]
+async fn a_program_is_told_of_a_cancel_while_its_checkpoint_is_on_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("told");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let script = format!(
+        r#"read -r hello; read -r batch
+           echo '{{"kind":"checkpoint","batch_uid":"b","value":1}}'
+           read -r line; printf '%s' "$line" > {}"#,
+        pipe.display()
+    );
+    let mut machine = start(Exec::new("sh", ["-c", &script]));
+    machine.ask(begin("1")).await;
+    machine.send(process("b", "1"));
+    let saves = machine.event().await;
+    assert!(matches!(saves, RunEvent::Checkpoint(_)), "{saves:?}");
+    let deadline = Instant::now() + Duration::from_secs(600);
+    machine.cx.raise_cancel(CancelReason::UserRequest, deadline);
+    // Nobody has answered the save.
+    let told = tokio::task::spawn_blocking(|| std::fs::read_to_string(pipe));
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+    let told = told.expect("it is told").unwrap().unwrap();
+    assert!(told.contains(r#""kind":"cancel""#), "{told}");
+    machine.cx.checkpoint_answered(Ok(()));
+    let RunEvent::Failed(failure) = machine.event().await else {
+        panic!("it ended without an answer")
+    };
+    assert!(failure.cancelled, "{failure:?}");
+    machine.close().await;
+}
