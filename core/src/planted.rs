@@ -300,6 +300,8 @@ bugs! {
             "A worker that left a START unanswered gets no work any more.";
         RoomUntold = "room-untold", "capacity",
             "An owner that was told that a worker is full waits for its next announcement.";
+        FirstByName = "first-by-name", "capacity",
+            "A node goes to the first worker by name that has a free slot, not to the one with most.";
     }
     Machines "when" {
         WhenIgnored = "when-ignored", "vars",
@@ -330,12 +332,12 @@ bugs! {
             "A function that a user registered is not found.";
         SensitiveTaken = "sensitive-taken", "vars",
             "A value that a detector calls sensitive is put into the vars.";
-    }
-    Machines "requests" {
         UserDetectorsIgnored = "user-detectors-ignored", "vars",
             "A detector that a user registered flags nothing.";
         LimitOfVarsIgnored = "limit-of-vars-ignored", "vars",
             "Changes are made although they are beyond a limit of the vars.";
+    }
+    Machines "requests" {
         WaitAtOnce = "wait-at-once", "settle",
             "Who waits for a task is answered although it is not settled.";
         StoreUnasked = "store-unasked", "no_lost_task",
