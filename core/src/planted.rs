@@ -480,6 +480,8 @@ bugs! {
             "A node is shown without its batches.";
         ListSkips = "list-skips", "answered",
             "A page of tasks leaves out its last one.";
+        PageSkipped = "page-skipped", "answered",
+            "Each page of a node's artifacts but the first leaves out its first one.";
         WhyUnlisted = "why-unlisted", "answered",
             "Nodes that are ready are no part of why their task waits.";
     }

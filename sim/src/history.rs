@@ -233,6 +233,8 @@ pub enum Shown {
     Listed(Option<TaskState>),
     /// Why it waits: its state, and its nodes that have not ended.
     Why(TaskState, Vec<NodeId>),
+    /// The artifacts of its nodes: their numbers and batches.
+    Artifacts(Vec<(NodeId, Vec<(u64, BatchUid)>)>),
     /// It was swept.
     Swept,
     /// Something else came of it.
