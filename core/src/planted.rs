@@ -306,6 +306,8 @@ bugs! {
             "A worker that left a START unanswered gets no work any more.";
         RoomUntold = "room-untold", "capacity",
             "An owner that was told that a worker is full waits for its next announcement.";
+        FirstByName = "first-by-name", "capacity",
+            "A node goes to the first worker by name that has a free slot, not to the one with most.";
     }
     Machines "when" {
         WhenIgnored = "when-ignored", "vars",
@@ -336,12 +338,12 @@ bugs! {
             "A function that a user registered is not found.";
         SensitiveTaken = "sensitive-taken", "vars",
             "A value that a detector calls sensitive is put into the vars.";
-    }
-    Machines "requests" {
         UserDetectorsIgnored = "user-detectors-ignored", "vars",
             "A detector that a user registered flags nothing.";
         LimitOfVarsIgnored = "limit-of-vars-ignored", "vars",
             "Changes are made although they are beyond a limit of the vars.";
+    }
+    Machines "requests" {
         WaitAtOnce = "wait-at-once", "settle",
             "Who waits for a task is answered although it is not settled.";
         StoreUnasked = "store-unasked", "no_lost_task",
@@ -486,6 +488,8 @@ bugs! {
             "A page of tasks leaves out its last one.";
         RunsUnshown = "runs-unshown", "answered",
             "A worker is shown without its newest run.";
+        PageSkipped = "page-skipped", "answered",
+            "Each page of a node's artifacts but the first leaves out its first one.";
         WhyUnlisted = "why-unlisted", "answered",
             "Nodes that are ready are no part of why their task waits.";
     }

@@ -144,6 +144,8 @@ pub const SURVIVORS: &[&str] = &[
     "merge-counts-last",
     "user-function-unknown",
     "sensitive-taken",
+    // Several workers of one role with several slots.
+    "first-by-name",
     // Functions of users, vars beyond their limits, readers.
     "user-detectors-ignored",
     "limit-of-vars-ignored",

@@ -237,6 +237,8 @@ pub enum Shown {
     Why(TaskState, Vec<NodeId>),
     /// Which of its nodes workers hold, and under which tokens.
     Held(Vec<(WorkerId, NodeId, Token)>),
+    /// The artifacts of its nodes: their numbers and batches.
+    Artifacts(Vec<(NodeId, Vec<(u64, BatchUid)>)>),
     /// It was swept.
     Swept,
     /// Something else came of it.

@@ -86,7 +86,11 @@ impl Workers {
         let free = worker.free_slots();
         let rank = (free > 0).then(|| Rank {
             unheard: !worker.heard,
-            taken: u32::MAX - free,
+            taken: if is_planted(Bug::FirstByName) {
+                0
+            } else {
+                u32::MAX - free
+            },
             id: id.clone(),
         });
         if worker.rank == rank {

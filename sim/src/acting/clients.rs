@@ -1,10 +1,12 @@
 //! Clients: they do the plan's actions with the real client library.
 
-use flowkit_core::id::TaskId;
+use flowkit_core::id::{NodeId, TaskId};
 use flowkit_core::json::Json;
 use flowkit_core::message::{ErrorReply, Reply};
 use flowkit_core::port::ErrorKind;
-use flowkit_runtime::{Client, ClientError, RerunOptions, SubmitOptions, TaskOutcome, TaskState};
+use flowkit_runtime::{
+    Client, ClientError, RerunOptions, SubmitOptions, TaskOutcome, TaskState, TaskStatus,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,6 +21,8 @@ use crate::plan::{Action, ActionKind, Plan};
 
 /// A request that failed is made again after this long.
 const AGAIN: Duration = Duration::from_millis(200);
+/// How often a task that is watched is looked at.
+const WATCHED: Duration = Duration::from_millis(300);
 /// Tasks of one page of a list: few, so that there are several.
 const PAGE: u32 = 2;
 
@@ -62,6 +66,8 @@ enum Way {
     List,
     Why,
     Workers,
+    Artifacts,
+    Watch,
 }
 
 /// The clients of a plan.
@@ -152,7 +158,15 @@ impl Asking<'_> {
         let plan = self.clients.plan.tasks.get(task as usize);
         let plan = plan.ok_or_else(|| format!("the plan has no task {task}"))?;
         let id = TaskId::new(&plan.id).map_err(|e| format!("{}: {e}", plan.id))?;
-        for way in [Way::Status, Way::List, Way::Why, Way::Workers] {
+        let ways = [
+            Way::Status,
+            Way::List,
+            Way::Why,
+            Way::Workers,
+            Way::Artifacts,
+            Way::Watch,
+        ];
+        for way in ways {
             self.show(&id, way).await;
         }
         Ok(())
@@ -194,12 +208,7 @@ impl Asking<'_> {
         match way {
             Way::Status => {
                 let status = handle.status().await?;
-                let nodes = status.nodes.into_iter();
-                Ok(Shown::Status {
-                    state: status.state,
-                    settled: status.settled,
-                    nodes: nodes.map(|n| (n.node_id, n.state, n.batches)).collect(),
-                })
+                Ok(shown_of(status))
             }
             Way::List => {
                 let mut after = None;
@@ -226,6 +235,38 @@ impl Asking<'_> {
                 let held =
                     mine.filter_map(|run| Some((run.node.worker_id?, run.node.node_id, run.token)));
                 Ok(Shown::Held(held.collect()))
+            }
+            Way::Artifacts => {
+                let plan = self.clients.plan.tasks.iter();
+                let plan = plan.filter(|plan| plan.id == task.as_str());
+                let mut found = Vec::new();
+                for node in plan.flat_map(|plan| &plan.graph.nodes) {
+                    let artifacts = handle.artifacts(&node.id).all().await?;
+                    let artifacts = artifacts.into_iter().map(|a| (a.number, a.batch_uid));
+                    if let Ok(id) = NodeId::new(&node.id) {
+                        found.push((id, artifacts.collect()));
+                    }
+                }
+                Ok(Shown::Artifacts(found))
+            }
+            Way::Watch => {
+                let mut watch = handle.watch(WATCHED);
+                let mut last = None;
+                loop {
+                    match watch.next().await {
+                        Ok(Some(status)) => last = Some(status),
+                        Ok(None) => break,
+                        // Nobody says any more how it ends: it was set aside.
+                        Err(ClientError::Refused { .. }) if last.is_some() => {
+                            return Ok(last.map_or(Shown::Swept, shown_of));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(match last {
+                    Some(status) if status.settled => shown_of(status),
+                    last => Shown::Failed(format!("a watch that ends with {last:?}")),
+                })
             }
         }
     }
@@ -361,6 +402,15 @@ impl Asking<'_> {
             });
             return Ok(reply);
         }
+    }
+}
+
+fn shown_of(status: TaskStatus) -> Shown {
+    let nodes = status.nodes.into_iter();
+    Shown::Status {
+        state: status.state,
+        settled: status.settled,
+        nodes: nodes.map(|n| (n.node_id, n.state, n.batches)).collect(),
     }
 }
 

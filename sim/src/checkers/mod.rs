@@ -10,6 +10,7 @@ mod cancel_seen;
 mod capacity;
 mod dedup_bounded;
 mod effect_once;
+mod evenly;
 mod hooks;
 mod limits;
 mod no_lost_task;
@@ -116,6 +117,7 @@ pub(crate) struct Judges {
     start_rule: start_rule::StartRule,
     retry_bounded: retry_bounded::RetryBounded,
     capacity: capacity::Capacity,
+    evenly: evenly::Evenly,
     paused: paused::Paused,
     order: order::Order,
     limits: limits::Limited,
@@ -148,6 +150,7 @@ impl Judges {
             start_rule: start_rule::StartRule,
             retry_bounded: retry_bounded::RetryBounded::default(),
             capacity: capacity::Capacity::new(plan),
+            evenly: evenly::Evenly::new(plan),
             paused: paused::Paused::default(),
             order: order::Order::default(),
             limits: limits::Limited::default(),
@@ -180,6 +183,7 @@ impl Judges {
         f(&mut self.start_rule);
         f(&mut self.retry_bounded);
         f(&mut self.capacity);
+        f(&mut self.evenly);
         f(&mut self.order);
         f(&mut self.limits);
         f(&mut self.as_reported);

@@ -1,9 +1,10 @@
-//! What clients are shown of a task, by `status`, `list`, `why` and of what workers run, is how it stood at
-//! some moment since they asked: `answered`. In one process that may crash it is what was synced by then, too.
+//! What clients are shown of a task, by `status`, `list`, `why`, `artifacts`, `watch` and of what workers run, is
+//! how it stood at some moment since they asked: `answered`. In one process that may crash it is what was synced
+//! by then, too.
 
 use std::collections::BTreeMap;
 
-use flowkit_core::id::{NodeId, TaskId, Token, WorkerId};
+use flowkit_core::id::{BatchUid, NodeId, TaskId, Token, WorkerId};
 use flowkit_core::record::{NodeState, TaskState};
 
 use super::{Judge, View};
@@ -71,7 +72,11 @@ impl Judge for Looks {
                 let look = look.filter(|_| view.plan.world.slack_ms < 1_000);
                 if let Some((_, mut look)) = look.filter(|_| !view.ledger.is_rotten(task)) {
                     look.loses_unsynced(view, task);
-                    if let Err(what) = look.fits(shown) {
+                    let mut fits = look.fits(shown);
+                    if let (Shown::Artifacts(nodes), false) = (shown, look.swept) {
+                        fits = look.artifacts_fit(view, task, nodes);
+                    }
+                    if let Err(what) = fits {
                         view.broken(NAME, format!("client {client} looks at {task}: {what}"));
                     }
                 }
@@ -156,6 +161,40 @@ impl Look {
         }
     }
 
+    /// The artifacts of each node are those of its accepted batches, without a gap: not less than when
+    /// they were asked for, not more than now.
+    fn artifacts_fit(
+        &self,
+        view: &View<'_>,
+        task: &TaskId,
+        shown: &[(NodeId, Vec<(u64, BatchUid)>)],
+    ) -> Result<(), String> {
+        for (node, artifacts) in shown {
+            let stood = self.nodes.get(node).into_iter().flatten();
+            let accepted = stood.map(|stood| stood.accepted);
+            let (least, most) = (accepted.clone().min(), accepted.max());
+            let count = artifacts.len() as u64;
+            let fact = view.ledger.fact(task, node);
+            let of = fact.and_then(|fact| fact.kept_from.as_ref());
+            let ledger = view.ledger.node(of.unwrap_or(task), node);
+            let is_it = |(number, uid): &(u64, BatchUid)| {
+                let known = ledger.and_then(|ledger| ledger.artifacts.get(number));
+                known.is_some_and(|known| known.uid == *uid)
+            };
+            let numbers = artifacts.iter().map(|(number, _)| *number);
+            let fits = numbers.eq(1..=count)
+                && least.is_none_or(|least| least <= count)
+                && most.is_some_and(|most| count <= most)
+                && artifacts.iter().all(is_it);
+            if !fits {
+                return Err(format!(
+                    "of {node} it is shown {artifacts:?}; there were {least:?} to {most:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn fits(&self, shown: &Shown) -> Result<(), String> {
         // Parts of it may be gone already.
         if self.swept {
@@ -201,6 +240,7 @@ impl Look {
                 (seen || moved || self.unlisted || first.is_none())
                     && shown.all(|by| stood.iter().any(|stood| stood.held == by))
             }),
+            Shown::Artifacts(_) => true,
             Shown::Swept | Shown::Failed(_) => false,
         };
         if fits {

@@ -6,7 +6,7 @@ use flowkit_core::id::{ShardId, TaskId};
 
 use super::graph::{GraphPlan, NodePlan, Script};
 use super::swarm::Draw;
-use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Rates, Server, When};
+use super::{Action, ActionKind, Fault, Logical, Lost, Plan, Rates, Server, When, WorkerPlan};
 
 const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 
@@ -310,4 +310,43 @@ pub(super) fn full_worker(draw: &mut Draw, plan: &mut Plan) {
             kind: ActionKind::Submit { task },
         })
         .to_vec();
+}
+
+/// Five workers with several slots share one role, and many nodes are ready at once: nothing goes wrong.
+pub(super) fn shared_role(draw: &mut Draw, plan: &mut Plan) {
+    if !draw.percent(4) {
+        return;
+    }
+    let nodes = (0..draw.small(8, 20)).map(|number| {
+        let script = Script {
+            batches: 1,
+            batch_ms: draw.between(10, 500),
+            ..Script::default()
+        };
+        NodePlan::new(&format!("n{number}"), "scan", script)
+    });
+    plan.tasks.truncate(1);
+    plan.tasks[0].graph = GraphPlan {
+        nodes: nodes.collect(),
+    };
+    plan.actions
+        .retain(|action| action.kind == ActionKind::Submit { task: 0 });
+    plan.faults.clear();
+    plan.rates = Rates::default();
+    workers_alike(plan, 1);
+    let world = &mut plan.world;
+    world.shards = 1;
+    let workers = (0..5).map(|number| WorkerPlan {
+        id: format!("w{number}"),
+        roles: vec!["scan".to_owned()],
+        capacity: draw.small(2, 4),
+    });
+    world.workers = workers.collect();
+    // By then each has announced itself to whoever is the owner.
+    world.announce_interval_ms = 1_000;
+    for action in &mut plan.actions {
+        let ms = draw.between(4_000, 8_000);
+        action.when = When::At { ms };
+    }
+    plan.heal_ms = plan.heal_ms.max(10_000);
 }

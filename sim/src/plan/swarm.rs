@@ -112,6 +112,7 @@ fn first_runs(seed: u64) -> Plan {
     super::rare::late_pauses(&mut Draw::stream(seed, 73), &mut plan);
     super::rare::lost_bodies(&mut Draw::stream(seed, 75), &mut plan);
     super::rare::full_worker(&mut Draw::stream(seed, 77), &mut plan);
+    super::rare::shared_role(&mut Draw::stream(seed, 82), &mut plan);
     plan
 }
 
