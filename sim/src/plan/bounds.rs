@@ -1,6 +1,6 @@
 //! How long a plan may take: what `settle`, `capacity` and others hold a run against.
 
-use super::{ActionKind, Fault, LATE_TIMEOUTS_MAX, Plan};
+use super::{ActionKind, Fault, LATE_TIMEOUTS_MAX, Plan, TaskPlan};
 
 impl Plan {
     /// How long after the faults healed every task must be settled: the stated bound of `settle`.
@@ -63,9 +63,11 @@ impl Plan {
         (owner_ms + worker_ms + 15 * world.slack_ms).saturating_add(back_ms)
     }
 
-    /// Nothing is planned to go wrong, but for handlers.
+    /// Nothing is planned to go wrong, but for handlers. A function that breaks the machine has commits hold
+    /// one change each for a while.
     pub(crate) fn is_calm(&self) -> bool {
-        self.faults.is_empty() && self.rates.is_quiet()
+        let breaks = |task: &TaskPlan| crate::functions::breaks_machine(&task.graph);
+        self.faults.is_empty() && self.rates.is_quiet() && !self.tasks.iter().any(breaks)
     }
 
     /// One round of dispatch in a calm plan. A slot became free: its worker says so (to the log, and
