@@ -245,7 +245,10 @@ fn why_says_what_a_cancelled_and_an_unknown_task_are() {
     let why = run(["why", &id, "--data", data, "--json"])
         .expect_code(0)
         .json();
-    assert_eq!(why["why"], "it was cancelled", "{why}");
+    assert_eq!(
+        why["why"], "it was cancelled (flowkit task cancel)",
+        "{why}"
+    );
     let none = run(["why", "nothing", "--data", data]).expect_code(2);
     assert!(
         none.stderr.contains("there is no task nothing"),

@@ -136,7 +136,8 @@ pub async fn why_says_of_every_node_what_it_waits_for(ground: impl Ground) {
         task.cancel("enough", None).await.expect("durable");
         task.wait().await.expect("it ends");
         let why = task.why().await.expect("it can be told");
-        assert_eq!((why.why.as_str(), why.nodes.len()), ("it was cancelled", 0));
+        let whole = "it was cancelled (enough)";
+        assert_eq!((why.why.as_str(), why.nodes.len()), (whole, 0));
     }
     site.stop().await;
 }
