@@ -3,6 +3,7 @@
 mod command;
 mod roles;
 
+use crate::command::output::eputln;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(ending) => ending.into(),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            eputln!("error: {failure}");
             failure.code()
         }
     }

@@ -4,6 +4,7 @@ use flowkit::health::HealthServer;
 use flowkit::prelude::*;
 
 use super::failure::Failure;
+use super::output::eputln;
 
 /// Serves health where `listen` says; nowhere if it is empty.
 pub(crate) async fn serve(listen: &str, engine: &Engine) -> Result<Option<HealthServer>, Failure> {
@@ -13,7 +14,7 @@ pub(crate) async fn serve(listen: &str, engine: &Engine) -> Result<Option<Health
     let server = flowkit::health::serve(listen, engine)
         .await
         .map_err(Failure::input)?;
-    eprintln!(
+    eputln!(
         "health: http://{}/healthz /readyz /metrics",
         server.address()
     );

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::failure::INTERRUPTED;
+use super::output::eputln;
 
 /// Whether the command was asked to stop. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ impl Interrupt {
         tokio::spawn(async move {
             flowkit::prelude::shutdown_signal().await;
             raise.send_replace(true);
-            eprintln!("stopping; press Ctrl-C again to end at once");
+            eputln!("stopping; press Ctrl-C again to end at once");
             flowkit::prelude::shutdown_signal().await;
             std::process::exit(i32::from(INTERRUPTED));
         });

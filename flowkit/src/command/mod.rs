@@ -14,7 +14,7 @@ mod health;
 mod history;
 mod interrupt;
 mod nodes;
-mod output;
+pub(crate) mod output;
 mod progress;
 mod run;
 mod session;

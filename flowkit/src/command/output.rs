@@ -1,4 +1,5 @@
-//! Results on standard output. A reader that went away (`| head`) is no failure of the command.
+//! Results on standard output, and what is said beside them on standard error. A reader that went away
+//! (`| head`) is no failure of the command.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -10,9 +11,16 @@ pub(crate) fn write_out(text: Arguments<'_>) {
     if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
     {
-        eprintln!("error: cannot write the result to standard output: {error}");
+        say(format_args!(
+            "error: cannot write the result to standard output: {error}\n"
+        ));
         std::process::exit(2);
     }
+}
+
+/// Says something on standard error. Where nobody can hear it, nothing is to be done about that.
+pub(crate) fn say(text: Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_fmt(text);
 }
 
 /// `print!` that survives a closed pipe.
@@ -25,4 +33,9 @@ macro_rules! putln {
     ($($text:tt)*) => { $crate::command::output::write_out(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-pub(crate) use {put, putln};
+/// `eprintln!` that survives a closed pipe.
+macro_rules! eputln {
+    ($($text:tt)*) => { $crate::command::output::say(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+pub(crate) use {eputln, put, putln};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::colours;
 use super::nodes::{in_order, word};
+use super::output::eputln;
 use super::table::{one_line, thousands};
 
 /// Least time between two plain lines about counts.
@@ -70,7 +71,7 @@ impl Progress {
                     let before = seen.get(node.node_id.as_str()).copied();
                     let entered = before.is_none_or(|(state, _)| state != node.state);
                     if entered || (due && before != Some(now)) {
-                        eprintln!(
+                        eputln!(
                             "{}: {}, {} batches",
                             one_line(node.node_id.as_str(), 40),
                             word(&node.state),
@@ -89,7 +90,7 @@ impl Progress {
         match &self.view {
             // A terminal that cannot be written to shows no bars either.
             View::Bars(all, _) => drop(all.println(text)),
-            View::Lines(..) => eprintln!("{text}"),
+            View::Lines(..) => eputln!("{text}"),
         }
     }
 

@@ -14,6 +14,7 @@ use super::failure::{Ending, Failure};
 use super::health;
 use super::interrupt::Interrupt;
 use super::nodes::failure_line;
+use super::output::eputln;
 use super::progress::Progress;
 use super::stuck::Stuck;
 
@@ -123,14 +124,14 @@ impl Followed {
     /// Says on standard error why it did not finish, if it did not.
     pub(crate) fn explain(&self, kept: bool) {
         if let Some(failure) = &self.ending().0.failure {
-            eprintln!("error: {}", failure_line(failure));
+            eputln!("error: {}", failure_line(failure));
         }
         match self {
             Self::Settled(_) => {}
             Self::Interrupted(_) if kept => {
-                eprintln!("interrupted; the same command goes on where this one stopped");
+                eputln!("interrupted; the same command goes on where this one stopped");
             }
-            Self::Interrupted(_) => eprintln!("interrupted; without --data nothing is kept"),
+            Self::Interrupted(_) => eputln!("interrupted; without --data nothing is kept"),
         }
     }
 }
@@ -267,14 +268,14 @@ impl Session {
         let task = client.task_of_key(&key);
         match task.status().await {
             Ok(status) if status.state == TaskState::Paused => {
-                eprintln!("task {}: paused", task.id());
+                eputln!("task {}: paused", task.id());
             }
-            Ok(_) => eprintln!("task {}: goes on", task.id()),
+            Ok(_) => eputln!("task {}: goes on", task.id()),
             Err(_) => {
                 let mut options = operated(SubmitOptions::with_key(key));
                 options.vars = vars;
                 client.submit(graph, options).await.map_err(refused)?;
-                eprintln!("task {}: new", task.id());
+                eputln!("task {}: new", task.id());
             }
         }
         Ok(task)
@@ -405,9 +406,7 @@ async fn next_of(
                 *away = away.filter(|since| heard.is_none_or(|heard| heard < *since));
                 let since = *away.get_or_insert_with(|| {
                     let patience = AWAY_MAX.as_secs();
-                    eprintln!(
-                        "note: {error}; the task goes on, trying again for up to {patience} s"
-                    );
+                    eputln!("note: {error}; the task goes on, trying again for up to {patience} s");
                     Instant::now()
                 });
                 if since.elapsed() >= AWAY_MAX {
@@ -417,7 +416,7 @@ async fn next_of(
             }
             next => {
                 if next.is_ok() && away.take().is_some() {
-                    eprintln!("note: the servers answer again");
+                    eputln!("note: the servers answer again");
                 }
                 return next;
             }

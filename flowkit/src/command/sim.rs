@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::colours;
 use super::failure::{Ending, Failure, Outcome};
 use super::interrupt::Interrupt;
-use super::output::{put, putln};
+use super::output::{eputln, put, putln};
 use super::sim_args::{PlanArgs, SimCommand};
 use super::table::{counted, thousands};
 
@@ -281,7 +281,7 @@ impl View {
         for failure in found {
             // At once: whoever watches need not wait for the end of a long run.
             let line = format!("BROKEN {}  {}", failure.promise, failure.replay);
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| eputln!("{line}"));
         }
         let rates = total.rates();
         self.bar.set_position(total.taken());
@@ -289,9 +289,9 @@ impl View {
         if !self.terminal && self.last_line.elapsed() >= LINES_INTERVAL {
             self.last_line = Instant::now();
             if self.of == u64::MAX {
-                eprintln!("{} seeds  {rates}", total.taken());
+                eputln!("{} seeds  {rates}", total.taken());
             } else {
-                eprintln!("{}/{} seeds  {rates}", total.taken(), self.of);
+                eputln!("{}/{} seeds  {rates}", total.taken(), self.of);
             }
         }
     }
@@ -501,22 +501,22 @@ fn shrink(tier: Tier, plan: &Plan, out: Option<&Path>, json: bool) -> Outcome {
             plan.tasks.len()
         )
     };
-    eprintln!("{}", size(plan));
+    eputln!("{}", size(plan));
     let mut shown = Instant::now();
     let shrunk = runner::shrink(tier, plan, &mut |plan, runs| {
         if shown.elapsed() >= Duration::from_secs(1) {
             shown = Instant::now();
-            eprintln!("{runs} runs: {}", size(plan));
+            eputln!("{runs} runs: {}", size(plan));
         }
     });
     let Some(shrunk) = shrunk else {
-        eprintln!("every promise held: there is nothing to shrink");
+        eputln!("every promise held: there is nothing to shrink");
         if json {
             putln!("{}", json!({"failed": false}));
         }
         return Ok(Ending::Finished);
     };
-    eprintln!("{} runs: {}", shrunk.runs, size(&shrunk.plan));
+    eputln!("{} runs: {}", shrunk.runs, size(&shrunk.plan));
     if let Some(path) = out {
         write(path, &format!("{:#}\n", json!(shrunk.plan)))?;
     }

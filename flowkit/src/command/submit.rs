@@ -8,7 +8,7 @@ use super::failure::{Ending, Failure, Outcome};
 use super::graph;
 use super::interrupt::Interrupt;
 use super::nodes::{nodes_table, task_value, vars_line, word};
-use super::output::{put, putln};
+use super::output::{eputln, put, putln};
 use super::session::{Followed, Session, refused};
 
 pub(crate) async fn run(args: SubmitArgs) -> Outcome {
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: SubmitArgs) -> Outcome {
         }
         return Ok(Ending::Finished);
     }
-    eprintln!("task {}: submitted", task.id());
+    eputln!("task {}: submitted", task.id());
     let followed = session.follow(&task, &mut interrupt).await?;
     let (status, ending) = followed.ending();
     if args.json {
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: SubmitArgs) -> Outcome {
         put!("{}", vars_line(status));
     }
     if let Followed::Interrupted(_) = followed {
-        eprintln!(
+        eputln!(
             "the task goes on; `flowkit task show {}` looks at it",
             task.id()
         );

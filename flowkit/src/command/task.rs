@@ -11,7 +11,7 @@ use super::graph;
 use super::history;
 use super::interrupt::Interrupt;
 use super::nodes::{failure_line, nodes_table, task_value, vars_line, word};
-use super::output::{put, putln};
+use super::output::{eputln, put, putln};
 use super::session::{DataFolder, Followed, Session, refused};
 use super::table::{Table, one_line};
 
@@ -152,7 +152,7 @@ async fn cancel(session: &Session, cancel: &CancelArgs) -> Outcome {
     Ok(if status.state == TaskState::Cancelled {
         Ending::Finished
     } else {
-        eprintln!(
+        eputln!(
             "the task had ended before: {}; a terminal state never changes",
             word(&status.state)
         );
@@ -177,11 +177,11 @@ async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome 
             Ending::Finished
         }
         (TaskState::Paused, false) | (TaskState::Queued | TaskState::Running, true) => {
-            eprintln!("another client asked for the opposite meanwhile; type it again");
+            eputln!("another client asked for the opposite meanwhile; type it again");
             Ending::Failed
         }
         _ => {
-            eprintln!("the task stays as it was: {}", word(&state));
+            eputln!("the task stays as it was: {}", word(&state));
             Ending::Failed
         }
     })
@@ -229,7 +229,7 @@ async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
         }
         return Ok(Ending::Finished);
     }
-    eprintln!("task {}: runs {} again", task.id(), old.id());
+    eputln!("task {}: runs {} again", task.id(), old.id());
     if here {
         let made = task.status().await.map_err(Failure::engine)?;
         let runs = |node: &str| {
@@ -254,7 +254,7 @@ async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
     let (status, ending) = followed.ending();
     print_task(status, &args.task);
     if let (Followed::Interrupted(_), false) = (&followed, here) {
-        eprintln!(
+        eputln!(
             "the task goes on; `flowkit task show {}` looks at it",
             task.id()
         );

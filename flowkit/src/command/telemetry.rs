@@ -6,6 +6,8 @@ use tracing_subscriber::{EnvFilter, Registry};
 use super::args::Command;
 use super::colours;
 use super::failure::Failure;
+#[cfg(feature = "otel")]
+use super::output::eputln;
 
 type Layer = Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>;
 
@@ -46,7 +48,7 @@ impl Telemetry {
             let spans = traces.end();
             if spans.dropped > 0 {
                 let all = spans.delivered + spans.dropped;
-                eprintln!(
+                eputln!(
                     "note: {} of {all} spans could not be delivered to the collector",
                     spans.dropped
                 );
@@ -95,7 +97,7 @@ fn traces(endpoint: Option<&str>) -> Result<Option<(flowkit::traces::Traces, Lay
         Err(error) if !setting.is_empty() => Err(Failure::input(error)),
         // The variables are other programs' as well: work goes on without traces.
         Err(error) => {
-            eprintln!("note: no traces are sent: {error}");
+            eputln!("note: no traces are sent: {error}");
             Ok(None)
         }
     }

@@ -251,3 +251,24 @@ fn a_reader_that_goes_away_is_no_panic() {
     let output = child.wait_with_output().expect("it ends");
     Ran::from(output).expect_code(0);
 }
+
+/// `flowkit … 2>&1 | head -1`: what cannot be said is no reason to end otherwise.
+#[test]
+fn nobody_who_hears_what_is_said_is_no_panic() {
+    let ends = |arguments: &[&str]| {
+        let mut child = flowkit()
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("flowkit starts");
+        drop(child.stderr.take());
+        child.wait().expect("it ends").code()
+    };
+    let seeds = ["sim", "run", "--tier", "0", "--seeds", "300"];
+    assert_eq!(ends(&seeds), Some(0));
+    assert_eq!(
+        ends(&["task", "show", "t", "--data", "/nowhere/at/all"]),
+        Some(2)
+    );
+}

@@ -132,8 +132,13 @@ impl Evenly {
                 grants.push((task, node, worker.clone()));
             }
         }
-        for (task, node, worker) in &grants {
-            if let Some(what) = self.passed_over(view, (task, node), worker, next, &moved) {
+        for worker in moved.keys() {
+            let mine = grants.iter().filter(|(.., by)| by == worker);
+            // One of them was the last, and nobody knows which.
+            let passed: Option<Vec<String>> = mine
+                .map(|(task, node, _)| self.passed_over(view, (task, node), worker, next, &moved))
+                .collect();
+            if let Some(what) = passed.and_then(|all| all.into_iter().next()) {
                 view.broken(NAME, what);
             }
         }
@@ -150,7 +155,7 @@ impl Evenly {
         }
     }
 
-    /// Another worker surely had more free slots than the one that got the node.
+    /// Another worker surely had more free slots than the one that got the node, as the last one of the commit.
     fn passed_over(
         &self,
         view: &View<'_>,

@@ -3,7 +3,7 @@
 
 use flowkit_sim::plan::{
     Action, ActionKind, Clock, Fault, GraphPlan, Link, Logical, Lost, NodePlan, Plan, Rotten,
-    Script, Server, TaskPlan, Trouble, TroubleKind, When,
+    Script, Server, TaskPlan, Trouble, TroubleKind, When, WorkerPlan,
 };
 use flowkit_sim::runner::{ReplayReport, Tier, replay_plan};
 
@@ -601,4 +601,27 @@ fn a_coordinator_that_stops_in_order_is_replaced_at_once() {
         row.contains("TAKEOVER") && (30_000..30_000 + 500).contains(&ms)
     });
     assert!(replaced, "{}", report.rows.join("\n"));
+}
+
+#[test]
+fn who_gets_two_nodes_in_one_commit_was_the_most_free_one_for_the_first() {
+    let mut plan = Plan::small();
+    let worker = |id: &str, roles: &[&str]| WorkerPlan {
+        id: id.to_owned(),
+        roles: roles.iter().map(|&role| role.to_owned()).collect(),
+        capacity: 3,
+    };
+    // Only one of them can run the second node.
+    plan.world.workers = vec![worker("w0", &["scan", "measure"]), worker("w1", &["scan"])];
+    plan.world.announce_interval_ms = 1_000;
+    plan.tasks[0].graph = GraphPlan {
+        nodes: vec![
+            NodePlan::new("first", "scan", Script::default()),
+            NodePlan::new("second", "measure", Script::default()),
+        ],
+    };
+    plan.actions[0].when = at(6_000);
+    plan.heal_ms = 8_000;
+    let report = hold(&plan, &[]);
+    assert_eq!(rows(&report, "TASK_START"), 2);
 }

@@ -4,6 +4,7 @@ use crate::command::args::CoordinatorArgs;
 use crate::command::failure::{Ending, Failure, Outcome};
 use crate::command::health;
 use crate::command::interrupt::Interrupt;
+use crate::command::output::eputln;
 
 pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
@@ -13,10 +14,10 @@ pub(crate) async fn run(args: CoordinatorArgs) -> Outcome {
         .start_with(settings.coordinator)
         .await
         .map_err(Failure::input)?;
-    eprintln!("coordinator: started; Ctrl-C stops it in order");
+    eputln!("coordinator: started; Ctrl-C stops it in order");
     let _health = health::serve(&settings.fleet.health_listen, &engine).await?;
     interrupt.raised().await;
     engine.stop().await;
-    eprintln!("coordinator: stopped");
+    eputln!("coordinator: stopped");
     Ok(Ending::Finished)
 }

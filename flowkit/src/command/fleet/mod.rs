@@ -20,7 +20,7 @@ pub(crate) async fn connect(settings: &Settings) -> Result<Engine, Failure> {
             .await
             .map_err(Failure::input)?;
         if created.shards != asked {
-            eprintln!(
+            crate::command::output::eputln!(
                 "note: this deployment was created with {} shards; --shards {asked} changes nothing",
                 created.shards
             );

@@ -7,6 +7,7 @@ use crate::command::exec::{Programs, place_of_exec};
 use crate::command::failure::{Ending, Failure, Outcome};
 use crate::command::health;
 use crate::command::interrupt::Interrupt;
+use crate::command::output::eputln;
 use crate::command::workers;
 use crate::roles;
 
@@ -53,7 +54,7 @@ async fn work(args: WorkerArgs) -> Outcome {
         };
     }
     let worker = builder.build().map_err(Failure::input)?;
-    eprintln!(
+    eputln!(
         "worker {}: roles {}, {} nodes at once; Ctrl-C stops it in order",
         worker.id(),
         settings.fleet.roles.join(", "),
