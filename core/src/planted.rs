@@ -174,6 +174,8 @@ bugs! {
             "A cancel that the regular look finds is told as the task's failure.";
         ReasonMixed = "reason-mixed", "cancel_final",
             "Runs of a task that failed are told that a user asked for their end.";
+        SourceUnnamed = "source-unnamed", "cancel_final",
+            "A reader is not told that what failed is a source of its own.";
     }
     Machines "order" {
         PriorityIgnored = "priority-ignored", "priority",

@@ -381,6 +381,8 @@ pub(crate) struct TaskFact {
     pub(crate) state: TaskState,
     pub(crate) settled: bool,
     pub(crate) failure_code: Option<Arc<str>>,
+    /// Whose failure it is.
+    pub(crate) failed_node: Option<NodeId>,
     /// Pauses and resumes that were carried out.
     pub(crate) control_no: u64,
     pub(crate) vars: Json,

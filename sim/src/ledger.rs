@@ -296,6 +296,7 @@ fn task_fact(task: &TaskRecord) -> TaskFact {
         state: task.state,
         settled: task.settled,
         failure_code: code(task.failure.as_ref()),
+        failed_node: task.failure.as_ref().map(|failure| failure.node_id.clone()),
         control_no: task.control.no,
         vars: task.vars.clone(),
         vars_version: task.vars_version,

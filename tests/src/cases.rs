@@ -195,6 +195,11 @@ macro_rules! guide_conformance {
                 a_result_is_marked_by_a_batch_or_by_finalize_and_is_bounded,
                 every_ending_cleans_up_in_one_order_and_leaves_no_process_and_no_folder,
             ],
+            failures: [
+                input_of_another_shape_is_never_tried_again,
+                an_error_or_a_panic_of_any_hook_is_an_attempt_that_names_it,
+                a_program_that_exits_or_says_nonsense_fails_as_its_page_says,
+            ],
             sources: [
                 a_file_is_read_in_chunks_and_goes_on_where_it_was,
                 a_source_is_drawn_one_batch_at_a_time_and_its_error_ends_the_attempt,
@@ -234,6 +239,7 @@ macro_rules! guide_conformance {
                 a_handler_sees_that_a_client_cancelled_it_and_until_when,
                 a_stopping_worker_tells_its_handlers_and_hands_the_node_over,
                 a_failed_node_ends_its_neighbours,
+                a_failed_source_ends_its_reader_and_is_named_as_the_reason,
                 the_stores_flag_reaches_a_handler_when_the_signal_is_lost,
                 a_lapsed_lease_ends_a_handler,
                 a_store_that_is_away_for_a_lease_ends_a_handler,
@@ -243,6 +249,7 @@ macro_rules! guide_conformance {
                 a_handler_that_cannot_be_ended_is_shown_as_abandoned_until_it_returns,
             ],
             workers: [
+                a_worker_that_is_killed_and_starts_again_goes_on_long_before_its_lease_ends,
                 a_node_goes_only_to_a_worker_of_its_role,
                 the_roles_of_a_worker_share_its_slots,
                 five_workers_share_one_role_evenly,

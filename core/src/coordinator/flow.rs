@@ -372,10 +372,17 @@ impl Shard {
         if is_planted(Bug::FailureSpares) {
             return;
         }
-        let reason = if is_planted(Bug::ReasonMixed) {
-            CancelReason::UserRequest
-        } else {
-            CancelReason::TaskFailed
+        let mixed = is_planted(Bug::ReasonMixed);
+        let reason = |node| {
+            if mixed {
+                return CancelReason::UserRequest;
+            }
+            let reads = sources(plan.node(node)).any(|source| source == key.node);
+            if reads && !is_planted(Bug::SourceUnnamed) {
+                CancelReason::UpstreamFailed
+            } else {
+                CancelReason::TaskFailed
+            }
         };
         let mut below = vec![false; plan.len()];
         for node in plan.topological_order() {
@@ -388,13 +395,13 @@ impl Shard {
         self.end_others(ctx, key.task, &cause, reason, |node| below[node]);
     }
 
-    /// Ends every node that has not started and tells running ones to end.
+    /// Ends every node that has not started and tells running ones to end, each for its reason.
     pub(super) fn end_others(
         &mut self,
         ctx: &mut Context<'_>,
         number: u64,
         cause: &str,
-        reason: CancelReason,
+        reason: impl Fn(usize) -> CancelReason,
         skipped: impl Fn(usize) -> bool,
     ) {
         let Some(task) = self.tasks.get(&number) else {
@@ -413,7 +420,8 @@ impl Shard {
                 continue;
             }
             if current.is_granted() {
-                if reason == CancelReason::TaskFailed && is_planted(Bug::FailureUntold) {
+                let reason = reason(node);
+                if reason != CancelReason::UserRequest && is_planted(Bug::FailureUntold) {
                     continue;
                 }
                 self.tell_cancel(ctx, key, reason, grace_ms);

@@ -415,7 +415,8 @@ impl Shard {
                 format!("cancelled: {}", cut(&cancel.reason, REASON_BYTES_MAX))
             };
             self.set_task_state(ctx, number, TaskState::Cancelling, &cause);
-            self.end_others(ctx, number, &cause, CancelReason::UserRequest, |_| false);
+            let reason = |_| CancelReason::UserRequest;
+            self.end_others(ctx, number, &cause, reason, |_| false);
             self.task_progress(ctx, number);
         }
         self.answer_state(ctx, message, number);

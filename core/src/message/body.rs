@@ -265,7 +265,7 @@ pub struct TaskStart {
 pub enum CancelReason {
     /// A client cancelled the task.
     UserRequest,
-    /// A source of the node failed.
+    /// A source of the node, which it reads while that works, failed for good, and the task with it.
     UpstreamFailed,
     /// Another node failed for good, and the task with it.
     TaskFailed,

@@ -8,6 +8,7 @@ use flowkit_core::id::{NodeId, TaskId, Token};
 use flowkit_core::message::CancelReason;
 use flowkit_core::record::TaskState;
 
+use super::capacity::sources;
 use super::{Judge, View};
 use crate::history::{Ask, Change, Life, Place, Step, What};
 use crate::plan::Hook;
@@ -159,12 +160,26 @@ impl Judge for CancelFinal {
     }
 }
 
+/// What failed, and the task with it, is a source of this node.
+pub(super) fn reads_what_failed(view: &View<'_>, task: &TaskId, node: &NodeId) -> bool {
+    let fact = view.ledger.tasks.get(task).and_then(|of| of.fact.as_ref());
+    let failed = fact.and_then(|fact| fact.failed_node.as_ref());
+    let reader = view.node(task.as_str(), node.as_str());
+    let (Some(failed), Some(reader)) = (failed, reader) else {
+        return false;
+    };
+    sources(reader).any(|source| source == failed.as_str())
+}
+
 /// The commit that cancels a task, or lets it fail, tells every run of it to end, and why.
 fn told(view: &mut View<'_>, task: &TaskId, state: TaskState) {
-    let why = match state {
+    if !matches!(state, TaskState::Failed | TaskState::Cancelling) {
+        return;
+    }
+    let why = |node| match state {
+        TaskState::Failed if reads_what_failed(view, task, node) => CancelReason::UpstreamFailed,
         TaskState::Failed => CancelReason::TaskFailed,
-        TaskState::Cancelling => CancelReason::UserRequest,
-        _ => return,
+        _ => CancelReason::UserRequest,
     };
     let Some(ledger) = view.ledger.tasks.get(task) else {
         return;
@@ -174,7 +189,7 @@ fn told(view: &mut View<'_>, task: &TaskId, state: TaskState) {
         .iter()
         .filter_map(|(id, node)| Some((id, node.fact.as_ref()?)));
     let untold = facts
-        .filter(|(_, fact)| fact.holder.is_some() && fact.told_to_end != Some(why))
+        .filter(|(id, fact)| fact.holder.is_some() && fact.told_to_end != Some(why(id)))
         .map(|(id, fact)| format!("{task}/{id}: {state:?}, and told {:?}", fact.told_to_end))
         .next();
     if let Some(what) = untold {

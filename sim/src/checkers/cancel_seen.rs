@@ -9,6 +9,7 @@ use flowkit_core::id::TaskId;
 use flowkit_core::message::CancelReason;
 use flowkit_core::record::TaskState;
 
+use super::cancel_final::reads_what_failed;
 use super::{Judge, View};
 use crate::history::{Change, Life, Place, Run, Step, What};
 use crate::plan::{Fault, Plan};
@@ -138,6 +139,9 @@ fn untrue(view: &View<'_>, run: &Run, reason: CancelReason) -> Option<String> {
     let fits = match reason {
         CancelReason::UserRequest => over && state != TaskState::Failed,
         CancelReason::TaskFailed => state == TaskState::Failed,
+        CancelReason::UpstreamFailed => {
+            state == TaskState::Failed && reads_what_failed(view, &run.task, &run.node)
+        }
         // Its grant may be over meanwhile.
         CancelReason::Yield => {
             let held = fact.token == run.token && fact.holder.is_some();

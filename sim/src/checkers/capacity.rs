@@ -298,7 +298,7 @@ impl Capacity {
 }
 
 /// Nodes whose batches it reads while they may still grow.
-fn sources(node: &NodePlan) -> impl Iterator<Item = &String> {
+pub(super) fn sources(node: &NodePlan) -> impl Iterator<Item = &String> {
     let streams = node.parents.iter();
     let streams = streams.filter(|(_, link)| node.streams_from(*link));
     let reads = node.reader.iter().flat_map(|reader| &reader.from);

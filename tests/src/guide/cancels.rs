@@ -119,6 +119,68 @@ pub async fn a_failed_node_ends_its_neighbours(ground: impl Ground) {
     site.stop().await;
 }
 
+/// Writes one artifact, and fails when it gets a permit.
+struct Broken(Arc<Semaphore>);
+
+impl Handler for Broken {
+    type Run = ();
+    type Input = u64;
+    type Output = u64;
+
+    async fn init(&self, _: &RunContext) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn batches(
+        &self,
+        _: &RunContext,
+        _: TaskInput,
+    ) -> Result<BatchStream<u64>, HandlerError> {
+        let batches = [0, 1].map(|n| Batch::new(format!("b{n}"), n));
+        Ok(BatchStream::iter(batches))
+    }
+
+    async fn process(
+        &self,
+        _: &RunContext,
+        (): &mut (),
+        batch: Batch<u64>,
+    ) -> Result<BatchResult<u64>, HandlerError> {
+        if batch.payload == 1 {
+            self.0.acquire().await?.forget();
+            return Err(HandlerError::permanent("broken", "on purpose"));
+        }
+        Ok(BatchResult::of(batch.payload))
+    }
+}
+
+pub async fn a_failed_source_ends_its_reader_and_is_named_as_the_reason(ground: impl Ground) {
+    let site = Site::new(ground).await;
+    let (read, mut was_read) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    site.worker("read", Reader(read, tell)).await;
+    let fail = Arc::new(Semaphore::new(0));
+    site.worker("write", Broken(fail.clone())).await;
+    let graph = json!({"nodes": [
+        {"node_id": "w", "type": "write"},
+        {"node_id": "r", "type": "read", "depends_on": ["w"], "io": {
+            "start_when": "first_batch",
+            "input_inline": {"input_adapter": "pull.from_artifacts",
+                "input_args": {"from_node": "w"}}}},
+    ]});
+    let task = site.submit(&graph).await;
+    was_read.recv().await.expect("it reads");
+    fail.add_permits(1);
+    let (reason, _) = told.recv().await.expect("it is told");
+    assert_eq!(reason, CancelReason::UpstreamFailed);
+    let outcome = task.wait().await.expect("it ends");
+    assert_eq!(outcome.failure.expect("it failed").node_id.as_str(), "w");
+    let status = task.status().await.expect("there");
+    let reader = status.node("r").expect("there");
+    assert_eq!((reader.state, reader.failures), (NodeState::Cancelled, 0));
+    site.stop().await;
+}
+
 /// A worker whose ports can be cut, and a node that waits in it for its cancel.
 struct Stage {
     site: Site,

@@ -8,6 +8,7 @@
 pub mod cancels;
 mod cut;
 pub mod endings;
+pub mod failures;
 pub mod graphs;
 pub mod handlers;
 pub mod health;

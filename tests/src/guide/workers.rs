@@ -4,12 +4,13 @@
 
 use flowkit_core::report::ReportKind;
 use flowkit_runtime::{
-    Batch, BatchResult, BatchStream, ClientError, Handler, HandlerError, Json, NodeId, RunContext,
-    TaskInput, WorkerId, WorkerSettings, handler_fn,
+    Batch, BatchResult, BatchStream, ClientError, CoordinatorSettings, Handler, HandlerError, Json,
+    NodeId, RunContext, TaskInput, WorkerId, WorkerSettings, handler_fn,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{Barrier, Semaphore, mpsc};
 
 use super::{Ground, Site, artifacts, decoded, finished, one_node};
@@ -265,6 +266,45 @@ pub async fn what_a_worker_runs_its_checkpoints_and_when_it_was_heard_can_be_ask
     assert_eq!(view.heard.expect("it said goodbye").status, "offline");
     let presence = client.presence().await.expect("readable");
     assert_eq!(presence.shards.len(), 1);
+    site.stop().await;
+}
+
+/// Its lease is far longer than a case may take: only the new process can end what the old one held.
+pub async fn a_worker_that_is_killed_and_starts_again_goes_on_long_before_its_lease_ends(
+    ground: impl Ground,
+) {
+    let lease = Duration::from_secs(600);
+    let settings = CoordinatorSettings::default().lease_ttl_sec(lease.as_secs_f64());
+    let site = Site::with(ground, settings).await;
+    let (begin, mut began) = mpsc::unbounded_channel();
+    let handler = Arc::new(handler_fn(move |cx: RunContext, _: Batch<Json>| {
+        let begin = begin.clone();
+        async move {
+            if let Some(page) = cx.batch_checkpoint::<u32>()? {
+                return Ok(BatchResult::of(page));
+            }
+            cx.save_checkpoint(&7).await?;
+            let _ = begin.send(());
+            cx.cancelled().await;
+            Err(HandlerError::cancelled())
+        }
+    }));
+    let start = async || {
+        let process = site.process().await;
+        process.start(process.builder().worker_id("w").role("r", handler.clone()));
+        process
+    };
+    let process = start().await;
+    let task = site.submit(&one_node("r", json!({}))).await;
+    began.recv().await.expect("it runs");
+    process.kill().await;
+    let killed = Instant::now();
+    start().await;
+    finished(&task).await;
+    assert!(killed.elapsed() < lease / 10, "{:?}", killed.elapsed());
+    assert_eq!(artifacts::<u32>(&task, "n").await, [7]);
+    let node = task.status().await.expect("there").nodes.remove(0);
+    assert_eq!((node.attempts.0, node.grants, node.failures), (1, 2, 0));
     site.stop().await;
 }
 

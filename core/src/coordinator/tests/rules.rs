@@ -108,6 +108,83 @@ fn an_unhandled_failure_fails_the_task_at_once_and_ends_the_rest() {
     assert_eq!(bench.sent_kinds(), ["TASK_CANCEL beside 1"]);
 }
 
+/// A source, a reader of it, a reader of that one, and a node beside; all of them run.
+fn streaming() -> Bench {
+    let graph = r#"{"nodes":[
+        {"node_id":"src","type":"a","routing":{"on_failure":["handler"]}},
+        {"node_id":"rdr","type":"a","depends_on":["src"],
+         "io":{"start_when":"first_batch","input_inline":{"input_adapter":"pull.from_artifacts",
+               "input_args":{"from_nodes":["src"]}}}},
+        {"node_id":"far","type":"a","depends_on":["rdr"],"io":{"start_when":"first_batch"}},
+        {"node_id":"beside","type":"a"},
+        {"node_id":"handler","type":"a"}]}"#;
+    let mut record = worker_record("w1", 1, &["a"]);
+    record.capacity = 5;
+    let mut bench = Bench::owned_with(config(), Vec::new(), vec![record]);
+    bench.submitted("t", graph);
+    for node in ["src", "rdr"] {
+        bench.arrive(vec![event("t", node, 1, 1, Body::BatchOk(batch("b1")))]);
+        bench.take_commit();
+    }
+    assert_eq!(bench.sent_kinds(), ["TASK_START far 1"]);
+    bench
+}
+
+/// Who is told to end, and why.
+fn told(bench: &Bench) -> Vec<(String, CancelReason, u64)> {
+    let kinds = bench.sent_kinds();
+    let told = kinds.into_iter().zip(bench.sent());
+    let told = told.filter_map(|(kind, (_, body))| match body {
+        Body::TaskCancel(cancel) => Some((kind, cancel.reason, cancel.grace_ms)),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn readers_of_what_failed_are_told_that_their_source_did() {
+    let mut bench = streaming();
+    // Its failure is handled by a node: nobody is told until that has failed, too.
+    bench.arrive(vec![event("t", "src", 1, 2, fail())]);
+    let commit = bench.take_commit();
+    assert_eq!(node_of(&commit, "src").state, NodeState::Failed);
+    assert_eq!(told(&bench), []);
+    bench.arrive(vec![event("t", "rdr", 1, 2, fail())]);
+    let commit = bench.take_commit();
+    assert_eq!(task_of(&commit).state, TaskState::Failed);
+    let cancel = |node: &str, reason| (format!("TASK_CANCEL {node} 1"), reason, 30_000);
+    let expected = [
+        cancel("far", CancelReason::UpstreamFailed),
+        cancel("beside", CancelReason::TaskFailed),
+        cancel("handler", CancelReason::TaskFailed),
+    ];
+    assert_eq!(told(&bench), expected);
+    for (node, reason) in [
+        ("far", CancelReason::UpstreamFailed),
+        ("beside", CancelReason::TaskFailed),
+    ] {
+        let grant = node_of(&commit, node).grant.as_ref();
+        let stored = grant.and_then(|grant| grant.cancel).expect("told");
+        assert_eq!((stored.reason, stored.grace_ms), (reason, 30_000));
+    }
+}
+
+#[test]
+fn a_failure_that_is_handled_ends_no_reader_and_one_whose_handler_fails_ends_them() {
+    let mut bench = streaming();
+    bench.arrive(vec![event("t", "src", 1, 2, fail())]);
+    bench.take_commit();
+    bench.arrive(vec![event("t", "handler", 1, 1, fail())]);
+    let commit = bench.take_commit();
+    assert_eq!(task_of(&commit).state, TaskState::Failed);
+    let cancel = |node: &str, reason| (format!("TASK_CANCEL {node} 1"), reason, 30_000);
+    let failed = task_of(&commit).failure.as_ref().expect("it failed");
+    // What failed unhandled is the handler, and nobody reads that.
+    assert_eq!(failed.node_id, node_id("handler"));
+    let expected = ["rdr", "far", "beside"].map(|node| cancel(node, CancelReason::TaskFailed));
+    assert_eq!(told(&bench), expected);
+}
+
 #[test]
 fn a_worker_gets_no_more_than_its_capacity() {
     let graph = r#"{"nodes":[{"node_id":"x","type":"a"},{"node_id":"y","type":"a"},

@@ -6,6 +6,8 @@ use serde_json::Value;
 use super::understand;
 
 type Fits = fn(&Value) -> bool;
+/// A field's name, whether it must be there, and what fits it.
+type Known = (&'static str, bool, Fits);
 
 const ANY: Fits = |_| true;
 const TEXT: Fits = Value::is_string;
@@ -13,8 +15,8 @@ const TEXT_OR_NULL: Fits = |value| value.is_string() || value.is_null();
 const COUNT: Fits = Value::is_u64;
 const COUNT_OR_NULL: Fits = |value| value.is_u64() || value.is_null();
 
-/// The protocol's page, once more: every kind, its fields, and whether each must be there.
-const PAGE: &[(&str, &[(&str, bool, Fits)])] = &[
+/// The protocol's page, once more: every kind and its fields.
+const PAGE: &[(&str, &[Known])] = &[
     (
         "hello",
         &[("protocol", true, |value| {
@@ -65,7 +67,7 @@ const PAGE: &[(&str, &[(&str, bool, Fits)])] = &[
 ];
 
 /// What is wrong with the fields of a line of a kind, by the page.
-fn at_fault(known: &[(&str, bool, Fits)], fields: &[(String, Value)]) -> Vec<String> {
+fn at_fault(known: &[Known], fields: &[(String, Value)]) -> Vec<String> {
     let named = |name: &str| known.iter().find(|(field, ..)| *field == name);
     let count = |name: &str| fields.iter().filter(|(field, _)| field == name).count();
     let wrong = fields.iter().filter(|(name, value)| {
