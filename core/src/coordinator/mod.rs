@@ -199,7 +199,7 @@ impl Coordinator {
         }
         for slot in &mut slots {
             // A renewal under way would take the lease again behind the release.
-            let leaves = self.stopping && !slot.is_renewing();
+            let leaves = self.stopping && !slot.renewing;
             if leaves && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
                 slot.release(&mut ctx);
                 slot.phase = Phase::Released;

@@ -42,7 +42,7 @@ pub(super) struct Slot {
     pub(super) phase: Phase,
     /// When the lease is renewed next; set while it is ours.
     renew_at: Option<Mono>,
-    renewing: bool,
+    pub(super) renewing: bool,
     backoff_ms: u64,
     /// Since when it is ours.
     owned_since: Mono,
@@ -192,11 +192,6 @@ impl Slot {
         };
         let renew = self.renew_at.filter(|_| !self.renewing);
         own.into_iter().chain(renew).min()
-    }
-
-    /// A renewal is under way.
-    pub(super) const fn is_renewing(&self) -> bool {
-        self.renewing
     }
 
     /// Another coordinator should own this shard, and has had time to say so. Not while a renewal is

@@ -7,6 +7,7 @@ mod recovery;
 mod scenarios;
 mod schedules;
 mod seeds;
+mod shards;
 mod sweep;
 
 use flowkit_sim::plan::Plan;

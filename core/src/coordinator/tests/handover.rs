@@ -139,7 +139,7 @@ fn a_lease_that_was_given_back_is_not_renewed() {
     let mut third = Third::of_c2();
     third.looks(100, "c1");
     third.looks(6_000, "c1");
-    assert!(!third.slot.is_renewing());
+    assert!(!third.slot.renewing);
     let release = third.release();
     let shard = third.slot.id;
     let released = third.with(7_000, |slot, ctx| {
