@@ -71,7 +71,7 @@ fn judge(name: &Path, text: &str) -> Vec<String> {
     }
     // Programs of the guide are included where they are compiled, and `//!` cannot be.
     let says = if shown.starts_with("docs/") {
-        "// "
+        "//"
     } else {
         "//!"
     };
