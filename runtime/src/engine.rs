@@ -312,15 +312,11 @@ impl Engine {
             let _ = done.wait_for(|done| *done).await;
         }
         let mut parts = self.parts();
-        if parts
-            .coordinator
-            .as_ref()
-            .is_some_and(|c| !*c.done.borrow())
-        {
+        if parts.coordinator.as_ref().is_some_and(|c| !c.has_ended()) {
             return Ok(());
         }
-        // Unless a stop was given up, no worker of this process holds a grant yet: only a coordinator of this process gives
-        // them one, and `stop` ends the workers before it ends the coordinator.
+        // Workers that were told to stop may still hold grants, if a stop was given up. (So may one that was
+        // started while a stop waited for others; its token is fenced.)
         let over = !parts.workers.iter().any(WorkerHandle::is_stopping);
         config.predecessors_dead = self.inner.alone && over || is_planted(Bug::AllDead);
         let (stop, stopped) = watch::channel(false);
@@ -370,7 +366,11 @@ impl Engine {
         }
         let mut parts = self.parts();
         parts.workers.retain(|worker| !worker.has_stopped());
-        if parts.coordinator.as_ref().is_some_and(|c| *c.done.borrow()) {
+        if parts
+            .coordinator
+            .as_ref()
+            .is_some_and(CoordinatorHandle::has_ended)
+        {
             parts.coordinator = None;
         }
     }
@@ -507,6 +507,13 @@ struct CoordinatorHandle {
     done: watch::Receiver<bool>,
     asks: Asks<CoordinatorVitals>,
     limits: Limits,
+}
+
+impl CoordinatorHandle {
+    /// It has ended, for whatever reason: its task may have gone with its runtime.
+    fn has_ended(&self) -> bool {
+        *self.done.borrow() || self.done.has_changed().is_err()
+    }
 }
 
 /// Why a coordinator could not start.

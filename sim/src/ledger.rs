@@ -92,6 +92,15 @@ impl Ledger {
 
     /// Every commit up to `seq` is durable.
     pub(crate) fn synced(&mut self, seq: u64) {
+        let synced = self.unsynced.iter().filter(|(at, _)| *at <= seq);
+        for change in synced.flat_map(|(_, changes)| changes) {
+            let record = match change {
+                Change::Task { task, .. } => (task.clone(), None),
+                Change::Node { task, node, .. } => (task.clone(), Some(node.clone())),
+                _ => continue,
+            };
+            self.rotten.remove(&record);
+        }
         self.unsynced.retain(|(at, _)| *at > seq);
     }
 

@@ -30,6 +30,7 @@ mod limited;
 mod limits;
 mod load;
 mod ownership;
+mod parked;
 mod pause;
 mod peers;
 mod ready;
@@ -199,7 +200,7 @@ impl Coordinator {
         }
         for slot in &mut slots {
             // A renewal under way would take the lease again behind the release.
-            let leaves = self.stopping && !slot.renewing;
+            let leaves = self.stopping && (!slot.renewing || is_planted(Bug::RenewedReleased));
             if leaves && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
                 slot.release(&mut ctx);
                 slot.phase = Phase::Released;

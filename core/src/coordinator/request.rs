@@ -1,6 +1,5 @@
 //! Requests of clients: each is answered after the commit that it rests on.
 
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,68 +20,8 @@ use crate::port::{PortError, StoreReply, StoreRequest, Stream, TaskAnswer};
 use crate::record::{History, RECORD_VERSION, TaskRecord, TaskState};
 use crate::text::{REASON_BYTES_MAX, cut};
 
-/// Most requests that wait for one lookup; more are dropped, and clients repeat them.
-pub(super) const PARKED_PER_TASK_MAX: usize = 64;
-/// Requests that wait for a lookup, and their bytes, beyond which nothing more is folded: all of them become
-/// one commit.
-const PARKED_MAX: usize = 2_000;
-const PARKED_BYTES_MAX: usize = super::commit::COMMIT_BYTES_MAX;
 /// Most who wait for the end of one task; a client that goes on waiting asks again.
-const WATCHERS_MAX: usize = 1_000;
-
-/// Requests about tasks that are not in memory, until the store says what it knows.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Parked {
-    by_task: BTreeMap<TaskId, Vec<Arc<Envelope>>>,
-    count: usize,
-    bytes: usize,
-}
-
-impl Parked {
-    /// One too many does not wait: clients repeat them.
-    pub(super) fn push(&mut self, task: TaskId, message: Arc<Envelope>) {
-        let parked = self.by_task.entry(task).or_default();
-        if parked.len() >= PARKED_PER_TASK_MAX {
-            return;
-        }
-        self.count += 1;
-        self.bytes += weight(&message);
-        parked.push(message);
-    }
-
-    pub(super) fn tasks(&self) -> usize {
-        self.by_task.len()
-    }
-
-    pub(super) fn contains(&self, task: &TaskId) -> bool {
-        self.by_task.contains_key(task)
-    }
-
-    /// Those of a task that came first, so many of them.
-    fn take(&mut self, task: &TaskId, count: usize) -> Vec<Arc<Envelope>> {
-        let mut asked = self.by_task.remove(task).unwrap_or_default();
-        let since = asked.split_off(count.min(asked.len()));
-        if !since.is_empty() {
-            self.by_task.insert(task.clone(), since);
-        }
-        self.count -= asked.len();
-        self.bytes -= asked.iter().map(|message| weight(message)).sum::<usize>();
-        asked
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.count >= PARKED_MAX || self.bytes >= PARKED_BYTES_MAX
-    }
-}
-
-/// Bytes of a request, about.
-fn weight(message: &Envelope) -> usize {
-    let body = match &message.body {
-        Body::Submit(submit) => submit.graph.len() + submit.vars.len(),
-        _ => 0,
-    };
-    body + 256
-}
+pub(super) const WATCHERS_MAX: usize = 1_000;
 
 impl Shard {
     /// A request of a client.
@@ -151,6 +90,11 @@ impl Shard {
         let answers: Vec<Option<TaskAnswer>> = answers
             .map(|(answer, task)| Some(self.as_owned(task, answer?)))
             .collect();
+        if tasks.keys().any(|task| self.left_out.contains(task)) {
+            // An owner that was replaced may have left out what the next one has: what it says is to rest
+            // on a commit, which it cannot make.
+            self.open.begin(ctx.now.mono);
+        }
         let known: BTreeMap<_, _> = tasks.keys().zip(&answers).collect();
         for ((task, count), answer) in tasks.iter().zip(&answers) {
             // With care, one change goes into one commit: the others are looked up again.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::context::{Context, ShardOp};
 use super::functions::kept_vars;
-use super::request::{PARKED_PER_TASK_MAX, answer, answer_of, refusal};
+use super::parked::PARKED_PER_TASK_MAX;
+use super::request::{answer, answer_of, refusal};
 use super::shard::Shard;
 use super::task::{NodeKey, Task};
 use crate::control::{TaskControl, TaskOptions};

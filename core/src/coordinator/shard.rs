@@ -63,7 +63,7 @@ pub(super) struct Shard {
     /// First offset that a reader of the log still needs.
     pub(super) forgotten: Offset,
 
-    pub(super) parked: super::request::Parked,
+    pub(super) parked: super::parked::Parked,
     pub(super) lookup: Option<BTreeMap<TaskId, usize>>,
     /// Asked about in that lookup, and settled since: what the store answers may be older.
     pub(super) outdated: BTreeSet<TaskId>,
@@ -122,7 +122,7 @@ impl Shard {
             syncing: false,
             sync_at: None,
             forgotten: Offset(0),
-            parked: super::request::Parked::default(),
+            parked: super::parked::Parked::default(),
             lookup: None,
             outdated: BTreeSet::new(),
             lookup_at: None,

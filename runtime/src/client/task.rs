@@ -169,7 +169,8 @@ impl TaskStatus {
 }
 
 /// First wait of `wait` before it asks again; doubles up to a minute. Nothing is late by it: the
-/// answer comes when the task settles, and only a new owner of the shard has to be asked again.
+/// answer comes when the task settles, and only a new owner of the shard has to be asked again
+/// (and one that more than 1,000 wait for at once).
 const WAIT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl TaskHandle {

@@ -14,6 +14,8 @@ pub use command::ExecError;
 use flowkit_core::json::Json;
 
 use crate::{Batch, BatchResult, FinalizeResult, Handler, HandlerError, RunContext};
+#[cfg(test)]
+pub(crate) use session::SETTLE;
 use session::Session;
 
 /// Version of the protocol, told in the first line.

@@ -36,7 +36,7 @@ const KILLED: &str = "exec_killed";
 const FAILED: &str = "exec_error";
 
 /// How long a program that closed a pipe may take to end, and what it said last to arrive.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// Longest excerpt of a line in an error, in characters.
 const EXCERPT: usize = 80;
 /// Longest message of a log line, in bytes.
@@ -241,6 +241,8 @@ impl Session {
                 }
                 saved = saved(&mut saving), if saving.is_some() => {
                     saving = None;
+                    // What it said behind the checkpoint is still to be read.
+                    until = until.map(|_| Instant::now() + SETTLE);
                     match saved {
                         Err(error) if !is_planted(Bug::RefusalPassedOver) => return Err(error),
                         _ => continue,

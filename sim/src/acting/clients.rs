@@ -257,7 +257,10 @@ impl Asking<'_> {
                         Ok(Some(status)) => last = Some(status),
                         Ok(None) => break,
                         // Nobody says any more how it ends: it was set aside.
-                        Err(ClientError::Refused { .. }) if last.is_some() => {
+                        Err(ClientError::Refused {
+                            kind: ReplyError::Invalid,
+                            ..
+                        }) if last.is_some() => {
                             return Ok(last.map_or(Shown::Swept, shown_of));
                         }
                         Err(error) => return Err(error),

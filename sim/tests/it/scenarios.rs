@@ -540,7 +540,6 @@ fn a_handled_failure_leaves_the_task_on_its_way() {
     assert!(rows(&report, "party Skipped") >= 1);
 }
 
-/// Two coordinators and two shards, for long enough that shares settle.
 #[test]
 fn who_gets_two_nodes_in_one_commit_was_the_most_free_one_for_the_first() {
     let mut plan = Plan::small();

@@ -4,6 +4,7 @@ use flowkit_sim::plan::{Fault, Plan};
 
 use crate::scenarios::{at, crash, hold, rows};
 
+/// Two coordinators and two shards, for long enough that shares settle.
 fn two_shards() -> Plan {
     let mut plan = Plan::small();
     plan.world.shards = 2;

@@ -8,6 +8,7 @@ mod functions;
 mod handover;
 mod leases;
 mod limits;
+mod parked;
 mod pause;
 mod random;
 mod rerun;

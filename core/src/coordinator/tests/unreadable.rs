@@ -170,6 +170,9 @@ fn who_asks_for_a_task_that_was_left_out_is_told() {
             lookup,
             StoreReply::Answers(vec![Some(alive.clone())]),
         ));
+        // An owner that was replaced cannot say so.
+        assert_eq!(bench.sent(), []);
+        bench.take_commit();
         let replies = bench.sent().into_iter().filter_map(|(_, body)| match body {
             Body::Reply(reply) => Some((reply.ok, reply.state)),
             _ => None,
