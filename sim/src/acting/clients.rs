@@ -2,7 +2,7 @@
 
 use flowkit_core::id::{NodeId, TaskId};
 use flowkit_core::json::Json;
-use flowkit_core::message::{ErrorReply, Reply};
+use flowkit_core::message::{ErrorReply, Reply, ReplyError};
 use flowkit_core::port::ErrorKind;
 use flowkit_runtime::{
     Client, ClientError, RerunOptions, SubmitOptions, TaskOutcome, TaskState, TaskStatus,

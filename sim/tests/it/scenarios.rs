@@ -407,7 +407,7 @@ fn a_task_with_a_record_that_cannot_be_read_is_told_of_and_others_go_on() {
         },
     ];
     for what in rotten {
-        let when = at(400);
+        let when = on(Logical::Processing, 4);
         let mut plan = Plan::small().with(Fault::Rot { when, what });
         for host in 0..plan.world.coordinators {
             plan = plan.with(crash(host, when, 100));
