@@ -29,6 +29,7 @@ pub const SURVIVORS: &[&str] = &[
     "cursor-over-accepted",
     "cursor-uncounted",
     "never-recalled",
+    "source-unnamed",
     // More than one parent.
     "fan-in-early",
     "skipped-counts",
