@@ -224,6 +224,7 @@ impl Merged {
             let grant = stands.map(|(token, told)| GrantView {
                 token: *token,
                 cancelled: *told || self.ending.contains(&task),
+                unreadable: false,
             });
             self.grants
                 .entry((task, node))
@@ -454,6 +455,7 @@ mod tests {
         let grant = GrantView {
             token: Some(Token(3)),
             cancelled: false,
+            unreadable: false,
         };
         let never = read(vec![Some(grant)]);
         let (seen, misfits) = history(sources(Vec::new(), Vec::new(), vec![never]), 0);
@@ -466,7 +468,11 @@ mod tests {
         let node = (TaskId::new("t").expect("id"), NodeId::new("n").expect("id"));
         let view = |token: Option<u64>, cancelled| {
             let token = token.map(Token);
-            Some(GrantView { token, cancelled })
+            Some(GrantView {
+                token,
+                cancelled,
+                unreadable: false,
+            })
         };
         let stood = vec![(1, view(Some(1), false)), (2, view(None, true))];
         let merged = Merged {

@@ -136,12 +136,14 @@ pub(crate) fn grants(
                 GrantView {
                     token: grant.map(|_| token),
                     cancelled: ending || told,
+                    unreadable: false,
                 }
             }
             // One rotten record must not fail the read of all the others: the run is told to end.
             _ => GrantView {
                 token: None,
                 cancelled: true,
+                unreadable: true,
             },
         }));
     }

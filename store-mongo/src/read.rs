@@ -240,6 +240,7 @@ impl Mongo {
                 return Some(GrantView {
                     token: None,
                     cancelled: true,
+                    unreadable: true,
                 });
             }
             let ending = task.is_none_or(|task| task.get_bool("ending").unwrap_or(true));
@@ -247,6 +248,7 @@ impl Mongo {
             Some(GrantView {
                 token: token.map(|token| flowkit_core::id::Token(token.cast_unsigned())),
                 cancelled: ending || node.get_bool("told").unwrap_or(false),
+                unreadable: false,
             })
         };
         let grants = ids.iter().zip(nodes).map(|(id, (task, _))| grant(id, task));

@@ -483,6 +483,9 @@ pub struct GrantView {
     pub token: Option<Token>,
     /// The task is cancelled or failed, or the grant was told to end.
     pub cancelled: bool,
+    /// A record of it cannot be read just now. Its run is to end, but which token is current nobody can
+    /// say: once the record is written again, the same one may be.
+    pub unreadable: bool,
 }
 
 /// A task and its nodes.

@@ -166,8 +166,10 @@ impl Worker {
         let mut cancelled_tasks = BTreeSet::new();
         for ((node, token), grant) in read.nodes.into_iter().zip(grants) {
             let current = grant.as_ref().is_some_and(|g| g.token == Some(token));
+            // What cannot be read may show the token as current again.
+            let readable = grant.as_ref().is_none_or(|g| !g.unreadable);
             let cancelled = grant.is_some_and(|g| g.cancelled);
-            if !current {
+            if !current && readable {
                 self.ended.forget(&node, token);
             }
             let Some(id) = self.by_node.get(&node).copied() else {

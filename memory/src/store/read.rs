@@ -133,6 +133,7 @@ impl Tables {
             return Some(GrantView {
                 token: None,
                 cancelled: true,
+                unreadable: true,
             });
         }
         let ending = row
@@ -143,6 +144,7 @@ impl Tables {
         Some(GrantView {
             token: node.grant.as_ref().map(|_| node.lease_no),
             cancelled: ending || told,
+            unreadable: false,
         })
     }
 

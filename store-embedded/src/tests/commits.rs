@@ -169,7 +169,13 @@ async fn grants_are_read_as_applied() {
         worker_id: id("w"),
         nodes: vec![asked("a"), asked("b"), asked("c")],
     };
-    let view = |token, cancelled| Some(GrantView { token, cancelled });
+    let view = |token, cancelled| {
+        Some(GrantView {
+            token,
+            cancelled,
+            unreadable: false,
+        })
+    };
     assert_eq!(
         ask(&owner.store, read.clone()).await,
         StoreReply::Grants {

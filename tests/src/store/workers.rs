@@ -151,6 +151,7 @@ pub async fn grants_are_read_in_order_and_unknown_nodes_are_none(store: &mut Sto
         Some(GrantView {
             token,
             cancelled: false,
+            unreadable: false,
         })
     };
     let (free, held) = (view(None), view(Some(Token(4))));

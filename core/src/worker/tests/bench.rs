@@ -271,6 +271,7 @@ pub(super) fn grants(views: &[Option<(u64, bool)>]) -> StoreReply {
                 Some(GrantView {
                     token: view.map(|(token, _)| Token(token)),
                     cancelled: view.is_some_and(|(_, cancelled)| cancelled),
+                    unreadable: false,
                 })
             })
             .collect(),

@@ -177,6 +177,7 @@ impl Chaos {
                         Some(GrantView {
                             token: self.current(node, pick.is_multiple_of(19)),
                             cancelled: pick.is_multiple_of(23),
+                            unreadable: false,
                         })
                     })
                     .collect(),

@@ -5,7 +5,7 @@ use crate::id::{Incarnation, ShardId};
 use crate::message::{
     Body, CancelReason, Heartbeat, RefusalReason, ReleaseReason, RunBeat, TaskStart,
 };
-use crate::port::{StoreReply, StoreRequest, Stream};
+use crate::port::{GrantView, StoreReply, StoreRequest, Stream};
 use crate::report::{Report, ReportKind};
 use crate::worker::{Effect, Input, RunCommand, RunEvent};
 
@@ -103,6 +103,30 @@ fn a_repeated_start_of_an_ended_token_gets_its_end_again_with_the_old_seq() {
     let out = bench.arrive(vec![started(1)]);
     let refusal = refused(13, 1, RefusalReason::NotCurrent, 2);
     assert_eq!(out, vec![refusal]);
+}
+
+/// A commit of an owner that died may write the record again: then its token is current as before.
+#[test]
+fn an_ended_token_is_remembered_while_its_grant_cannot_be_read() {
+    let mut bench = Bench::new();
+    bench.processing();
+    bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+    bench.run(1, RunEvent::Closed);
+    bench.confirm(9);
+    let end = || task_failed(Some("a"), "odd", false, "text");
+    assert_eq!(bench.pass(500), vec![read_grants(10, 1)]);
+    let rotten = GrantView {
+        token: None,
+        cancelled: true,
+        unreadable: true,
+    };
+    let unread = StoreReply::Grants {
+        incarnation: Incarnation(3),
+        grants: vec![Some(rotten)],
+    };
+    assert_eq!(bench.store(10, unread), vec![]);
+    let out = bench.arrive(vec![started(1)]);
+    assert_eq!(out, vec![event(11, 1, 1, end(), 2)]);
 }
 
 #[test]
