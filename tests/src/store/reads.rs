@@ -202,8 +202,9 @@ pub async fn an_unreadable_record_sets_its_task_aside(store: &mut StoreInstance)
     let views = grants(store, &[("b", "n"), ("c", "n")]).await;
     let view = views[0].as_ref().expect("the node exists");
     assert_eq!((view.token, view.cancelled), (None, true));
+    assert!(view.unreadable, "its token may show again");
     let view = views[1].as_ref().expect("the node exists");
-    assert!(view.token.is_some() && !view.cancelled);
+    assert!(view.token.is_some() && !view.cancelled && !view.unreadable);
     let read = StoreRequest::ReadTask {
         task_id: task_id("a"),
     };
