@@ -333,6 +333,8 @@ pub enum Step {
     },
     /// It was ended.
     Abort,
+    /// It begins to clean up, which takes long: it is told nothing any more.
+    CleansUp,
     /// Something that it asked to be run at its end is run.
     Hook {
         /// The n-th that it asked for, from 1.

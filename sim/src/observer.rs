@@ -275,6 +275,7 @@ impl Observer {
                     Step::Closed => 10,
                     Step::Lost => 11,
                     Step::Hook { .. } => 12,
+                    Step::CleansUp => 13,
                 };
                 trace
                     .event(at, 8, u64::from(run.place.host))

@@ -48,6 +48,8 @@ pub(super) enum ShardOp {
     Bounds,
     CheckEntry,
     Fetch,
+    /// What was said before the process was told to stop.
+    LastRead,
     Commit,
     Sync,
     Lookup,

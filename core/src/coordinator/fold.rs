@@ -33,10 +33,14 @@ impl Shard {
                 self.backlog.push_front(entry);
                 break;
             }
-            let was_empty = self.open.is_empty();
-            self.fold(ctx, entry);
-            self.open.by_entry |= was_empty && !self.open.is_empty();
+            self.fold_entry(ctx, entry);
         }
+    }
+
+    pub(super) fn fold_entry(&mut self, ctx: &mut Context<'_>, entry: Entry) {
+        let was_empty = self.open.is_empty();
+        self.fold(ctx, entry);
+        self.open.by_entry |= was_empty && !self.open.is_empty();
     }
 
     fn fold(&mut self, ctx: &mut Context<'_>, entry: Entry) {

@@ -25,6 +25,7 @@ mod functions;
 mod gate;
 mod invariants;
 mod io;
+mod last_read;
 mod lease;
 mod limited;
 mod limits;
@@ -210,8 +211,11 @@ impl Coordinator {
             let makes_way = slot.makes_way(&ctx);
             if let Some(shard) = slot.owned() {
                 shard.stopping = self.stopping || makes_way;
+                if self.stopping {
+                    shard.read_last(&mut ctx);
+                }
                 run(&mut ctx, shard);
-                if leaves && shard.is_quiet() {
+                if leaves && shard.has_read_last() && shard.is_quiet() {
                     slot.release(&mut ctx);
                     slot.phase = Phase::Released;
                 } else if makes_way && shard.is_quiet() {
@@ -323,7 +327,10 @@ fn slot_of(slots: &mut [Slot], shard: ShardId, ownership: u64) -> Option<&mut Sl
 fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
     let stopping = shard.stopping;
     shard.tick(ctx);
-    if !stopping {
+    if stopping {
+        shard.pump_last(ctx);
+        shard.tick(ctx);
+    } else {
         shard.pump(ctx);
         shard.tick(ctx);
         shard.dispatch(ctx);
@@ -400,6 +407,15 @@ fn transport_done(
                     slot.lose(ctx, "its stream does not hold the next entry");
                 }
                 _ => shard.fetch_failed(ctx),
+            }
+        }
+        ShardOp::LastRead => {
+            if let Some(shard) = slot.owned() {
+                let entries = match result {
+                    Ok(TransportReply::Entries { entries, .. }) => entries,
+                    _ => Vec::new(),
+                };
+                shard.read_last_answered(entries);
             }
         }
         ShardOp::EndOffset => {

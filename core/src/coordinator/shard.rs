@@ -16,7 +16,7 @@ use crate::port::{Entry, Stream, TransportRequest};
 use crate::time::Mono;
 
 /// Entries asked for at once.
-const FETCH_LIMIT: u32 = 512;
+pub(super) const FETCH_LIMIT: u32 = 512;
 /// How long a read of the stream waits for the first entry.
 const FETCH_WAIT_MS: u64 = 10_000;
 
@@ -87,8 +87,9 @@ pub(super) struct Shard {
     pub(super) quarantine: BTreeSet<TaskId>,
     /// Submissions that the store refuses: the same again is answered so, another one is tried.
     pub(super) refused: BTreeMap<TaskId, u128>,
-    /// Nothing new is folded or looked up: the process stops.
+    /// Nothing new is looked up or begun: the process stops.
     pub(super) stopping: bool,
+    pub(super) last_read: super::last_read::LastRead,
     #[serde(skip)]
     pub(super) plans: super::load::Plans,
 }
@@ -136,6 +137,7 @@ impl Shard {
             quarantine: BTreeSet::new(),
             refused: BTreeMap::new(),
             stopping: false,
+            last_read: super::last_read::LastRead::default(),
             plans: super::load::Plans::default(),
         }
     }
@@ -277,12 +279,20 @@ impl Shard {
         self.fetching = false;
         self.fetch_backoff_ms = 0;
         self.stream_ok_at = ctx.now.mono;
-        // A reply may repeat what is folded; it never skips (the log is ordered and complete).
-        self.backlog.extend(
-            entries
-                .into_iter()
-                .filter(|entry| entry.offset >= self.next),
-        );
+        self.heard(entries);
+    }
+
+    /// A reply may repeat what is folded or at hand; it never skips (the log is ordered and complete).
+    pub(super) fn heard(&mut self, entries: Vec<Entry>) {
+        let from = self.read_to();
+        let new = entries.into_iter().filter(|entry| entry.offset >= from);
+        self.backlog.extend(new);
+    }
+
+    /// The first place that is neither folded nor at hand.
+    pub(super) fn read_to(&self) -> Offset {
+        let last = self.backlog.back();
+        last.map_or(self.next, |entry| entry.offset.next())
     }
 
     pub(super) fn fetch_failed(&mut self, ctx: &mut Context<'_>) {

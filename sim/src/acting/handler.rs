@@ -156,6 +156,9 @@ impl<J: Journal> Scripted<J> {
         };
         for trouble in script::hook_troubles(node, cx.info().epoch.0, Hook::Cleanup) {
             self.journal.struck(script::IN_HOOK);
+            if script::lasting(trouble).is_some() {
+                self.step(cx, Step::CleansUp);
+            }
             match trouble {
                 TroubleKind::Panics | TroubleKind::PanicsNaming => {
                     std::panic::panic_any(PlannedPanic)

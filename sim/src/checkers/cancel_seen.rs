@@ -114,6 +114,7 @@ impl Looks {
                     | Step::Abort
                     | Step::Failed { .. }
                     | Step::Finalized
+                    | Step::CleansUp
                     | Step::Closed
                     | Step::Lost => {
                         self.runs.remove(&key);

@@ -7,8 +7,6 @@ use flowkit_core::id::{NodeId, TaskId, Token};
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
-use crate::plan::Hook;
-use crate::script;
 
 const NAME: &str = "stops";
 /// Time for a machine to see that it is to stop.
@@ -73,18 +71,10 @@ impl Judge for Stops {
                         if asked.is_some_and(|a| !a.was_stalled && at > a.at + MOMENT_US + slack) {
                             view.broken(NAME, format!("{name} began although told to stop"));
                         }
-                        // One that takes long over its cleanup is told nothing any more.
-                        let node = view.node(run.task.as_str(), run.node.as_str());
-                        let cleans_up = node.is_some_and(|node| {
-                            let troubles = script::hook_troubles(node, run.epoch.0, Hook::Cleanup);
-                            troubles
-                                .into_iter()
-                                .any(|kind| script::lasting(kind).is_some())
-                        });
                         let open = Open {
                             name,
                             began: at,
-                            told: cleans_up,
+                            told: false,
                         };
                         self.runs.insert(key, open);
                     }
@@ -99,6 +89,7 @@ impl Judge for Stops {
                     Step::Cancel { .. }
                     | Step::Failed { .. }
                     | Step::Finalized
+                    | Step::CleansUp
                     | Step::Abort
                     | Step::Hook { .. } => {
                         if let Some(open) = self.runs.get_mut(&key) {

@@ -295,6 +295,7 @@ fn step_text(step: &Step) -> String {
             ..
         } => format!("failed (permanent {permanent}, cancelled {cancelled})"),
         Step::Cancel { reason, grace_ms } => format!("told to end: {reason:?} in {grace_ms} ms"),
+        Step::CleansUp => "cleans up, which takes long".to_owned(),
         other => format!("{other:?}").to_lowercase(),
     }
 }

@@ -218,6 +218,14 @@ impl<'p> World<'p> {
             }
             RunCommand::Close => {
                 handler.phase = Phase::Closing;
+                let lasts = |kind: TroubleKind| script::lasting(kind).is_some();
+                if handler
+                    .hook_troubles(&[Hook::Cleanup])
+                    .into_iter()
+                    .any(lasts)
+                {
+                    self.step(place, run, Step::CleansUp);
+                }
                 self.hook_at(place, run, &[Hook::Cleanup], 300);
             }
         }

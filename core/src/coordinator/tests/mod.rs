@@ -14,6 +14,7 @@ mod random;
 mod rerun;
 mod rerun_begins;
 mod rules;
+mod stops;
 mod sweep;
 mod takeover;
 mod unreadable;

@@ -1,0 +1,77 @@
+//! A shard whose process stops: what workers said before it was told to is folded once more, so that what
+//! they handed back at their own end is nobody's when the owner goes, and counts as no loss at its next start.
+//!
+//! One read that waits for nothing, and no more of it than needs no question: the first request about a
+//! task that is not in memory, and all behind it, is for the next owner.
+
+use serde::Serialize;
+
+use super::context::{Context, ShardOp};
+use super::shard::{FETCH_LIMIT, Shard};
+use crate::message::SenderRole;
+use crate::port::{Entry, TransportRequest};
+
+/// How far the last read is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) enum LastRead {
+    /// The process does not stop.
+    #[default]
+    Unasked,
+    /// It is under way.
+    Asked,
+    /// It was answered, or failed: then nothing more is known, and nothing waited for.
+    Over,
+}
+
+impl Shard {
+    /// The process stops: asks for what was said until now, once.
+    pub(super) fn read_last(&mut self, ctx: &mut Context<'_>) {
+        if self.last_read != LastRead::Unasked {
+            return;
+        }
+        self.last_read = LastRead::Asked;
+        let request = TransportRequest::Read {
+            stream: self.stream(),
+            from: self.read_to(),
+            limit: FETCH_LIMIT,
+            wait_ms: 0,
+        };
+        ctx.transport(self.purpose(ShardOp::LastRead), request);
+    }
+
+    /// What the last read brought.
+    pub(super) fn read_last_answered(&mut self, entries: Vec<Entry>) {
+        self.last_read = LastRead::Over;
+        self.heard(entries);
+    }
+
+    /// Nothing more is to be waited for.
+    pub(super) fn has_read_last(&self) -> bool {
+        self.last_read == LastRead::Over
+    }
+
+    /// Folds what is at hand, up to what is for the next owner.
+    pub(super) fn pump_last(&mut self, ctx: &mut Context<'_>) {
+        if self.last_read == LastRead::Unasked {
+            return;
+        }
+        while self.has_room(ctx.config) {
+            let Some(entry) = self.backlog.pop_front() else {
+                return;
+            };
+            if self.is_for_the_next_owner(&entry) {
+                self.backlog.push_front(entry);
+                return;
+            }
+            self.fold_entry(ctx, entry);
+        }
+    }
+
+    fn is_for_the_next_owner(&self, entry: &Entry) -> bool {
+        entry.message.as_ref().is_ok_and(|message| {
+            let task = message.task_id.as_ref();
+            let is_unknown = task.is_some_and(|task| !self.numbers.contains_key(task));
+            message.sender.role == SenderRole::Client && is_unknown
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! A coordinator that is told to stop: what was said before is folded, and then its shard is given back.
+
+use super::super::{Effect, Input};
+use super::bench::{Bench, client, event, node_of, submit, transport_ok};
+use crate::id::{Offset, OpId, ShardId};
+use crate::message::{Body, Envelope, ReleaseReason, TaskReleased, WaitTask};
+use crate::port::{
+    Entry, ErrorKind, PortError, StoreReply, StoreRequest, Stream, TransportReply, TransportRequest,
+};
+use crate::record::NodeState;
+use std::sync::Arc;
+
+const GRAPH: &str = r#"{"nodes":[{"node_id":"a","type":"a"}]}"#;
+
+fn released() -> Envelope {
+    let reason = ReleaseReason::Shutdown;
+    event("t", "a", 1, 1, Body::TaskReleased(TaskReleased { reason }))
+}
+
+/// Told to stop; the read that follows, and whatever else.
+fn told(bench: &mut Bench) -> (OpId, TransportRequest) {
+    let out = bench.raw(Input::Shutdown);
+    match &out[..] {
+        [Effect::Transport { op, request }] => (*op, request.clone()),
+        other => panic!("one read: {other:?}"),
+    }
+}
+
+fn entries(from: u64, messages: Vec<Envelope>) -> TransportReply {
+    let entries = (from..).zip(messages).map(|(offset, message)| Entry {
+        offset: Offset(offset),
+        message: Ok(Arc::new(message)),
+    });
+    let entries: Vec<Entry> = entries.collect();
+    let next = Offset(from + entries.len() as u64);
+    TransportReply::Entries { entries, next }
+}
+
+fn gives_back(out: &[Effect]) -> bool {
+    out.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::Store {
+                request: StoreRequest::ReleaseShard { .. },
+                ..
+            }
+        )
+    })
+}
+
+#[test]
+fn what_a_worker_said_before_the_stop_is_folded() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    let (op, request) = told(&mut bench);
+    let wanted = TransportRequest::Read {
+        stream: Stream::Shard(ShardId(0)),
+        from: Offset(1),
+        limit: 512,
+        wait_ms: 0,
+    };
+    assert_eq!(request, wanted);
+    bench.input(transport_ok(op, entries(1, vec![released()])));
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "a");
+    // Nobody's, and nothing that counts; nor is it granted again.
+    assert_eq!((node.state, node.losses), (NodeState::Ready, 0));
+    assert_eq!(bench.sent_kinds(), ["COORDINATOR_OFFLINE - 0"]);
+    assert!(gives_back(&bench.out), "{:?}", bench.out);
+}
+
+#[test]
+fn the_read_that_was_under_way_and_the_last_one_say_the_same() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    let under_way = bench.fetch.take().expect("a read");
+    let (last, _) = told(&mut bench);
+    bench.input(transport_ok(under_way, entries(1, vec![released()])));
+    bench.input(Input::Idle);
+    let (commit_op, commit) = bench.commit();
+    assert_eq!(commit.next, Offset(2));
+    bench.input(transport_ok(last, entries(1, vec![released()])));
+    let committed = StoreReply::Committed { seq: commit.seq };
+    let out = bench.raw(super::bench::store_ok(commit_op, committed));
+    assert!(gives_back(&out), "{out:?}");
+}
+
+#[test]
+fn a_request_about_an_unknown_task_and_what_is_behind_it_are_for_the_next_owner() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    let (op, _) = told(&mut bench);
+    let wait = client("t", Body::WaitTask(WaitTask { inbox: 0 }));
+    let said = vec![wait, submit("u", GRAPH), released()];
+    let out = bench.raw(transport_ok(op, entries(1, said)));
+    assert!(gives_back(&out), "{out:?}");
+}
+
+#[test]
+fn a_last_read_that_fails_holds_up_nothing() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    let (op, _) = told(&mut bench);
+    let error = PortError::new(ErrorKind::Retry, "read", "away");
+    let out = bench.raw(Input::TransportDone {
+        op,
+        result: Err(error),
+    });
+    assert!(gives_back(&out), "{out:?}");
+}
