@@ -325,7 +325,10 @@ impl Merged {
                 }
                 Entry::Step { run, step } => {
                     // A run that was ended before its handler was called is only ended.
-                    let ends = matches!(step, Step::Closed | Step::Abort | Step::Cancel { .. });
+                    let ends = matches!(
+                        step,
+                        Step::CleansUp | Step::Closed | Step::Abort | Step::Cancel { .. }
+                    );
                     match runs.get(&run).cloned() {
                         Some(run) => self.add(at, 2, order, Seen::Handler { run, step }),
                         None if ends => {}

@@ -337,7 +337,7 @@ impl Engine {
     }
 
     /// Stops what runs in this process: first the workers, which hand their runs over, then the
-    /// coordinator, which commits what it has folded. Work that is not done goes on with the next
+    /// coordinator, which hears and commits their last words. Work that is not done goes on with the next
     /// start, where the store is durable.
     ///
     /// Cancelled, it leaves the workers to stop by themselves, and the coordinator as it is; call it

@@ -27,7 +27,7 @@ pub enum Input {
         /// Its outcome.
         result: Result<TransportReply, PortError>,
     },
-    /// Stop: commit what is folded, give the shards up.
+    /// Stop: hear once more what was said until now, commit it, give the shards up.
     Shutdown,
     /// The last machine of this process panicked; the driver made this one and tells it what
     /// [`super::Coordinator::subject`] named. Comes before the first `Wake`.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::context::{Context, ShardOp};
 use super::shard::{FETCH_LIMIT, Shard};
 use crate::message::SenderRole;
-use crate::port::{Entry, TransportRequest};
+use crate::port::{Entry, PortError, TransportReply, TransportRequest};
 
 /// How far the last read is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,10 +39,17 @@ impl Shard {
         ctx.transport(self.purpose(ShardOp::LastRead), request);
     }
 
-    /// What the last read brought.
-    pub(super) fn read_last_answered(&mut self, entries: Vec<Entry>) {
+    /// The last read was answered, or failed.
+    pub(super) fn read_last_answered(
+        &mut self,
+        ctx: &Context<'_>,
+        result: Result<TransportReply, PortError>,
+    ) {
         self.last_read = LastRead::Over;
-        self.heard(entries);
+        if let Ok(TransportReply::Entries { entries, .. }) = result {
+            self.stream_ok_at = ctx.now.mono;
+            self.heard(entries);
+        }
     }
 
     /// Nothing more is to be waited for.
@@ -52,7 +59,7 @@ impl Shard {
 
     /// Folds what is at hand, up to what is for the next owner.
     pub(super) fn pump_last(&mut self, ctx: &mut Context<'_>) {
-        if self.last_read == LastRead::Unasked {
+        if self.last_read == LastRead::Unasked || self.has_questions() {
             return;
         }
         while self.has_room(ctx.config) {
@@ -65,6 +72,12 @@ impl Shard {
             }
             self.fold_entry(ctx, entry);
         }
+    }
+
+    /// Requests that were folded wait for an answer of the store, which does not come in time: a commit beyond
+    /// them would take them from the next owner.
+    fn has_questions(&self) -> bool {
+        self.lookup.is_some() || self.parked.tasks() > 0 || self.reruns.wait()
     }
 
     fn is_for_the_next_owner(&self, entry: &Entry) -> bool {

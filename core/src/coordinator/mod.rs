@@ -200,9 +200,10 @@ impl Coordinator {
             shares_changed(&mut ctx, &mut slots);
         }
         for slot in &mut slots {
-            // A renewal under way would take the lease again behind the release.
-            let leaves = self.stopping && (!slot.renewing || is_planted(Bug::RenewedReleased));
-            if leaves && slot.owned().is_none() && !matches!(slot.phase, Phase::Released) {
+            if slot.may_leave(self.stopping)
+                && slot.owned().is_none()
+                && !matches!(slot.phase, Phase::Released)
+            {
                 slot.release(&mut ctx);
                 slot.phase = Phase::Released;
             }
@@ -215,10 +216,12 @@ impl Coordinator {
                     shard.read_last(&mut ctx);
                 }
                 run(&mut ctx, shard);
-                if leaves && shard.has_read_last() && shard.is_quiet() {
+                let is_quiet = shard.is_quiet();
+                let is_done = is_quiet && shard.has_read_last();
+                if is_done && slot.may_leave(self.stopping) {
                     slot.release(&mut ctx);
                     slot.phase = Phase::Released;
-                } else if makes_way && shard.is_quiet() {
+                } else if is_quiet && makes_way && !self.stopping {
                     slot.hand_over(&mut ctx);
                 }
             }
@@ -411,11 +414,7 @@ fn transport_done(
         }
         ShardOp::LastRead => {
             if let Some(shard) = slot.owned() {
-                let entries = match result {
-                    Ok(TransportReply::Entries { entries, .. }) => entries,
-                    _ => Vec::new(),
-                };
-                shard.read_last_answered(entries);
+                shard.read_last_answered(ctx, result);
             }
         }
         ShardOp::EndOffset => {

@@ -32,6 +32,11 @@ pub(super) struct Reruns {
 }
 
 impl Reruns {
+    /// Some are on their way.
+    pub(super) fn wait(&self) -> bool {
+        self.asked.is_some() || !self.waiting.is_empty()
+    }
+
     /// A rerun of this task is on its way.
     pub(super) fn wait_for(&self, task: &TaskId) -> bool {
         let mut waiting = self.waiting.values().flatten();

@@ -315,7 +315,7 @@ impl Shard {
         let commit = self.commit_due(config);
         let limits = self.meters.poll_timeout().filter(|_| self.may_change());
         let in_flight = self.in_flight.as_ref().and_then(|c| c.retry_at);
-        // A process that stops reads and looks up nothing more.
+        // A process that stops does none of these any more.
         let unless_stopping = |at: Option<Mono>| at.filter(|_| !self.stopping);
         let lookup = unless_stopping(self.lookup_at);
         let lookup = lookup.filter(|_| self.lookup.is_none() && self.parked.tasks() > 0);

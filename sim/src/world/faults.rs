@@ -104,7 +104,10 @@ impl World<'_> {
             Fault::Hold {
                 host, for_ms, from, ..
             } => {
-                let until = until(for_ms, self.now);
+                // What is held comes through when faults are over, not behind that: it would hold up
+                // what is sent after it.
+                let heal = self.plan.heal_ms * 1_000;
+                let until = until(for_ms, self.now).min(heal.max(self.now));
                 self.hosts[host as usize].holds.push((until, from));
             }
             Fault::Stall { host, for_ms, .. } => {

@@ -108,3 +108,30 @@ fn a_last_read_that_fails_holds_up_nothing() {
     });
     assert!(gives_back(&out), "{out:?}");
 }
+
+#[test]
+fn a_question_that_was_asked_before_is_not_passed_over() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    bench.arrive(vec![submit("u", GRAPH)]);
+    let out = bench.raw(Input::Shutdown);
+    let op = *super::bench::ops(&out).last().expect("a read");
+    let out = bench.raw(transport_ok(op, entries(2, vec![released()])));
+    // No commit goes beyond the submission: the next owner folds both.
+    assert!(gives_back(&out), "{out:?}");
+}
+
+#[test]
+fn a_lease_that_is_just_renewed_is_given_back_after_that() {
+    let mut bench = Bench::owned();
+    let (op, _) = told(&mut bench);
+    bench.now_ms += 900_000;
+    let out = bench.raw(transport_ok(op, entries(0, Vec::new())));
+    let [Effect::Store { op, request }] = &out[..] else {
+        panic!("a renewal and nothing else: {out:?}")
+    };
+    assert!(matches!(request, StoreRequest::AcquireShard { .. }));
+    let error = PortError::new(ErrorKind::Retry, "acquire_shard", "away");
+    let out = bench.raw(super::bench::store_error(*op, error));
+    assert!(gives_back(&out), "{out:?}");
+}
