@@ -254,6 +254,18 @@ bugs! {
     Machines "announcements" {
         AnnouncedOnce = "announced-once", "settle",
             "A worker announces itself when it starts, and never again.";
+        AnnouncedAsAnother = "announced-as-another", "announced",
+            "A worker announces itself under another id.";
+        AnnouncedOneRole = "announced-one-role", "announced",
+            "A worker announces the first of its roles only.";
+        AnnouncedOneType = "announced-one-type", "announced",
+            "The type that a worker announces is the first of its roles.";
+        AnnouncedRoom = "announced-room", "announced",
+            "A worker announces room for one run more than it has.";
+        AnnouncedUnversioned = "announced-unversioned", "announced",
+            "A worker announces no version.";
+        AnnouncedLeaving = "announced-leaving", "announced",
+            "A worker that nobody told to stop announces that it is draining.";
     }
     Machines "dedup" {
         DedupCollides = "dedup-collides", "settle",

@@ -90,11 +90,6 @@ impl Shard {
         let answers: Vec<Option<TaskAnswer>> = answers
             .map(|(answer, task)| Some(self.as_owned(task, answer?)))
             .collect();
-        if tasks.keys().any(|task| self.left_out.contains(task)) {
-            // An owner that was replaced may have left out what the next one has: what it says is to rest
-            // on a commit, which it cannot make.
-            self.open.begin(ctx.now.mono);
-        }
         let known: BTreeMap<_, _> = tasks.keys().zip(&answers).collect();
         for ((task, count), answer) in tasks.iter().zip(&answers) {
             // With care, one change goes into one commit: the others are looked up again.
@@ -111,6 +106,12 @@ impl Shard {
             // next one that there is none.
             for message in self.parked.take(task, *count) {
                 let of = super::rerun::source_of(&message);
+                let asked = [Some(task), of.as_ref()].into_iter().flatten();
+                if asked.into_iter().any(|task| self.left_out.contains(task)) {
+                    // An owner that was replaced may have left out what the next one has: what it says is
+                    // to rest on a commit, which it cannot make.
+                    self.open.begin(ctx.now.mono);
+                }
                 let of = of.filter(|_| answer.is_none() && !self.numbers.contains_key(task));
                 match (message.sender.role, of) {
                     (SenderRole::Worker, _) => self.answer_run(ctx, &message, answer.as_ref()),

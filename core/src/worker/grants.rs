@@ -193,7 +193,10 @@ impl Worker {
                     self.offer_slot(now, out);
                 }
             } else if !current {
-                self.supersede(id, now, out);
+                // One whose end is on its way is not forgotten either while that may still be.
+                if readable || !run.outgoing.has_terminal() {
+                    self.supersede(id, now, out);
+                }
             } else if cancelled
                 && run.ending.is_none_or(|e| e.waits_for_batch())
                 && !is_planted(Bug::LookIgnored)

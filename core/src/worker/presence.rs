@@ -5,7 +5,7 @@ use super::calls::{For, Sent};
 use super::cancel::ABANDON_AFTER_MS;
 use super::io::{Effect, RunCommand};
 use super::timers::Timer;
-use crate::id::{Incarnation, inbox_of};
+use crate::id::{Incarnation, WorkerId, inbox_of};
 use crate::message::{
     Body, CancelReason, Capabilities, Capacity, Envelope, WorkerOffline, WorkerOnline,
 };
@@ -136,32 +136,38 @@ impl Worker {
         }
         // An idle worker asks here whether a newer process of its id is alive.
         self.grants.probe();
-        let roles = &self.config.roles;
+        let body = Body::WorkerOnline(self.announcement());
+        let nonce = self.nonce();
+        let envelope = Envelope::new(self.sender.clone(), now.wall_ms, body).identified(nonce);
+        self.send(Stream::Announcements, envelope, Sent::Online, out);
+    }
+
+    /// What the worker says of itself.
+    fn announcement(&self) -> WorkerOnline {
+        let config = &self.config;
+        let roles = &config.roles;
         let names: Vec<&str> = roles.iter().map(crate::id::Role::as_str).collect();
-        let status = if self.drain.is_some() {
-            "draining"
-        } else {
-            "online"
-        };
-        let body = Body::WorkerOnline(WorkerOnline {
-            worker_id: self.config.worker_id.clone(),
+        let mut online = WorkerOnline {
+            worker_id: config.worker_id.clone(),
             kind: names.join(",").into(),
             capabilities: Capabilities {
                 roles: roles.clone(),
             },
-            version: self.config.worker_version.clone(),
+            version: config.worker_version.clone(),
             capacity: Capacity {
-                tasks: self.config.capacity,
+                tasks: config.capacity,
             },
-            status: status.into(),
+            status: match self.drain {
+                Some(_) => "draining".into(),
+                None => "online".into(),
+            },
             incarnation: self.incarnation,
-            inbox: inbox_of(self.config.worker_id.as_str(), self.config.inboxes),
+            inbox: inbox_of(config.worker_id.as_str(), config.inboxes),
             abandoned: u32::try_from(self.abandoned()).unwrap_or(u32::MAX),
-            announce_interval_ms: every_ms,
-        });
-        let nonce = self.nonce();
-        let envelope = Envelope::new(self.sender.clone(), now.wall_ms, body).identified(nonce);
-        self.send(Stream::Announcements, envelope, Sent::Online, out);
+            announce_interval_ms: config.announce_interval_ms,
+        };
+        spoil(&mut online);
+        online
     }
 
     /// What each owner believes of the slots here: that none is free, or that some are.
@@ -379,5 +385,31 @@ impl Worker {
         for run in runs {
             self.end_run(run, CancelReason::StoreUnreachable, deadline, now, out);
         }
+    }
+}
+
+/// What planted bugs do to an announcement.
+fn spoil(online: &mut WorkerOnline) {
+    if is_planted(Bug::AnnouncedAsAnother)
+        && let Ok(another) = WorkerId::new("another")
+    {
+        online.worker_id = another;
+    }
+    if is_planted(Bug::AnnouncedOneRole) {
+        online.capabilities.roles.truncate(1);
+    }
+    if is_planted(Bug::AnnouncedOneType)
+        && let Some(first) = online.capabilities.roles.first()
+    {
+        online.kind = first.as_str().into();
+    }
+    if is_planted(Bug::AnnouncedRoom) {
+        online.capacity.tasks += 1;
+    }
+    if is_planted(Bug::AnnouncedUnversioned) {
+        online.version = "".into();
+    }
+    if is_planted(Bug::AnnouncedLeaving) {
+        online.status = "draining".into();
     }
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use flowkit_core::id::{NodeId, TaskId, WorkerId};
 use flowkit_core::record::{NodeState, TaskState};
 
-use super::{Judge, View};
+use super::{Judge, View, worker_plan};
 use crate::history::{Change, Life, Place, Step, What};
 use crate::plan::{NodePlan, Plan};
 
 const NAME: &str = "capacity";
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Capacity {
     /// Live runs of each worker process, and since when it has a free slot.
     running: BTreeMap<Place, Slots>,
@@ -25,7 +25,6 @@ pub(super) struct Capacity {
     /// When tasks that were paused went on.
     resumed: BTreeMap<TaskId, u64>,
     healed_at: Option<u64>,
-    by_id: BTreeMap<String, (u32, Vec<String>)>,
 }
 
 #[derive(Debug)]
@@ -37,37 +36,6 @@ struct Slots {
     roles: Vec<String>,
 }
 
-impl Capacity {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let workers = plan.world.workers.iter();
-        Self {
-            running: BTreeMap::new(),
-            held: BTreeMap::new(),
-            alive: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            resumed: BTreeMap::new(),
-            healed_at: None,
-            by_id: workers
-                .map(|w| (w.id.clone(), (w.capacity, w.roles.clone())))
-                .collect(),
-        }
-    }
-
-    /// Capacity and roles of a worker; one that came back under another id keeps the stem.
-    fn worker(&self, id: &str) -> (u32, Vec<String>) {
-        let mut stem = id;
-        loop {
-            if let Some(worker) = self.by_id.get(stem) {
-                return worker.clone();
-            }
-            let Some(shorter) = stem.strip_suffix('x') else {
-                return (0, Vec::new());
-            };
-            stem = shorter;
-        }
-    }
-}
-
 impl Judge for Capacity {
     fn event(&mut self, view: &mut View<'_>) {
         let at = view.event.at;
@@ -77,13 +45,13 @@ impl Judge for Capacity {
             What::Registered { place, worker, .. }
                 if self.alive.get(&place.host) == Some(&place.generation) =>
             {
-                let (capacity, roles) = self.worker(worker.as_str());
+                let plan = worker_plan(view.plan, worker.as_str());
                 self.running.entry(*place).or_insert(Slots {
                     worker: worker.clone(),
                     used: 0,
                     free_since: Some(at),
-                    capacity,
-                    roles,
+                    capacity: plan.map_or(0, |plan| plan.capacity),
+                    roles: plan.map_or_else(Vec::new, |plan| plan.roles.clone()),
                 });
             }
             What::Process { place, what } => match what {
@@ -167,7 +135,7 @@ impl Judge for Capacity {
                             self.waited(view, &key.0, &key.1, since);
                         }
                         // Only now: it may be this grant that takes the last slot.
-                        self.holds(at, before, holder(&new.holder));
+                        self.holds(view.plan, at, before, holder(&new.holder));
                     }
                 }
                 self.feed(view, changes, at);
@@ -207,13 +175,13 @@ impl Capacity {
     }
 
     /// A node has another holder, or none any more.
-    fn holds(&mut self, at: u64, before: Option<WorkerId>, now: Option<WorkerId>) {
+    fn holds(&mut self, plan: &Plan, at: u64, before: Option<WorkerId>, now: Option<WorkerId>) {
         for (worker, more) in before
             .map(|w| (w, false))
             .into_iter()
             .chain(now.map(|w| (w, true)))
         {
-            let (capacity, _) = self.worker(worker.as_str());
+            let capacity = capacity_of(plan, &worker);
             let (count, free_since) = self.held.entry(worker).or_insert((0, Some(at)));
             *count = if more {
                 *count + 1
@@ -230,7 +198,7 @@ impl Capacity {
 
     /// With one shard the owner knows every grant: never more than the worker takes.
     fn granted(&self, view: &mut View<'_>, worker: &WorkerId) {
-        let (capacity, _) = self.worker(worker.as_str());
+        let capacity = capacity_of(view.plan, worker);
         // A task that was set aside keeps its node records as they were; its runs are told to end.
         let tasks = view.ledger.tasks.iter();
         let tasks = tasks.filter(|(id, _)| !view.ledger.is_set_aside(id));
@@ -295,6 +263,10 @@ impl Capacity {
             }
         }
     }
+}
+
+fn capacity_of(plan: &Plan, worker: &WorkerId) -> u32 {
+    worker_plan(plan, worker.as_str()).map_or(0, |plan| plan.capacity)
 }
 
 /// Nodes whose batches it reads while they may still grow.

@@ -1,6 +1,7 @@
 //! The promises, one judge each. They read the history and the committed records, never the
 //! machines' opinion of themselves, and share no code with the machines.
 
+mod announced;
 mod answered;
 mod as_reported;
 mod at_rest;
@@ -36,7 +37,7 @@ use flowkit_memory::Tables;
 
 use crate::history::Event;
 use crate::ledger::Ledger;
-use crate::plan::{NodePlan, Plan, TaskPlan};
+use crate::plan::{NodePlan, Plan, TaskPlan, WorkerPlan};
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +87,19 @@ fn task_plan<'p>(plan: &'p Plan, id: &str) -> Option<&'p TaskPlan> {
     plan.tasks.iter().find(|task| task.id == id)
 }
 
+/// A worker of the plan; one that came back under another id keeps the stem.
+fn worker_plan<'p>(plan: &'p Plan, id: &str) -> Option<&'p WorkerPlan> {
+    let mut stem = id;
+    loop {
+        let mut workers = plan.world.workers.iter();
+        let worker = workers.find(|worker| worker.id == stem);
+        if worker.is_some() {
+            return worker;
+        }
+        stem = stem.strip_suffix('x')?;
+    }
+}
+
 /// What a judge sees at the end of a run.
 pub(crate) struct Finish<'a> {
     pub(crate) plan: &'a Plan,
@@ -122,6 +136,7 @@ pub(crate) struct Judges {
     order: order::Order,
     limits: limits::Limited,
     as_reported: as_reported::AsReported,
+    announced: announced::Announced,
     answered: answered::Answered,
     at_rest: at_rest::AtRest,
     cancel_seen: cancel_seen::CancelSeen,
@@ -149,12 +164,13 @@ impl Judges {
             dedup_bounded: dedup_bounded::DedupBounded::default(),
             start_rule: start_rule::StartRule,
             retry_bounded: retry_bounded::RetryBounded::default(),
-            capacity: capacity::Capacity::new(plan),
+            capacity: capacity::Capacity::default(),
             evenly: evenly::Evenly::new(plan),
             paused: paused::Paused::default(),
             order: order::Order::default(),
             limits: limits::Limited::default(),
             as_reported: as_reported::AsReported::default(),
+            announced: announced::Announced::default(),
             answered: answered::Answered::default(),
             at_rest: at_rest::AtRest::default(),
             cancel_seen: cancel_seen::CancelSeen::new(plan),
@@ -187,6 +203,7 @@ impl Judges {
         f(&mut self.order);
         f(&mut self.limits);
         f(&mut self.as_reported);
+        f(&mut self.announced);
         f(&mut self.answered);
         f(&mut self.shown);
         f(&mut self.at_rest);

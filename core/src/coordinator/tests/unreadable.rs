@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bench::*;
 use crate::coordinator::{Coordinator, Effect, Input};
-use crate::id::{ClientId, Offset, OpId, WorkerId};
+use crate::id::{ClientId, Offset, OpId, TaskId, WorkerId};
 use crate::message::{Body, CancelTask, WaitTask};
 use crate::port::{
     LeaseView, StoreReply, StoreRequest, TaskAnswer, TaskPage, TaskWithNodes, TransportReply,
@@ -116,9 +116,8 @@ fn tasks_that_cannot_be_read_are_reported_and_the_others_go_on() {
     assert_eq!(started, ["t2", "t4"]);
 }
 
-/// Its record may be as alive as ever; nobody else will answer.
-#[test]
-fn who_asks_for_a_task_that_was_left_out_is_told() {
+/// An owner that left t1 out.
+fn without_t1() -> Bench {
     let mut bench = Bench {
         machine: Coordinator::new(config()),
         now_ms: 1_000,
@@ -141,6 +140,19 @@ fn who_asks_for_a_task_that_was_left_out_is_told() {
         } => Some(*op),
         _ => None,
     });
+    bench
+}
+
+/// The store answers what it was asked: t1 is alive, of all else it knows nothing.
+fn looked_up(bench: &mut Bench) {
+    let lookup = bench.out.iter().find_map(|effect| match effect {
+        Effect::Store {
+            op,
+            request: StoreRequest::LookupTasks { tasks },
+        } => Some((*op, tasks.clone())),
+        _ => None,
+    });
+    let (op, tasks) = lookup.expect("the store is asked");
     let alive = TaskAnswer {
         submission_hash: 7,
         state: TaskState::Running,
@@ -148,6 +160,24 @@ fn who_asks_for_a_task_that_was_left_out_is_told() {
         failure: None,
         swept: false,
     };
+    let answer = |task: &TaskId| (task.as_str() == "t1").then(|| alive.clone());
+    let answers = tasks.iter().map(answer).collect();
+    bench.input(store_ok(op, StoreReply::Answers(answers)));
+}
+
+/// How clients were answered.
+fn replies(bench: &Bench) -> Vec<(bool, Option<TaskState>)> {
+    let replies = bench.sent().into_iter().filter_map(|(_, body)| match body {
+        Body::Reply(reply) => Some((reply.ok, reply.state)),
+        _ => None,
+    });
+    replies.collect()
+}
+
+/// Its record may be as alive as ever; nobody else will answer.
+#[test]
+fn who_asks_for_a_task_that_was_left_out_is_told() {
+    let mut bench = without_t1();
     let asked = [
         Body::WaitTask(WaitTask { inbox: 0 }),
         Body::CancelTask(CancelTask {
@@ -158,28 +188,33 @@ fn who_asks_for_a_task_that_was_left_out_is_told() {
     ];
     for body in asked {
         bench.arrive(vec![client("t1", body)]);
-        let lookup = bench.out.iter().find_map(|effect| match effect {
-            Effect::Store {
-                op,
-                request: StoreRequest::LookupTasks { .. },
-            } => Some(*op),
-            _ => None,
-        });
-        let lookup = lookup.expect("the store is asked");
-        bench.input(store_ok(
-            lookup,
-            StoreReply::Answers(vec![Some(alive.clone())]),
-        ));
+        looked_up(&mut bench);
         // An owner that was replaced cannot say so.
         assert_eq!(bench.sent(), []);
         bench.take_commit();
-        let replies = bench.sent().into_iter().filter_map(|(_, body)| match body {
-            Body::Reply(reply) => Some((reply.ok, reply.state)),
-            _ => None,
-        });
-        let replies: Vec<_> = replies.collect();
-        assert_eq!(replies, [(true, Some(TaskState::Quarantined))]);
+        assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
     }
+}
+
+/// After a refused commit each change goes into a commit of its own: that answer is one, and the next one is not
+/// kept from it.
+#[test]
+fn with_care_who_asks_for_a_task_that_was_left_out_is_told_and_others_get_on() {
+    let mut bench = without_t1();
+    if let Some(shard) = bench.machine.slots[0].owned() {
+        shard.careful_left = 64;
+    }
+    let wait = client("t1", Body::WaitTask(WaitTask { inbox: 0 }));
+    bench.arrive(vec![
+        wait,
+        submit("t2", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#),
+    ]);
+    looked_up(&mut bench);
+    bench.take_commit();
+    assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
+    looked_up(&mut bench);
+    let commit = bench.take_commit();
+    assert_eq!(task_of(&commit).task_id, task_id("t2"));
 }
 
 #[test]

@@ -105,6 +105,19 @@ fn a_repeated_start_of_an_ended_token_gets_its_end_again_with_the_old_seq() {
     assert_eq!(out, vec![refusal]);
 }
 
+/// The grant cannot be read.
+fn unread() -> StoreReply {
+    let rotten = GrantView {
+        token: None,
+        cancelled: true,
+        unreadable: true,
+    };
+    StoreReply::Grants {
+        incarnation: Incarnation(3),
+        grants: vec![Some(rotten)],
+    }
+}
+
 /// A commit of an owner that died may write the record again: then its token is current as before.
 #[test]
 fn an_ended_token_is_remembered_while_its_grant_cannot_be_read() {
@@ -115,16 +128,26 @@ fn an_ended_token_is_remembered_while_its_grant_cannot_be_read() {
     bench.confirm(9);
     let end = || task_failed(Some("a"), "odd", false, "text");
     assert_eq!(bench.pass(500), vec![read_grants(10, 1)]);
-    let rotten = GrantView {
-        token: None,
-        cancelled: true,
-        unreadable: true,
-    };
-    let unread = StoreReply::Grants {
-        incarnation: Incarnation(3),
-        grants: vec![Some(rotten)],
-    };
-    assert_eq!(bench.store(10, unread), vec![]);
+    assert_eq!(bench.store(10, unread()), vec![]);
+    let out = bench.arrive(vec![started(1)]);
+    assert_eq!(out, vec![event(11, 1, 1, end(), 2)]);
+}
+
+/// The same while its end is still on its way.
+#[test]
+fn a_token_whose_end_is_on_its_way_is_remembered_while_its_grant_cannot_be_read() {
+    let mut bench = Bench::new();
+    bench.processing();
+    assert_eq!(bench.pass(500), vec![read_grants(9, 1)]);
+    bench.run(1, RunEvent::Failed(failure("odd", false, false)));
+    let end = || task_failed(Some("a"), "odd", false, "text");
+    let out = bench.run(1, RunEvent::Closed);
+    assert_eq!(
+        out,
+        vec![ended(1, "TASK_FAILED"), event(10, 1, 1, end(), 2)]
+    );
+    assert_eq!(bench.store(9, unread()), vec![]);
+    bench.confirm(10);
     let out = bench.arrive(vec![started(1)]);
     assert_eq!(out, vec![event(11, 1, 1, end(), 2)]);
 }
