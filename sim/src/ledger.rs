@@ -1,6 +1,6 @@
 //! The committed state of a run, kept up from the commits that the store applied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::history::{ArtifactFact, Change, NodeFact, TaskFact};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) tasks: BTreeMap<TaskId, TaskLedger>,
-    /// Records of tasks and nodes that cannot be read until they are written again. The next owner
-    /// sets their tasks aside.
-    rotten: BTreeSet<(TaskId, Option<NodeId>)>,
+    /// Records of tasks and nodes that cannot be read until they are written again, and the newest commit that
+    /// a crash could still undo when they rotted. The next owner sets their tasks aside.
+    rotten: BTreeMap<(TaskId, Option<NodeId>), u64>,
     /// Commits that a crash of the process would undo (embedded), with their seq.
     unsynced: Vec<(u64, Vec<Change>)>,
 }
@@ -43,7 +43,8 @@ pub(crate) struct NodeLedger {
 impl Ledger {
     /// The record of a task, or of a node of it, can no longer be read.
     pub(crate) fn rot(&mut self, task: TaskId, node: Option<NodeId>) {
-        self.rotten.insert((task, node));
+        let newest = self.unsynced.last().map_or(0, |(seq, _)| *seq);
+        self.rotten.insert((task, node), newest);
     }
 
     /// A record that is written anew can be read again.
@@ -58,7 +59,7 @@ impl Ledger {
 
     /// A record of the task cannot be read.
     pub(crate) fn is_rotten(&self, task: &TaskId) -> bool {
-        let mut rotten = self.rotten.iter();
+        let mut rotten = self.rotten.keys();
         rotten.any(|(of, _)| of == task)
     }
 
@@ -93,13 +94,16 @@ impl Ledger {
     /// Every commit up to `seq` is durable.
     pub(crate) fn synced(&mut self, seq: u64) {
         let synced = self.unsynced.iter().filter(|(at, _)| *at <= seq);
-        for change in synced.flat_map(|(_, changes)| changes) {
+        for (at, change) in synced.flat_map(|(at, changes)| changes.iter().map(move |c| (at, c))) {
             let record = match change {
                 Change::Task { task, .. } => (task.clone(), None),
                 Change::Node { task, node, .. } => (task.clone(), Some(node.clone())),
                 _ => continue,
             };
-            self.rotten.remove(&record);
+            // What was written before it rotted does not mend it.
+            if self.rotten.get(&record).is_some_and(|newest| at > newest) {
+                self.rotten.remove(&record);
+            }
         }
         self.unsynced.retain(|(at, _)| *at > seq);
     }

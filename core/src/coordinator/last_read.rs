@@ -7,8 +7,10 @@
 use serde::Serialize;
 
 use super::context::{Context, ShardOp};
+use super::ownership::Slot;
 use super::shard::{FETCH_LIMIT, Shard};
 use crate::message::SenderRole;
+use crate::planted::{Bug, is_planted};
 use crate::port::{Entry, PortError, TransportReply, TransportRequest};
 
 /// How far the last read is.
@@ -86,5 +88,13 @@ impl Shard {
             let is_unknown = task.is_some_and(|task| !self.numbers.contains_key(task));
             message.sender.role == SenderRole::Client && is_unknown
         })
+    }
+}
+
+impl Slot {
+    /// The process stops, and a release would not be undone: a renewal under way would take the lease again
+    /// behind it.
+    pub(super) fn may_leave(&self, stopping: bool) -> bool {
+        stopping && (!self.renewing || is_planted(Bug::RenewedReleased))
     }
 }

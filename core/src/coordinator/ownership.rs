@@ -204,12 +204,6 @@ impl Slot {
             && (!self.renewing || is_planted(Bug::RenewedReleased))
     }
 
-    /// The process stops, and a release would not be undone: a renewal under way would take the lease again
-    /// behind it.
-    pub(super) fn may_leave(&self, stopping: bool) -> bool {
-        stopping && (!self.renewing || is_planted(Bug::RenewedReleased))
-    }
-
     /// Gives an owned shard that is quiet to whoever should own it.
     pub(super) fn hand_over(&mut self, ctx: &mut Context<'_>) {
         self.release(ctx);
