@@ -73,17 +73,20 @@ impl Gate {
         }
     }
 
-    /// Grants that may be judged: everything below their offset is folded.
-    pub(super) fn passed(&mut self, next: Offset) -> BTreeSet<NodeKey> {
-        let mut passed = BTreeSet::new();
-        while self.folding.front().is_some_and(|(end, _)| *end <= next) {
-            let reached = self.folding.pop_front();
-            passed.extend(reached.into_iter().flat_map(|(_, keys)| keys));
+    /// A grant that may be judged: everything below its offset is folded.
+    pub(super) fn passed(&mut self, next: Offset) -> Option<NodeKey> {
+        while let Some((end, keys)) = self.folding.front_mut()
+            && *end <= next
+        {
+            if let Some(key) = keys.pop_first() {
+                return Some(key);
+            }
+            self.folding.pop_front();
         }
         if self.folding.is_empty() {
             self.recheck_at = None;
         }
-        passed
+        None
     }
 }
 
@@ -101,7 +104,8 @@ mod tests {
         gate.answered(Mono(0), Offset(10));
         assert_eq!(gate.due(), Some(Mono(RECHECK_MS)));
         assert!(gate.ask(Mono(RECHECK_MS)), "is the end still there?");
-        assert_eq!(gate.passed(Offset(10)), BTreeSet::from([key]));
+        assert_eq!(gate.passed(Offset(10)), Some(key));
+        assert_eq!(gate.passed(Offset(10)), None);
         gate.failed(Mono(RECHECK_MS + 100));
         assert_eq!(gate.due(), None);
     }

@@ -11,7 +11,7 @@ use super::ownership::Slot;
 use super::shard::{FETCH_LIMIT, Shard};
 use crate::message::SenderRole;
 use crate::planted::{Bug, is_planted};
-use crate::port::{Entry, PortError, TransportReply, TransportRequest};
+use crate::port::{Entry, PortError, StoreRequest, TransportReply, TransportRequest};
 
 /// How far the last read is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -77,9 +77,9 @@ impl Shard {
     }
 
     /// Requests that were folded wait for an answer of the store, which does not come in time: a commit beyond
-    /// them would take them from the next owner.
+    /// them would take them from the next owner. (Workers repeat what they ask.)
     fn has_questions(&self) -> bool {
-        self.lookup.is_some() || self.parked.tasks() > 0 || self.reruns.wait()
+        self.reruns.wait() || self.parked.has_clients()
     }
 
     fn is_for_the_next_owner(&self, entry: &Entry) -> bool {
@@ -96,5 +96,17 @@ impl Slot {
     /// behind it.
     pub(super) fn may_leave(&self, stopping: bool) -> bool {
         stopping && (!self.renewing || is_planted(Bug::RenewedReleased))
+    }
+
+    /// Gives the lease back, so that the next owner need not wait for it to lapse.
+    pub(super) fn release(&mut self, ctx: &mut Context<'_>) {
+        if self.renew_at.take().is_some() {
+            let owner = ctx.config.owner.clone();
+            let request = StoreRequest::ReleaseShard {
+                shard: self.id,
+                owner,
+            };
+            ctx.store(self.purpose(ShardOp::Release), request);
+        }
     }
 }

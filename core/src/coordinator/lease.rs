@@ -103,7 +103,9 @@ impl Shard {
             }
             ctx.subject.task_id = None;
         }
-        for key in self.gate.passed(self.next) {
+        while self.may_change()
+            && let Some(key) = self.gate.passed(self.next)
+        {
             self.blame_if_broken(ctx, key);
             self.judge(ctx, key);
             ctx.subject.task_id = None;

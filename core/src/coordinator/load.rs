@@ -134,7 +134,8 @@ impl Shard {
                 ReportKind::Quarantined,
                 "its records and its graph do not fit",
             );
-            report.task_id = Some(id);
+            report.task_id = Some(id.clone());
+            self.left_out.insert(id);
             return ctx.report(report);
         };
         for node in &mut task.nodes {
@@ -287,10 +288,13 @@ impl Shard {
             return (in_flight.commit.next, None);
         }
         // An entry that changed nothing (a question, a copy) is not to blame for what time did.
-        let blame = if in_flight.by_entry {
+        let entry = in_flight.commit.last_entry.filter(|_| in_flight.by_entry);
+        let entry = entry.map(|message| (Offset(in_flight.commit.next.0 - 1), message));
+        // Without what it says it is refused, too: it is the task's record.
+        let entry = entry.filter(|entry| !self.poisoned.contains(entry));
+        let blame = if entry.is_some() {
             Blame {
-                entry: (in_flight.commit.last_entry)
-                    .map(|message| (Offset(in_flight.commit.next.0 - 1), message)),
+                entry,
                 ..Blame::default()
             }
         } else if !in_flight.created.is_empty() {

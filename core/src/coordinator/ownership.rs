@@ -41,7 +41,7 @@ pub(super) struct Slot {
     ownership: u64,
     pub(super) phase: Phase,
     /// When the lease is renewed next; set while it is ours.
-    renew_at: Option<Mono>,
+    pub(super) renew_at: Option<Mono>,
     pub(super) renewing: bool,
     backoff_ms: u64,
     /// Since when it is ours.
@@ -58,7 +58,7 @@ pub(super) struct Slot {
     careful_until: Offset,
     poisoned: BTreeSet<(Offset, DedupId)>,
     quarantine: BTreeSet<TaskId>,
-    /// Tasks that cannot even be loaded to be set aside.
+    /// Tasks that cannot even be set aside: they are left alone.
     unloadable: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, u128>,
     careful_left: u32,
@@ -138,7 +138,7 @@ impl Slot {
         self.loaded_before = true;
     }
 
-    fn purpose(&self, op: ShardOp) -> Purpose {
+    pub(super) fn purpose(&self, op: ShardOp) -> Purpose {
         Purpose::Shard {
             shard: self.id,
             ownership: self.ownership,
@@ -244,18 +244,6 @@ impl Slot {
         }
     }
 
-    /// Gives the lease back, so that the next owner need not wait for it to lapse.
-    pub(super) fn release(&mut self, ctx: &mut Context<'_>) {
-        if self.renew_at.take().is_some() {
-            let owner = ctx.config.owner.clone();
-            let request = StoreRequest::ReleaseShard {
-                shard: self.id,
-                owner,
-            };
-            ctx.store(self.purpose(ShardOp::Release), request);
-        }
-    }
-
     /// Drops all memory of the shard; tried again later.
     pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
         self.drop_memory(ctx);
@@ -285,6 +273,11 @@ impl Slot {
             while self.poisoned.len() > POISONED_MAX {
                 self.poisoned.pop_first();
             }
+            let again = blamed
+                .tasks
+                .iter()
+                .filter(|id| self.quarantine.contains(*id));
+            self.unloadable.extend(again.cloned());
             self.quarantine.extend(blamed.tasks);
             self.refused.extend(blamed.submissions);
             while self.refused.len() > REFUSED_MAX {
@@ -478,7 +471,7 @@ impl Slot {
         }
         for task in page.tasks {
             if self.unloadable.contains(&task.task.task_id) {
-                let text = "left out: it broke the machine as it was loaded";
+                let text = "left out: it breaks the machine, or the store, as it is loaded";
                 let mut report = Report::new(ReportKind::Quarantined, text);
                 report.task_id = Some(task.task.task_id.clone());
                 ctx.report(report);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::commit::COMMIT_BYTES_MAX;
 use crate::id::TaskId;
-use crate::message::{Body, Envelope};
+use crate::message::{Body, Envelope, SenderRole};
 
 /// Most requests that wait for one lookup; more are dropped, and clients repeat them.
 pub(super) const PARKED_PER_TASK_MAX: usize = 64;
@@ -38,6 +38,12 @@ impl Parked {
 
     pub(super) fn tasks(&self) -> usize {
         self.by_task.len()
+    }
+
+    /// Clients wait for an answer.
+    pub(super) fn has_clients(&self) -> bool {
+        let mut all = self.by_task.values().flatten();
+        all.any(|message| message.sender.role == SenderRole::Client)
     }
 
     pub(super) fn contains(&self, task: &TaskId) -> bool {

@@ -107,9 +107,16 @@ impl Shard {
             for message in self.parked.take(task, *count) {
                 let of = super::rerun::source_of(&message);
                 let asked = [Some(task), of.as_ref()].into_iter().flatten();
-                if asked.into_iter().any(|task| self.left_out.contains(task)) {
-                    // An owner that was replaced may have left out what the next one has: what it says is
-                    // to rest on a commit, which it cannot make.
+                let unsure = |task: &TaskId| {
+                    let answer = known.get(task).and_then(|answer| answer.as_ref());
+                    let unreadable = |answer: &TaskAnswer| {
+                        answer.state == TaskState::Quarantined && answer.submission_hash == 0
+                    };
+                    self.left_out.contains(task) || answer.is_some_and(unreadable)
+                };
+                if asked.into_iter().any(unsure) {
+                    // An owner that was replaced may have left out what the next one has, or its store may
+                    // have been unable to read it: what it says is to rest on a commit, which it cannot make.
                     self.open.begin(ctx.now.mono);
                 }
                 let of = of.filter(|_| answer.is_none() && !self.numbers.contains_key(task));

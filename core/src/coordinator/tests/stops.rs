@@ -1,7 +1,7 @@
 //! A coordinator that is told to stop: what was said before is folded, and then its shard is given back.
 
 use super::super::{Effect, Input};
-use super::bench::{Bench, client, event, node_of, submit, transport_ok};
+use super::bench::{Bench, beat, client, event, node_of, submit, transport_ok};
 use crate::id::{Offset, OpId, ShardId};
 use crate::message::{Body, Envelope, ReleaseReason, TaskReleased, WaitTask};
 use crate::port::{
@@ -134,4 +134,17 @@ fn a_lease_that_is_just_renewed_is_given_back_after_that() {
     let error = PortError::new(ErrorKind::Retry, "acquire_shard", "away");
     let out = bench.raw(super::bench::store_error(*op, error));
     assert!(gives_back(&out), "{out:?}");
+}
+
+#[test]
+fn what_a_worker_asked_keeps_nothing_from_being_heard() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    // A question of a run that nobody knows: the store is asked.
+    bench.arrive(vec![beat("gone", "a", 7)]);
+    let out = bench.raw(Input::Shutdown);
+    let op = *super::bench::ops(&out).last().expect("a read");
+    bench.input(transport_ok(op, entries(2, vec![released()])));
+    let commit = bench.take_commit();
+    assert_eq!(node_of(&commit, "a").state, NodeState::Ready);
 }
