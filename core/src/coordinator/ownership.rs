@@ -58,7 +58,7 @@ pub(super) struct Slot {
     careful_until: Offset,
     poisoned: BTreeSet<(Offset, DedupId)>,
     quarantine: BTreeSet<TaskId>,
-    /// Tasks that cannot even be set aside: they are left alone.
+    /// Tasks that cannot even be loaded to be set aside.
     unloadable: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, u128>,
     careful_left: u32,
@@ -273,11 +273,6 @@ impl Slot {
             while self.poisoned.len() > POISONED_MAX {
                 self.poisoned.pop_first();
             }
-            let again = blamed
-                .tasks
-                .iter()
-                .filter(|id| self.quarantine.contains(*id));
-            self.unloadable.extend(again.cloned());
             self.quarantine.extend(blamed.tasks);
             self.refused.extend(blamed.submissions);
             while self.refused.len() > REFUSED_MAX {
@@ -471,7 +466,7 @@ impl Slot {
         }
         for task in page.tasks {
             if self.unloadable.contains(&task.task.task_id) {
-                let text = "left out: it breaks the machine, or the store, as it is loaded";
+                let text = "left out: it broke the machine as it was loaded";
                 let mut report = Report::new(ReportKind::Quarantined, text);
                 report.task_id = Some(task.task.task_id.clone());
                 ctx.report(report);
