@@ -116,8 +116,17 @@ fn tasks_that_cannot_be_read_are_reported_and_the_others_go_on() {
     assert_eq!(started, ["t2", "t4"]);
 }
 
-/// An owner that left t1 out.
+/// An owner that left t1 out: a record of it cannot be read.
 fn without_t1() -> Bench {
+    loaded(TaskPage {
+        tasks: Vec::new(),
+        unreadable: vec![(task_id("t1"), Arc::from("node `n`: rotten"))],
+        more: false,
+    })
+}
+
+/// An owner whose shard was loaded.
+fn loaded(page: TaskPage) -> Bench {
     let mut bench = Bench {
         machine: Coordinator::new(config()),
         now_ms: 1_000,
@@ -126,11 +135,6 @@ fn without_t1() -> Bench {
         out: Vec::new(),
     };
     let load = asked_to_load(&mut bench);
-    let page = TaskPage {
-        tasks: Vec::new(),
-        unreadable: vec![(task_id("t1"), Arc::from("node `n`: rotten"))],
-        more: false,
-    };
     let out = bench.raw(store_ok(load, StoreReply::Tasks(page)));
     bench.out = bench.raw(transport_ok(ops(&out)[0], empty()));
     bench.fetch = bench.out.iter().find_map(|effect| match effect {
@@ -194,6 +198,24 @@ fn who_asks_for_a_task_that_was_left_out_is_told() {
         bench.take_commit();
         assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
     }
+}
+
+/// As after a change of version, or by hands in the store.
+#[test]
+fn who_asks_for_a_task_whose_records_do_not_fit_is_told() {
+    let mut unfit = stored("t1");
+    unfit.nodes.clear();
+    unfit.node_age_ms.clear();
+    let mut bench = loaded(TaskPage {
+        tasks: vec![unfit],
+        unreadable: Vec::new(),
+        more: false,
+    });
+    bench.arrive(vec![client("t1", Body::WaitTask(WaitTask { inbox: 0 }))]);
+    looked_up(&mut bench);
+    assert_eq!(bench.sent(), []);
+    bench.take_commit();
+    assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
 }
 
 /// After a refused commit each change goes into a commit of its own: that answer is one, and the next one is not
