@@ -71,7 +71,7 @@ pub(super) struct Blame {
     /// The entry that it holds: its place, and which message it is. (Where entries were lost, others
     /// come to stand.)
     pub(super) entry: Option<(Offset, DedupId)>,
-    /// Tasks that it changes without an entry.
+    /// Tasks that it changes without an entry, or by one that was refused before.
     pub(super) tasks: Vec<TaskId>,
     /// Tasks that it would have created, with the hashes of their submissions.
     pub(super) submissions: Vec<(TaskId, u128)>,

@@ -130,3 +130,28 @@ fn a_refused_commit_is_never_sent_again_and_the_shard_is_loaded_anew() {
         "and the takeover starts over at once: {out:?}"
     );
 }
+
+/// The task's record is what the store does not take.
+#[test]
+fn an_entry_whose_refusal_is_refused_is_blamed_on_its_task() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", ONE);
+    let entry = event("t", "n", 1, 1, Body::BatchOk(batch("b1")));
+    let place = (Offset(1), entry.dedup_id);
+    for (poisoned, tasks) in [(false, vec![]), (true, vec![task_id("t")])] {
+        let mut bench = Bench {
+            machine: bench.machine.clone(),
+            out: bench.out.clone(),
+            ..bench
+        };
+        let shard = bench.machine.slots[0].owned().expect("it is owned");
+        shard.careful_left = 64;
+        shard.poisoned.extend(poisoned.then_some(place));
+        bench.arrive(vec![entry.clone()]);
+        bench.input(Input::Idle);
+        let shard = bench.machine.slots[0].owned().expect("it is owned");
+        let blame = shard.blame().1.expect("something is to blame");
+        let expected = (!poisoned).then_some(place);
+        assert_eq!((blame.entry, blame.tasks), (expected, tasks));
+    }
+}

@@ -218,6 +218,26 @@ fn who_asks_for_a_task_whose_records_do_not_fit_is_told() {
     assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
 }
 
+/// The store cannot read it, and another owner may be about to write it again.
+#[test]
+fn that_a_task_cannot_be_read_is_told_after_a_commit() {
+    let mut bench = without_t1();
+    bench.arrive(vec![client("t2", Body::WaitTask(WaitTask { inbox: 0 }))]);
+    let unreadable = TaskAnswer {
+        submission_hash: 0,
+        state: TaskState::Quarantined,
+        settled: true,
+        failure: None,
+        swept: false,
+    };
+    let lookup = ops(&bench.out)[0];
+    let answers = StoreReply::Answers(vec![Some(unreadable)]);
+    bench.input(store_ok(lookup, answers));
+    assert_eq!(bench.sent(), []);
+    bench.take_commit();
+    assert_eq!(replies(&bench), [(true, Some(TaskState::Quarantined))]);
+}
+
 /// After a refused commit each change goes into a commit of its own: that answer is one, and the next one is not
 /// kept from it.
 #[test]
