@@ -86,9 +86,14 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         println!("\n== chaos: left out (--chaos-minutes 0)");
         Ok(())
     };
-    if sum.ignored > 0 {
-        println!("{} tests were ignored; none should be", sum.ignored);
-    }
+    let ignored = if sum.ignored == 0 {
+        Ok(())
+    } else {
+        Err(format!(
+            "tests that were ignored: {}; none may be",
+            sum.ignored
+        ))
+    };
     let outcomes = [
         ("tests", &tests),
         ("processes", &fleet),
@@ -97,6 +102,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         ("simulation, tier 1", &hosts),
         ("simulation, builds agree", &builds),
         ("chaos", &chaos),
+        ("none ignored", &ignored),
     ];
     for (what, outcome) in outcomes {
         println!("{what}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
@@ -108,7 +114,7 @@ fn run_all(options: &Options, addresses: &Addresses) -> Outcome<(Outcome, String
         .and(simulation)
         .and(hosts)
         .and(builds);
-    Ok((parts.and(chaos), line))
+    Ok((parts.and(chaos).and(ignored), line))
 }
 
 /// Seeds that no run has seen. Inside: what came of them; outside: whether they could be run.
