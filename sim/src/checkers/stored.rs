@@ -3,6 +3,7 @@
 
 use flowkit_core::doctor::faults_of;
 use flowkit_core::port::TaskWithNodes;
+use flowkit_core::record::TaskRecord;
 
 use super::{Broken, Finish, Judge, View};
 
@@ -15,7 +16,10 @@ impl Judge for Stored {
     fn event(&mut self, _view: &mut View<'_>) {}
 
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
-        for task in finish.tables.tasks() {
+        // A record that can no longer be read is for people, whatever else is there: a sweep under way
+        // leaves the rest of its task alone.
+        let readable = |task: &&TaskRecord| !finish.ledger.is_rotten(&task.task_id);
+        for task in finish.tables.tasks().filter(readable) {
             let found = TaskWithNodes {
                 task: task.clone(),
                 nodes: finish.tables.nodes(&task.task_id).cloned().collect(),
