@@ -229,6 +229,7 @@ impl<'a> Faults<'a> {
             | Fault::RefuseCommit { .. }
             | Fault::RefuseBatches { .. }
             | Fault::RefuseTask { .. }
+            | Fault::RefuseWrites { .. }
             | Fault::Rot { .. } => return due_ms(fault).map(|_| ()),
         };
         if met == Some(true) {

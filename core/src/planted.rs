@@ -278,6 +278,8 @@ bugs! {
             "A task that cannot be read keeps its shard from being loaded.";
         LeftOutSilent = "left-out-silent", "settle",
             "Who asks for a task that was left out at loading gets no answer.";
+        SparedForgotten = "spared-forgotten", "settle",
+            "A task that the store refused to set aside is never tried again.";
         RotHidesWorkers = "rot-hides-workers", "settle",
             "A worker whose record cannot be read keeps all of them from being known.";
         RetryLost = "retry-lost", "settle",

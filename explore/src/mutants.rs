@@ -71,6 +71,8 @@ pub const SURVIVORS: &[&str] = &[
     "rot-stops-load",
     "rot-hides-workers",
     "left-out-silent",
+    // A task that the store refuses to set aside.
+    "spared-forgotten",
     // A cancel, and a new owner after it.
     "cancel-forgotten",
     // The embedded store.

@@ -1,6 +1,6 @@
 //! The committed state of a run, kept up from the commits that the store applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     /// Records of tasks and nodes that cannot be read until they are written again, and the newest commit that
     /// a crash could still undo when they rotted. The next owner sets their tasks aside.
     rotten: BTreeMap<(TaskId, Option<NodeId>), u64>,
+    /// Tasks of which the store refused to take anything: an owner may have left them alone for a while.
+    refused: BTreeSet<TaskId>,
     /// Commits that a crash of the process would undo (embedded), with their seq.
     unsynced: Vec<(u64, Vec<Change>)>,
 }
@@ -63,11 +65,16 @@ impl Ledger {
         rotten.any(|(of, _)| of == task)
     }
 
-    /// The task is nobody's business any more; its records stay as they were.
+    /// The store takes nothing of the task now.
+    pub(crate) fn refuse(&mut self, task: TaskId) {
+        self.refused.insert(task);
+    }
+
+    /// The task is nobody's business any more, or was nobody's for a while; its records stay as they were.
     pub(crate) fn is_set_aside(&self, task: &TaskId) -> bool {
         let state = self.tasks.get(task).and_then(|task| task.fact.as_ref());
         let quarantined = state.is_some_and(|fact| fact.state == TaskState::Quarantined);
-        quarantined || self.is_rotten(task)
+        quarantined || self.is_rotten(task) || self.refused.contains(task)
     }
 
     pub(crate) fn node(&self, task: &TaskId, node: &NodeId) -> Option<&NodeLedger> {

@@ -35,6 +35,8 @@ pub(crate) struct Servers {
     owners: BTreeMap<ShardId, u32>,
     /// Streams whose log was lost, and nobody has noticed.
     lost: BTreeSet<Stream>,
+    /// Tasks of which the store takes nothing, by index, and until when.
+    refused: Vec<(u32, u64)>,
     /// Commits that reached the store.
     commits: u64,
     /// The store applies before it syncs, and dies with its process.
@@ -59,6 +61,7 @@ impl Servers {
             clock_jumped: false,
             owners: BTreeMap::new(),
             lost: BTreeSet::new(),
+            refused: Vec::new(),
             commits: 0,
             embedded: world.embedded,
         }
@@ -109,7 +112,7 @@ impl Servers {
             epoch,
             seq,
         };
-        if fresh && self.refuses(&commit, seen) {
+        if fresh && self.refuses(now, &commit, seen) {
             seen.note(now, refused(ErrorKind::Invalid));
             return Err(PortError::new(ErrorKind::Invalid, "commit", "simulated"));
         }
@@ -148,8 +151,17 @@ impl Servers {
     }
 
     /// Whether a fault of the plan makes the store refuse this commit.
-    fn refuses(&self, commit: &Commit, seen: &mut Observer) -> bool {
+    fn refuses(&self, now: u64, commit: &Commit, seen: &mut Observer) -> bool {
         let mut family = None;
+        let until = |until: u64| until.min(seen.plan.heal_ms * 1_000);
+        for (task, _) in self.refused.iter().filter(|(_, at)| now < until(*at)) {
+            let id = seen.plan.tasks[*task as usize].id.as_str();
+            let mut ids = commit.records.iter().map(Record::task_id);
+            if let Some(of) = ids.find(|of| of.as_str() == id) {
+                seen.ledger.refuse(of.clone());
+                family = Some("refuse_writes");
+            }
+        }
         for fault in &seen.plan.faults {
             match fault {
                 Fault::RefuseCommit { nth } if *nth == self.commits => {
@@ -301,6 +313,11 @@ impl Servers {
         self.store_ahead_ms += by_ms;
         self.clock_jumped = true;
         seen.note(now, What::StoreClock { by_ms });
+    }
+
+    /// From now on the store takes nothing of a task, until then or until faults are over.
+    pub(crate) fn refuse_writes(&mut self, task: u32, until: u64) {
+        self.refused.push((task, until));
     }
 
     /// A record can no longer be read, if it is there.

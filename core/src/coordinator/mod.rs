@@ -38,6 +38,7 @@ mod ready;
 mod request;
 mod rerun;
 mod shard;
+mod spared;
 mod sweep;
 mod task;
 mod workers;
@@ -210,8 +211,9 @@ impl Coordinator {
             ctx.subject.shard = Some(slot.id);
             slot.tick(&mut ctx);
             let makes_way = slot.makes_way(&ctx);
+            let tries_again = slot.tries_again(ctx.now.mono);
             if let Some(shard) = slot.owned() {
-                shard.stopping = self.stopping || makes_way;
+                shard.stopping = self.stopping || makes_way || tries_again;
                 if self.stopping {
                     shard.read_last(&mut ctx);
                 }
@@ -223,6 +225,8 @@ impl Coordinator {
                     slot.phase = Phase::Released;
                 } else if is_quiet && makes_way && !self.stopping {
                     slot.hand_over(&mut ctx);
+                } else if is_quiet && tries_again && !self.stopping {
+                    slot.try_again(&mut ctx);
                 }
             }
         }

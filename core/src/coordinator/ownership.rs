@@ -10,11 +10,12 @@ use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
 use super::io::Subject;
 use super::shard::Shard;
+use super::spared::Spared;
 use crate::id::{ClientId, DedupId, Offset, ShardId, TaskId};
 use crate::planted::{Bug, is_planted};
 use crate::port::{
-    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TransportReply,
-    TransportRequest,
+    ErrorKind, PortError, StoreReply, StoreRequest, Stream, TaskPage, TaskWithNodes,
+    TransportReply, TransportRequest,
 };
 use crate::record::ShardRecord;
 use crate::report::{Report, ReportKind};
@@ -57,7 +58,9 @@ pub(super) struct Slot {
     /// Carried over a reload: where one entry per commit is folded, and what to set aside.
     careful_until: Offset,
     poisoned: BTreeSet<(Offset, DedupId)>,
-    quarantine: BTreeSet<TaskId>,
+    pub(super) quarantine: BTreeSet<TaskId>,
+    /// Tasks that cannot even be set aside.
+    pub(super) spared: Spared,
     /// Tasks that cannot even be loaded to be set aside.
     unloadable: BTreeSet<TaskId>,
     refused: BTreeMap<TaskId, u128>,
@@ -106,6 +109,7 @@ impl Slot {
             careful_until: Offset(0),
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
+            spared: Spared::default(),
             unloadable: BTreeSet::new(),
             refused: BTreeMap::new(),
             careful_left: 0,
@@ -191,7 +195,7 @@ impl Slot {
             _ => None,
         };
         let renew = self.renew_at.filter(|_| !self.renewing);
-        own.into_iter().chain(renew).min()
+        own.into_iter().chain(renew).chain(self.spared_due()).min()
     }
 
     /// Another coordinator should own this shard, and has had time to say so. Not while a renewal is
@@ -247,6 +251,7 @@ impl Slot {
     /// Drops all memory of the shard; tried again later.
     pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
         self.drop_memory(ctx);
+        self.spared = Spared::default();
         ctx.workers.forget_full();
         ctx.report(Report::new(
             ReportKind::ShardLost,
@@ -262,23 +267,31 @@ impl Slot {
     pub(super) fn refused(&mut self, ctx: &mut Context<'_>) {
         let Some(shard) = self.owned() else { return };
         let (careful, blamed) = shard.blame();
-        let quarantine = std::mem::take(&mut shard.quarantine);
-        let refused = std::mem::take(&mut shard.refused);
-        self.quarantine.extend(quarantine);
-        self.refused.extend(refused);
         self.careful_until = self.careful_until.max(careful);
-        self.careful_left = CAREFUL_COMMITS;
-        if let Some(blamed) = blamed {
-            self.poisoned.extend(blamed.entry);
-            while self.poisoned.len() > POISONED_MAX {
-                self.poisoned.pop_first();
-            }
-            self.quarantine.extend(blamed.tasks);
-            self.refused.extend(blamed.submissions);
-            while self.refused.len() > REFUSED_MAX {
-                self.refused.pop_first();
-            }
+        self.reload(ctx);
+        let Some(blamed) = blamed else { return };
+        self.spare(ctx, &blamed.tasks);
+        self.poisoned.extend(blamed.entry);
+        while self.poisoned.len() > POISONED_MAX {
+            self.poisoned.pop_first();
         }
+        self.quarantine.extend(blamed.tasks);
+        self.refused.extend(blamed.submissions);
+        while self.refused.len() > REFUSED_MAX {
+            self.refused.pop_first();
+        }
+    }
+
+    /// Everything is read again, and what comes then is done with care: what must be done again, or is not
+    /// to be done again, is carried over.
+    pub(super) fn reload(&mut self, ctx: &mut Context<'_>) {
+        if let Some(shard) = self.owned() {
+            let quarantine = std::mem::take(&mut shard.quarantine);
+            let refused = std::mem::take(&mut shard.refused);
+            self.quarantine.extend(quarantine);
+            self.refused.extend(refused);
+        }
+        self.careful_left = CAREFUL_COMMITS;
         self.drop_memory(ctx);
         self.phase = Phase::Waiting(ctx.now.mono);
     }
@@ -464,7 +477,8 @@ impl Slot {
             ctx.report(report);
             shard.left_out.insert(task.clone());
         }
-        for task in page.tasks {
+        let spared = |task: &TaskWithNodes| self.spared.contains(&task.task.task_id);
+        for task in page.tasks.into_iter().filter(|task| !spared(task)) {
             if self.unloadable.contains(&task.task.task_id) {
                 let text = "left out: it broke the machine as it was loaded";
                 let mut report = Report::new(ReportKind::Quarantined, text);

@@ -72,6 +72,13 @@ impl Deployment {
         command
     }
 
+    /// The same with leases of so many seconds. A long one does not run out on a busy machine.
+    pub(crate) fn with_lease(&self, words: &[&str], sec: &str) -> Command {
+        let mut command = self.command(words);
+        command.env("FLOWKIT_LEASE_TTL_SEC", sec);
+        command
+    }
+
     /// Starts a process and waits until it says that it is up.
     pub(crate) fn start(&self, words: &[&str]) -> Process {
         self.started(self.command(words))
@@ -124,6 +131,19 @@ impl Deployment {
             "{command:?}: {text}\n{errors}"
         );
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}\n{errors}"))
+    }
+
+    /// Waits until a worker runs a node. It says that it is up before it has registered, and until
+    /// then only the list answers without an error.
+    pub(crate) fn until_runs(&self, worker: &str, node: &str) {
+        let runs = |list: &Value| {
+            let mut workers = list["workers"].as_array().into_iter().flatten();
+            workers.any(|known| {
+                let mut running = known["running"].as_array().into_iter().flatten();
+                known["worker_id"] == worker && running.any(|running| running == node)
+            })
+        };
+        until(|| self.json(&["worker", "list"], 0), runs);
     }
 
     pub(crate) fn graph(&self, graph: &Value) -> String {

@@ -57,8 +57,7 @@ fn everything_that_is_not_well_is_found_with_its_cure() {
         task["task_id"].as_str().expect("an id").to_owned()
     };
     submit(&sleepers(1, 60_000, 1));
-    let runs = |shown: &Value| shown["runs"][0]["node_id"] == "n0";
-    until(|| deployment.json(&["worker", "show", "twice"], 0), runs);
+    deployment.until_runs("twice", "n0");
     let lonely = json!({"nodes": [{"node_id": "n", "type": "nobody"}]});
     submit(&lonely);
     let rotten = submit(&lonely);

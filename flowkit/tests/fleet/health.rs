@@ -33,10 +33,14 @@ fn get(address: &str, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+/// What a process says of itself; null while it does not answer.
+fn health_of(address: &str) -> Value {
+    serde_json::from_str(&get(address, "/readyz").1).unwrap_or_default()
+}
+
 /// Waits until a process is ready; what it says.
 fn ready(address: &str) -> Value {
-    let ask = || serde_json::from_str(&get(address, "/readyz").1).unwrap_or_default();
-    until(ask, |health: &Value| health["ready"] == true)
+    until(|| health_of(address), |health| health["ready"] == true)
 }
 
 #[test]
@@ -83,11 +87,7 @@ fn processes_over_servers_serve_their_health_and_count_what_they_did() {
 #[test]
 fn a_worker_that_is_given_another_lease_says_so_and_the_doctor_finds_it() {
     let deployment = Deployment::new("lease", 1);
-    let with_lease = |words: &[&str], lease: &str| {
-        let mut command = deployment.command(words);
-        command.env("FLOWKIT_LEASE_TTL_SEC", lease);
-        command
-    };
+    let with_lease = |words: &[&str], sec: &str| deployment.with_lease(words, sec);
     let _coordinator = deployment.started(with_lease(&["coordinator"], "30"));
     let words = ["worker", "--worker-id", "w", "--role", "sleep"];
     let words = [&words[..], &LISTEN].concat();
@@ -95,12 +95,15 @@ fn a_worker_that_is_given_another_lease_says_so_and_the_doctor_finds_it() {
     let address = address_of(&worker);
     let file = deployment.graph(&sleepers(1, 60_000, 1));
     deployment.json(&["submit", &file], 0);
-    let runs = |shown: &Value| shown["runs"][0]["node_id"] == "n0";
-    let shown = until(|| deployment.json(&["worker", "show", "w"], 0), runs);
+    deployment.until_runs("w", "n0");
+    let shown = deployment.json(&["worker", "show", "w"], 0);
     assert_eq!(shown["runs"][0]["lease_ttl_ms"], 30_000, "{shown}");
-    let health = ready(&address);
-    let error = health["last_error"]["error"].as_str().unwrap_or_default();
-    assert!(error.contains("lease"), "{health}");
+    // The grant is stored before the worker hears of it.
+    let says_so = |health: &Value| {
+        let error = health["last_error"]["error"].as_str().unwrap_or_default();
+        health["ready"] == true && error.contains("lease")
+    };
+    until(|| health_of(&address), says_so);
 
     let ill = deployment.answer(with_lease(&["doctor"], "7"), 1);
     let finding = &ill["findings"][0];

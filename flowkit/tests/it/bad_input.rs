@@ -80,7 +80,11 @@ fn what_the_user_may_not_read_is_counted_and_the_job_goes_on() {
     let program = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
     let copy = program.path().join("flowkit");
-    fs::copy(env!("CARGO_BIN_EXE_flowkit"), &copy).expect("a copy");
+    // Copied by a child: what this process has open for writing, a child of another test may hold
+    // between its fork and its exec, and then it cannot be started.
+    let mut cp = Command::new("cp");
+    cp.arg("-p").arg(env!("CARGO_BIN_EXE_flowkit")).arg(&copy);
+    assert!(cp.status().expect("cp starts").success());
 
     let mut command = Command::new(&copy);
     command.args(demo(tree.path())).stdin(Stdio::null());

@@ -92,13 +92,12 @@ fn sets_aside(view: &View<'_>, task: &TaskId) -> bool {
     if view.ledger.is_rotten(task) {
         return true;
     }
-    let refuses = |fault: &Fault| match fault {
-        Fault::RefuseCommit { .. } => true,
-        Fault::RefuseBatches { task: index, .. } | Fault::RefuseTask { task: index } => {
-            let refused = view.plan.tasks.get(*index as usize);
+    let refuses = |fault: &Fault| match fault.refused_task() {
+        Some(index) => {
+            let refused = view.plan.tasks.get(index as usize);
             refused.is_some_and(|refused| refused.id == task.as_str())
         }
-        _ => false,
+        None => fault.is_refusal(),
     };
     let plan = view.task(task.as_str());
     view.plan.faults.iter().any(refuses) || plan.is_some_and(|plan| breaks_machine(&plan.graph))

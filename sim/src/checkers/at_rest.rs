@@ -76,16 +76,8 @@ impl Judge for AtRest {
                 let Some(since) = self.quiet_since else {
                     return;
                 };
-                let refuses = |fault: &Fault| {
-                    matches!(
-                        fault,
-                        Fault::RefuseCommit { .. }
-                            | Fault::RefuseBatches { .. }
-                            | Fault::RefuseTask { .. }
-                    )
-                };
                 // A commit that is refused makes its owner read everything again.
-                if view.plan.faults.iter().any(refuses) {
+                if view.plan.faults.iter().any(Fault::is_refusal) {
                     return;
                 }
                 if at >= since + rest_ms(view.plan) * 1_000 {

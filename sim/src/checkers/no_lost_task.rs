@@ -99,7 +99,7 @@ impl Judge for NoLostTask {
 fn may_refuse(plan: &Plan, task: &TaskId) -> bool {
     plan.faults.iter().any(|fault| match fault {
         Fault::RefuseCommit { .. } => true,
-        Fault::RefuseTask { task: index } => {
+        Fault::RefuseTask { task: index } | Fault::RefuseWrites { task: index, .. } => {
             plan.tasks[*index as usize].id.as_str() == task.as_str()
         }
         _ => false,

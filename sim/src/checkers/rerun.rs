@@ -190,7 +190,7 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
     };
     let kind = reply.error.as_ref().map(|error| error.kind);
     let refuses =
-        |fault: &Fault| matches!(fault, Fault::RefuseCommit { .. } | Fault::RefuseTask { .. });
+        |fault: &Fault| fault.is_refusal() && !matches!(fault, Fault::RefuseBatches { .. });
     let again = runs_again(view, rerun, source, &source.graph);
     let state = view.ledger.tasks.get(source.id.as_str());
     let state = state.and_then(|source| Some(source.fact.as_ref()?.state));

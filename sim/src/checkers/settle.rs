@@ -10,7 +10,7 @@ use super::{Broken, Finish, Judge, View};
 use crate::expect::{Expected, expect};
 use crate::functions::breaks_machine;
 use crate::history::{Ask, Change, What};
-use crate::plan::{ActionKind, Fault};
+use crate::plan::{ActionKind, Fault, Plan};
 
 const NAME: &str = "settle";
 
@@ -25,15 +25,8 @@ pub(super) struct Settle {
 /// Settled = terminal, and no grant left: what a waiter relies on. The records of a task that was set
 /// aside stay as they are, even if it was terminal before and keeps that state.
 fn settled_with_a_grant(view: &View<'_>, changes: &[Change]) -> Option<String> {
-    let sets_aside = |fault: &Fault| {
-        matches!(
-            fault,
-            Fault::RefuseCommit { .. }
-                | Fault::RefuseBatches { .. }
-                | Fault::RefuseTask { .. }
-                | Fault::MachinePanic { .. }
-        )
-    };
+    let sets_aside =
+        |fault: &Fault| fault.is_refusal() || matches!(fault, Fault::MachinePanic { .. });
     if view.plan.faults.iter().any(sets_aside) {
         return None;
     }
@@ -51,6 +44,13 @@ fn settled_with_a_grant(view: &View<'_>, changes: &[Change]) -> Option<String> {
         });
         let (node, _) = held.filter(|_| settled)?;
         Some(format!("{task} is settled while {node} holds a grant"))
+    })
+}
+
+fn writes_refused(plan: &Plan, task: usize) -> bool {
+    plan.faults.iter().any(|fault| {
+        let refused = fault.refused_task();
+        matches!(fault, Fault::RefuseWrites { .. }) && refused.is_some_and(|of| of as usize == task)
     })
 }
 
@@ -130,12 +130,7 @@ impl Judge for Settle {
             broken.push(Broken::new(NAME, finish.now, what));
             return;
         }
-        let refused = |fault: &&Fault| {
-            matches!(
-                fault,
-                Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
-            )
-        };
+        let refused = |fault: &&Fault| fault.is_refusal();
         // After a refusal, or a panic, commits hold one event each; one that is refused is blamed.
         let careful =
             |fault: &&Fault| refused(fault) || matches!(fault, Fault::MachinePanic { .. });
@@ -148,7 +143,13 @@ impl Judge for Settle {
             let Ok(id) = TaskId::new(&task.id) else {
                 continue;
             };
-            if !self.asked.contains(&id) || free || finish.ledger.is_rotten(&id) {
+            // It was set aside, or went on later, and so did who runs it again.
+            let of = task.rerun.as_ref().map_or(index, |rerun| rerun.of as usize);
+            let refused = [index, of]
+                .iter()
+                .any(|of| writes_refused(finish.plan, *of));
+            let free = free || refused || finish.ledger.is_rotten(&id);
+            if !self.asked.contains(&id) || free {
                 continue;
             }
             // Of one that was swept its state is left.

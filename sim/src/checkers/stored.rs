@@ -16,10 +16,10 @@ impl Judge for Stored {
     fn event(&mut self, _view: &mut View<'_>) {}
 
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
-        // A record that can no longer be read is for people, whatever else is there: a sweep under way
-        // leaves the rest of its task alone.
-        let readable = |task: &&TaskRecord| !finish.ledger.is_rotten(&task.task_id);
-        for task in finish.tables.tasks().filter(readable) {
+        // Nobody is shown what a sweep has begun to take away: it may be under way as the run ends, or
+        // leave the rest for people, since a record can no longer be read.
+        let shown = |task: &&TaskRecord| finish.tables.tombstone(&task.task_id).is_none();
+        for task in finish.tables.tasks().filter(shown) {
             let found = TaskWithNodes {
                 task: task.clone(),
                 nodes: finish.tables.nodes(&task.task_id).cloned().collect(),

@@ -249,7 +249,9 @@ impl Tokens {
         // A process may die in the very instant of the commit that grants.
         let died = world.embedded && self.died_at.is_some_and(|died| died >= granted.at);
         let silent = granted.longest_silence + drift >= lease;
-        if !(replaced || died || silent || granted.gap || granted.released) {
+        // An owner that left the task alone for a while passed over what stood in the stream then.
+        let gap = granted.gap || view.ledger.is_set_aside(&key.0);
+        if !(replaced || died || silent || gap || granted.released) {
             let what = format!(
                 "{}/{}: token {} was taken from {}, which was silent for {} ms at most (its end \
                  stands in the stream: {})",

@@ -17,6 +17,13 @@ impl Plan {
         let work = work.fold(0, u64::saturating_add);
         // Each wait is as long as all before it together, and those are over by then.
         let after_losses_ms = (self.heal_ms + 1_000).min(64_000);
+        // A task that cannot be set aside is tried again after a wait that doubles, too.
+        let writes = |fault: &Fault| matches!(fault, Fault::RefuseWrites { .. });
+        let after_refusals_ms = if self.faults.iter().any(writes) {
+            (self.heal_ms + 1_000).min(60_000)
+        } else {
+            0
+        };
         // The library doubles its patience, up to 15 s.
         let client_ms = if world.slack_ms > 0 { 16_000 } else { 3_000 };
         // Processes act late, at each of so many steps at most.
@@ -33,7 +40,7 @@ impl Plan {
         };
         turn_ms
             .saturating_mul(turns)
-            .saturating_add(after_losses_ms)
+            .saturating_add(after_losses_ms + after_refusals_ms)
             .saturating_add(work.saturating_mul(2))
     }
 

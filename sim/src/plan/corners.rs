@@ -180,6 +180,19 @@ pub(super) fn refused_task(draw: &mut Draw, plan: &mut Plan) {
     }
 }
 
+/// Now and then the store takes nothing of one task for a while, not even that it is set aside.
+pub(super) fn refused_writes(draw: &mut Draw, plan: &mut Plan, span: u64) {
+    if plan.faults.is_empty() || !draw.percent(3) {
+        return;
+    }
+    let last = u32::try_from(plan.tasks.len() - 1).unwrap_or(0);
+    plan.faults.push(Fault::RefuseWrites {
+        task: draw.small(0, last),
+        when: moment(draw, span),
+        for_ms: draw.wide(100, 12_000),
+    });
+}
+
 /// Now and then a record can no longer be read, of a task or of a worker, and who knew it by heart is gone.
 pub(super) fn rotten(draw: &mut Draw, plan: &mut Plan, span: u64) {
     if plan.faults.is_empty() || !draw.percent(4) {

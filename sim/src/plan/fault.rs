@@ -101,6 +101,16 @@ pub enum Fault {
         /// Index of the task.
         task: u32,
     },
+    /// The store refuses every commit that holds a record of this task, even the one that would set it
+    /// aside.
+    RefuseWrites {
+        /// Index of the task.
+        task: u32,
+        /// When.
+        when: When,
+        /// For how long, at most until faults are over.
+        for_ms: u64,
+    },
     /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
     Poison {
         /// When.
@@ -295,11 +305,29 @@ impl Fault {
             | Self::Client { when, .. }
             | Self::Gone { when, .. }
             | Self::Twin { when, .. }
+            | Self::RefuseWrites { when, .. }
             | Self::Rot { when, .. } => *when,
             Self::RefuseCommit { .. } | Self::RefuseBatches { .. } | Self::RefuseTask { .. } => {
                 return None;
             }
         })
+    }
+
+    /// The task of which the store refuses something, if it is about one.
+    #[must_use]
+    pub(crate) fn refused_task(&self) -> Option<u32> {
+        match self {
+            Self::RefuseBatches { task, .. }
+            | Self::RefuseTask { task }
+            | Self::RefuseWrites { task, .. } => Some(*task),
+            _ => None,
+        }
+    }
+
+    /// The store refuses a commit for good.
+    #[must_use]
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::RefuseCommit { .. }) || self.refused_task().is_some()
     }
 
     /// Makes it about another host.

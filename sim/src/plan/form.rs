@@ -151,9 +151,8 @@ impl Plan {
         let hosts = (self.hosts() as usize).saturating_add(twins.count());
         for (at, fault) in self.faults.iter().enumerate() {
             let task = match fault {
-                Fault::RefuseBatches { task, .. } | Fault::RefuseTask { task } => Some(*task),
                 Fault::Rot { what, .. } => what.task(),
-                _ => None,
+                other => other.refused_task(),
             };
             if let Some(task) = task.filter(|task| *task as usize >= self.tasks.len()) {
                 wrong.push(format!("faults[{at}].task: there is no task {task}"));

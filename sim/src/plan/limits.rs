@@ -202,6 +202,7 @@ impl Numbers<'_> {
             Fault::Stall { for_ms, .. }
             | Fault::Hold { for_ms, .. }
             | Fault::Partition { for_ms, .. }
+            | Fault::RefuseWrites { for_ms, .. }
             | Fault::Away { for_ms, .. } => self.time(&format!("{at}.for_ms"), *for_ms),
             Fault::Slow {
                 for_ms, extra_ms, ..

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::graph::{GraphPlan, NodePlan, Script};
 use super::swarm::{Draw, moment};
-use super::{Action, ActionKind, Fault, Plan, TaskPlan, When};
+use super::{Action, ActionKind, Plan, TaskPlan, When};
 
 /// Tasks that are paused, and resumed before faults heal; some by two clients at once.
 pub(super) fn pauses(draw: &mut Draw, plan: &mut Plan, span: u64) {
@@ -94,13 +94,7 @@ pub(super) fn crowd(draw: &mut Draw, plan: &mut Plan) {
     if plan.world.shards > 1 || !draw.percent(4) {
         return;
     }
-    let refused = |fault: &Fault| {
-        matches!(
-            fault,
-            Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
-        )
-    };
-    plan.faults.retain(|fault| !refused(fault));
+    plan.faults.retain(|fault| fault.refused_task().is_none());
     plan.actions.clear();
     plan.tasks.clear();
     for number in 0..draw.small(6, 12) {

@@ -50,12 +50,7 @@ pub(super) fn late_confirmations(draw: &mut Draw, plan: &mut Plan) {
         nth: draw.between(3, 12),
     };
     let for_ms = draw.between(lease, 2 * lease);
-    plan.faults.retain(|fault| {
-        !matches!(
-            fault,
-            Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
-        )
-    });
+    plan.faults.retain(|fault| fault.refused_task().is_none());
     plan.faults.extend(
         (plan.world.coordinators..plan.hosts()).map(|host| Fault::Partition {
             host,
@@ -209,12 +204,7 @@ pub(super) fn late_pauses(draw: &mut Draw, plan: &mut Plan) {
         },
     });
     // Of a task that is not there any more, or that would be set aside.
-    plan.faults.retain(|fault| {
-        !matches!(
-            fault,
-            Fault::RefuseBatches { .. } | Fault::RefuseTask { .. }
-        )
-    });
+    plan.faults.retain(|fault| fault.refused_task().is_none());
     plan.faults.truncate(1);
 }
 

@@ -87,6 +87,7 @@ fn first_runs(seed: u64) -> Plan {
     super::corners::logs(&mut Draw::stream(seed, 55), &mut plan, span);
     super::corners::losses(&mut Draw::stream(seed, 24), &mut plan);
     super::corners::rotten(&mut Draw::stream(seed, 78), &mut plan, span);
+    super::corners::refused_writes(&mut Draw::stream(seed, 84), &mut plan, span);
     super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
     super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
     super::operated::options(&mut Draw::stream(seed, 17), &mut plan);

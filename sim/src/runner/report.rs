@@ -74,6 +74,7 @@ const BOTH: &[&str] = &[
     "refuse_batches",
     "refuse_commit",
     "refuse_task",
+    "refuse_writes",
     "rot_task",
     "rot_worker",
     "shutdown",

@@ -377,6 +377,11 @@ fn without_task(plan: &Plan, gone: usize) -> Plan {
             Fault::RefuseTask { task } => Fault::RefuseTask {
                 task: renumbered(task)?,
             },
+            Fault::RefuseWrites { task, when, for_ms } => Fault::RefuseWrites {
+                task: renumbered(task)?,
+                when,
+                for_ms,
+            },
             Fault::Rot { when, what } => Fault::Rot {
                 when,
                 what: match what {

@@ -140,6 +140,9 @@ impl Director<'_> {
                     self.add_host(kind, HostClock::new(crate::plan::Clock::default()));
                 }
             }
+            Fault::RefuseWrites { task, for_ms, .. } => stage::with(|stage| {
+                stage.servers.refuse_writes(task, until(for_ms));
+            }),
             Fault::Rot { what, .. } => stage::with(|stage| {
                 let now = stage.now;
                 stage.servers.rot(now, &what, &mut stage.seen);

@@ -275,12 +275,10 @@ impl Simulation {
         plan.tasks.clear();
         plan.actions.clear();
         let hosts = plan.hosts();
+        // These say what the engine does with what it cannot keep; no handler causes them.
+        plan.faults.retain(|fault| !fault.is_refusal());
         plan.faults.retain_mut(|fault| match fault {
-            // These say what the engine does with what it cannot keep; no handler causes them.
-            Fault::RefuseCommit { .. }
-            | Fault::RefuseBatches { .. }
-            | Fault::RefuseTask { .. }
-            | Fault::Poison { .. }
+            Fault::Poison { .. }
             | Fault::Rot { .. }
             | Fault::Client { .. }
             | Fault::Gone { .. } => false,

@@ -168,6 +168,9 @@ impl World<'_> {
                 self.hosts[host as usize].retired = true;
             }
             Fault::Twin { host, .. } => self.twin(host),
+            Fault::RefuseWrites { task, for_ms, .. } => {
+                self.servers.refuse_writes(task, until(for_ms, self.now));
+            }
             Fault::Rot { what, .. } => self.servers.rot(self.now, &what, &mut self.seen),
             Fault::RefuseCommit { .. } | Fault::RefuseBatches { .. } | Fault::RefuseTask { .. } => {
             }

@@ -242,46 +242,9 @@ type StoreAnswer = Result<StoreReply, PortError>;
 /// Answers everything that takeovers ask for until there is a commit; loads are answered in turn.
 fn take_over(bench: &mut Bench, mut out: Vec<Effect>, loads: &mut Vec<StoreAnswer>) {
     for _ in 0..40 {
-        let mut next = Vec::new();
-        for effect in out {
-            let input = match effect {
-                Effect::Transport {
-                    op,
-                    request: TransportRequest::Bounds { .. },
-                } => {
-                    let (start, end) = (Offset(0), Offset(0));
-                    transport_ok(op, TransportReply::Bounds { start, end })
-                }
-                Effect::Store { op, request } => match request {
-                    StoreRequest::ReadWorkers => {
-                        let workers = vec![worker_record("w1", 1, &["a"])];
-                        store_ok(op, StoreReply::Workers(workers.into()))
-                    }
-                    StoreRequest::AcquireShard { owner, .. } => {
-                        let lease = LeaseView {
-                            held: true,
-                            owner,
-                            remaining_ms: 5_000,
-                        };
-                        store_ok(op, StoreReply::Lease(lease))
-                    }
-                    StoreRequest::ReadShard { .. } | StoreRequest::RaiseEpoch { .. } => {
-                        store_ok(op, StoreReply::Shard(shard_record(1, 0)))
-                    }
-                    StoreRequest::LoadTasks { .. } => match loads.remove(0) {
-                        Ok(reply) => store_ok(op, reply),
-                        Err(error) => store_error(op, error),
-                    },
-                    StoreRequest::Commit(_) => {
-                        bench.out.push(Effect::Store { op, request });
-                        return;
-                    }
-                    _ => continue,
-                },
-                _ => continue,
-            };
-            next.extend(bench.raw(input));
-        }
+        let Some(mut next) = answered(bench, out, loads) else {
+            return;
+        };
         if next.is_empty() {
             bench.now_ms += 500;
             next = bench.raw(Input::Wake);
@@ -289,6 +252,55 @@ fn take_over(bench: &mut Bench, mut out: Vec<Effect>, loads: &mut Vec<StoreAnswe
         }
         out = next;
     }
+}
+
+/// What follows once a takeover's requests are answered; nothing if it commits.
+fn answered(
+    bench: &mut Bench,
+    out: Vec<Effect>,
+    loads: &mut Vec<StoreAnswer>,
+) -> Option<Vec<Effect>> {
+    let mut next = Vec::new();
+    for effect in out {
+        let input = match effect {
+            Effect::Transport {
+                op,
+                request: TransportRequest::Bounds { .. },
+            } => {
+                let (start, end) = (Offset(0), Offset(0));
+                transport_ok(op, TransportReply::Bounds { start, end })
+            }
+            Effect::Store { op, request } => match request {
+                StoreRequest::ReadWorkers => {
+                    let workers = vec![worker_record("w1", 1, &["a"])];
+                    store_ok(op, StoreReply::Workers(workers.into()))
+                }
+                StoreRequest::AcquireShard { owner, .. } => {
+                    let lease = LeaseView {
+                        held: true,
+                        owner,
+                        remaining_ms: 5_000,
+                    };
+                    store_ok(op, StoreReply::Lease(lease))
+                }
+                StoreRequest::ReadShard { .. } | StoreRequest::RaiseEpoch { .. } => {
+                    store_ok(op, StoreReply::Shard(shard_record(1, 0)))
+                }
+                StoreRequest::LoadTasks { .. } => match loads.remove(0) {
+                    Ok(reply) => store_ok(op, reply),
+                    Err(error) => store_error(op, error),
+                },
+                StoreRequest::Commit(_) => {
+                    bench.out.push(Effect::Store { op, request });
+                    return None;
+                }
+                _ => continue,
+            },
+            _ => continue,
+        };
+        next.extend(bench.raw(input));
+    }
+    Some(next)
 }
 
 #[test]
@@ -368,6 +380,84 @@ fn what_time_did_is_blamed_on_its_task_if_the_store_refuses_it() {
     take_over(&mut bench, out, &mut loads);
     let (_, commit) = bench.commit();
     assert_eq!(task_of(&commit).state, TaskState::Quarantined);
+}
+
+#[test]
+fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
+    let graph = r#"{"nodes":[{"node_id":"n","type":"a"}]}"#;
+    let mut before = Bench::owned();
+    let commit = before.submitted("t", graph);
+    let page = |tasks| {
+        Ok(StoreReply::Tasks(TaskPage {
+            tasks,
+            unreadable: Vec::new(),
+            more: false,
+        }))
+    };
+    let stored = || TaskWithNodes {
+        task: task_of(&commit).clone(),
+        nodes: vec![node_of(&commit, "n").clone()],
+        node_age_ms: vec![0],
+    };
+    let mut loads = vec![page(vec![stored()]); 5];
+    let mut bench = Bench {
+        machine: Coordinator::new(config()),
+        now_ms: 1_000,
+        fetch: None,
+        next: 0,
+        out: Vec::new(),
+    };
+    let subject = Subject {
+        shard: Some(SHARD),
+        task_id: Some(task_id("t")),
+        ..Subject::default()
+    };
+    let mut out = bench.raw(Input::Panicked { subject });
+    out.extend(bench.raw(Input::Wake));
+    take_over(&mut bench, out, &mut loads);
+    let invalid = || PortError::new(ErrorKind::Invalid, "commit", "simulated");
+    let set_aside = |bench: &mut Bench| {
+        let (op, commit) = bench.commit();
+        assert_eq!(task_of(&commit).task_id, task_id("t"));
+        assert_eq!(task_of(&commit).state, TaskState::Quarantined);
+        op
+    };
+    // Each refusal doubles the time in which it is left alone.
+    for wait_ms in [1_000, 2_000] {
+        let op = set_aside(&mut bench);
+        bench.out.clear();
+        let mut out = bench.raw(store_error(op, invalid()));
+        while !out.is_empty() {
+            out = answered(&mut bench, out, &mut loads).expect("it is left alone");
+            for effect in &out {
+                if let Effect::Transport {
+                    op,
+                    request: TransportRequest::Read { .. },
+                } = effect
+                {
+                    (bench.fetch, bench.next) = (Some(*op), 0);
+                }
+            }
+        }
+        assert_eq!(bench.machine.tasks_in_flight(), 0);
+        let due_ms = bench.now_ms + wait_ms;
+        assert!(bench.machine.poll_timeout() <= Some(Mono(due_ms)));
+        let other = r#"{"nodes":[{"node_id":"n","type":"nobody has it"}]}"#;
+        bench.submitted(&format!("u{wait_ms}"), other);
+        bench.now_ms = due_ms - 1;
+        let early = bench.raw(Input::Wake);
+        let anew = |effect: &Effect| matches!(effect, Effect::Transport { .. });
+        assert!(!early.iter().any(anew), "{early:?}");
+        bench.now_ms = due_ms;
+        bench.out.clear();
+        let out = bench.raw(Input::Wake);
+        take_over(&mut bench, out, &mut loads);
+    }
+    let op = set_aside(&mut bench);
+    bench.out.clear();
+    bench.raw(store_ok(op, StoreReply::Done));
+    assert_eq!(bench.machine.tasks_in_flight(), 0);
+    assert_eq!(loads.len(), 0);
 }
 
 #[test]
