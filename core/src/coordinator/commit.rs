@@ -94,7 +94,7 @@ pub(super) struct InFlight {
     settled: Vec<u64>,
     starts: Vec<Scope>,
     /// It holds a step of a sweep.
-    sweeps: bool,
+    pub(super) sweeps: bool,
     /// It was made with care: one event, or what followed from time, alone.
     pub(super) careful: bool,
     /// An entry made its first change, not time.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 
 use super::context::Context;
+use super::last_read::LastRead;
 use super::ownership::{Phase, Slot};
 use crate::id::TaskId;
 use crate::planted::{Bug, is_planted};
@@ -68,10 +69,13 @@ impl Slot {
         due && matches!(self.phase, Phase::Owned(_))
     }
 
-    /// When that is, if the shard is at rest by then; else the answers that it waits for are an occasion.
+    /// When that is, if the shard is at rest by then; else the answers that it waits for are an occasion. A
+    /// process that stops leaves it to the next owner.
     pub(super) fn spared_due(&self) -> Option<Mono> {
         match &self.phase {
-            Phase::Owned(shard) if shard.is_quiet() => self.spared.again_at,
+            Phase::Owned(shard) if shard.is_quiet() && shard.last_read == LastRead::Unasked => {
+                self.spared.again_at
+            }
             _ => None,
         }
     }

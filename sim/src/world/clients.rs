@@ -13,7 +13,7 @@ use flowkit_core::record::TaskState;
 use super::heap::Due;
 use super::{Luck, World};
 use crate::history::{Ask, What};
-use crate::plan::{ActionKind, Call, CallKind};
+use crate::plan::{Action, ActionKind, Call, CallKind};
 
 /// A client asks again after so long without an answer.
 const RETRY_US: u64 = 700_000;
@@ -30,7 +30,7 @@ pub(super) struct Client {
     acknowledged: Vec<TaskId>,
     /// Tasks that it knows to be settled.
     settled: Vec<u32>,
-    /// Tasks that the engine would not take.
+    /// Tasks that the engine would not take, once for each time that this client submitted them.
     refused: Vec<u32>,
     /// Cancels and pauses that wait for the submission's acknowledgement; reruns that wait for the
     /// end of what they run again.
@@ -89,7 +89,7 @@ impl World<'_> {
         self.clients[client as usize].to_come -= 1;
         match action.kind {
             ActionKind::Submit { task } => match self.source_of(task) {
-                Some(source) if self.clients.iter().any(|c| c.refused.contains(&source)) => {
+                Some(source) if self.is_refused(source) => {
                     self.refused(client, task);
                 }
                 Some(source) if !self.may_run_again(source, self.is_early(task)) => {
@@ -130,9 +130,20 @@ impl World<'_> {
         })
     }
 
-    /// A task will never be: there is nothing to cancel or to run again.
+    /// None of those who submit the task got it taken: a store may refuse it for a while only.
+    fn is_refused(&self, task: u32) -> bool {
+        let refused = self.clients.iter().flat_map(|client| &client.refused);
+        let submits = |action: &&Action| action.kind == ActionKind::Submit { task };
+        let submitted = self.plan.actions.iter().filter(submits).count();
+        refused.filter(|of| **of == task).count() >= submitted
+    }
+
+    /// A task will never be, if nobody else submits it: there is nothing to cancel or to run again.
     fn refused(&mut self, client: u32, task: u32) {
         self.clients[client as usize].refused.push(task);
+        if !self.is_refused(task) {
+            return;
+        }
         let mut reruns = Vec::new();
         for (number, client) in (0..).zip(&mut self.clients) {
             for (index, ask, for_ms) in std::mem::take(&mut client.held) {
@@ -170,7 +181,7 @@ impl World<'_> {
         let id = self.task_id(task);
         if self.clients.iter().any(|c| c.acknowledged.contains(&id)) {
             self.ask(client, task, ask, for_ms);
-        } else if !self.clients.iter().any(|c| c.refused.contains(&task)) {
+        } else if !self.is_refused(task) {
             self.clients[client as usize].held.push((task, ask, for_ms));
         }
     }

@@ -382,24 +382,21 @@ fn what_time_did_is_blamed_on_its_task_if_the_store_refuses_it() {
     assert_eq!(task_of(&commit).state, TaskState::Quarantined);
 }
 
-#[test]
-fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
-    let graph = r#"{"nodes":[{"node_id":"n","type":"a"}]}"#;
+/// An owner that is to set a task aside, as often as there are loads.
+fn to_set_aside(loads: usize) -> (Bench, Vec<StoreAnswer>) {
     let mut before = Bench::owned();
-    let commit = before.submitted("t", graph);
-    let page = |tasks| {
-        Ok(StoreReply::Tasks(TaskPage {
-            tasks,
-            unreadable: Vec::new(),
-            more: false,
-        }))
-    };
-    let stored = || TaskWithNodes {
+    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
+    let stored = TaskWithNodes {
         task: task_of(&commit).clone(),
         nodes: vec![node_of(&commit, "n").clone()],
         node_age_ms: vec![0],
     };
-    let mut loads = vec![page(vec![stored()]); 5];
+    let page = TaskPage {
+        tasks: vec![stored],
+        unreadable: Vec::new(),
+        more: false,
+    };
+    let mut loads = vec![Ok(StoreReply::Tasks(page)); loads];
     let mut bench = Bench {
         machine: Coordinator::new(config()),
         now_ms: 1_000,
@@ -415,31 +412,43 @@ fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
     let mut out = bench.raw(Input::Panicked { subject });
     out.extend(bench.raw(Input::Wake));
     take_over(&mut bench, out, &mut loads);
-    let invalid = || PortError::new(ErrorKind::Invalid, "commit", "simulated");
-    let set_aside = |bench: &mut Bench| {
-        let (op, commit) = bench.commit();
-        assert_eq!(task_of(&commit).task_id, task_id("t"));
-        assert_eq!(task_of(&commit).state, TaskState::Quarantined);
-        op
-    };
-    // Each refusal doubles the time in which it is left alone.
-    for wait_ms in [1_000, 2_000] {
-        let op = set_aside(&mut bench);
-        bench.out.clear();
-        let mut out = bench.raw(store_error(op, invalid()));
-        while !out.is_empty() {
-            out = answered(&mut bench, out, &mut loads).expect("it is left alone");
-            for effect in &out {
-                if let Effect::Transport {
-                    op,
-                    request: TransportRequest::Read { .. },
-                } = effect
-                {
-                    (bench.fetch, bench.next) = (Some(*op), 0);
-                }
+    (bench, loads)
+}
+
+/// The commit that sets the task aside.
+fn sets_aside(bench: &Bench) -> OpId {
+    let (op, commit) = bench.commit();
+    assert_eq!(task_of(&commit).task_id, task_id("t"));
+    assert_eq!(task_of(&commit).state, TaskState::Quarantined);
+    op
+}
+
+/// The store refuses it: the shard is loaded again, at once, without the task.
+fn refuse(bench: &mut Bench, op: OpId, loads: &mut Vec<StoreAnswer>) {
+    let invalid = PortError::new(ErrorKind::Invalid, "commit", "simulated");
+    let mut out = bench.raw(store_error(op, invalid));
+    while !out.is_empty() {
+        out = answered(bench, out, loads).expect("it is left alone");
+        for effect in &out {
+            if let Effect::Transport {
+                op,
+                request: TransportRequest::Read { .. },
+            } = effect
+            {
+                (bench.fetch, bench.next) = (Some(*op), 0);
             }
         }
-        assert_eq!(bench.machine.tasks_in_flight(), 0);
+    }
+    assert_eq!(bench.machine.tasks_in_flight(), 0);
+}
+
+#[test]
+fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
+    let (mut bench, mut loads) = to_set_aside(5);
+    // Each refusal doubles the time in which it is left alone.
+    for wait_ms in [1_000, 2_000] {
+        let op = sets_aside(&bench);
+        refuse(&mut bench, op, &mut loads);
         let due_ms = bench.now_ms + wait_ms;
         assert!(bench.machine.poll_timeout() <= Some(Mono(due_ms)));
         let other = r#"{"nodes":[{"node_id":"n","type":"nobody has it"}]}"#;
@@ -453,11 +462,26 @@ fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
         let out = bench.raw(Input::Wake);
         take_over(&mut bench, out, &mut loads);
     }
-    let op = set_aside(&mut bench);
+    let op = sets_aside(&bench);
     bench.out.clear();
     bench.raw(store_ok(op, StoreReply::Done));
     assert_eq!(bench.machine.tasks_in_flight(), 0);
     assert_eq!(loads.len(), 0);
+}
+
+/// It waits for the answer to its last read, and would be woken at once, for ever.
+#[test]
+fn an_owner_that_stops_tries_no_task_again_that_it_left_alone() {
+    let (mut bench, mut loads) = to_set_aside(2);
+    let op = sets_aside(&bench);
+    refuse(&mut bench, op, &mut loads);
+    bench.raw(Input::Shutdown);
+    bench.now_ms += 1_000;
+    let out = bench.raw(Input::Wake);
+    let anew = |effect: &Effect| matches!(effect, Effect::Transport { .. });
+    assert!(!out.iter().any(anew), "{out:?}");
+    let due = bench.machine.poll_timeout();
+    assert!(due.is_none_or(|due| due > Mono(bench.now_ms)), "{due:?}");
 }
 
 #[test]
