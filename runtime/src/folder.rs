@@ -157,6 +157,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -169,8 +170,13 @@ mod tests {
 
     /// A child that another test starts has every lock of this process, until its exec.
     fn sweep_until_gone(left: &Path, place: &Path) {
+        let began = Instant::now();
         while left.exists() {
             sweep_in(place);
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{left:?} is left"
+            );
             std::thread::yield_now();
         }
     }

@@ -70,11 +70,15 @@ impl Ledger {
         self.refused.insert(task);
     }
 
+    pub(crate) fn was_refused(&self, task: &TaskId) -> bool {
+        self.refused.contains(task)
+    }
+
     /// The task is nobody's business any more, or was nobody's for a while; its records stay as they were.
     pub(crate) fn is_set_aside(&self, task: &TaskId) -> bool {
         let state = self.tasks.get(task).and_then(|task| task.fact.as_ref());
         let quarantined = state.is_some_and(|fact| fact.state == TaskState::Quarantined);
-        quarantined || self.is_rotten(task) || self.refused.contains(task)
+        quarantined || self.is_rotten(task) || self.was_refused(task)
     }
 
     pub(crate) fn node(&self, task: &TaskId, node: &NodeId) -> Option<&NodeLedger> {

@@ -225,7 +225,10 @@ fn offsets_without_an_entry_at_the_end_of_the_log_are_passed() {
             tokio::task::spawn_blocking(move || foreign.abort_transaction(Duration::from_secs(20)));
         aborted.await.expect("no panic").expect("aborted");
         // What was undone, and the mark that says so, which may be written a little later.
-        while end(&transport).await < Offset(2) {}
+        let began = std::time::Instant::now();
+        while end(&transport).await < Offset(2) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no mark");
+        }
         let end = end(&transport).await;
         assert_eq!(end, Offset(2));
         for wait_ms in [0, 100] {

@@ -264,6 +264,19 @@ impl Meters {
         }
     }
 
+    /// What is known of starts; what runs is counted anew.
+    pub(super) fn of_starts(mut self) -> Self {
+        self.running = 0;
+        for meter in self.meters.values_mut() {
+            (meter.running, meter.open) = (0, 0);
+        }
+        // What is not known of a meter that is gone is believed again.
+        let guessed = self.taken_at.is_some();
+        self.meters
+            .retain(|_, meter| guessed || !meter.started.is_empty());
+        self
+    }
+
     fn limit(&self, scope: &Scope) -> Option<Limit> {
         match scope {
             Scope::Type(role) => self.limits.types.get(role).copied(),

@@ -155,7 +155,7 @@ impl Shard {
 
     /// Sets everything that follows from the records in motion: the shard is owned.
     pub(super) fn resume(&mut self, ctx: &mut Context<'_>, holders_dead: bool) {
-        if self.epoch > 1 {
+        if self.epoch > 1 && !self.starts_known {
             self.meters.taken_over(ctx.now.mono);
         }
         let numbers: Vec<u64> = self.tasks.keys().copied().collect();

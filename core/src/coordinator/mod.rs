@@ -35,6 +35,7 @@ mod parked;
 mod pause;
 mod peers;
 mod ready;
+mod reload;
 mod request;
 mod rerun;
 mod shard;

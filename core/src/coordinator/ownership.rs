@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::Config;
 use super::context::{Context, Purpose, ShardOp};
 use super::io::Subject;
+use super::limits::Meters;
 use super::shard::Shard;
 use super::spared::Spared;
 use crate::id::{ClientId, DedupId, Offset, ShardId, TaskId};
@@ -25,15 +26,11 @@ use crate::time::Mono;
 const LOAD_PAGE: u32 = 1_000;
 
 /// Commits made with care after one was refused for a reason that no entry explains.
-const CAREFUL_COMMITS: u32 = 64;
+pub(super) const CAREFUL_COMMITS: u32 = 64;
 /// How often in the time of a lease a shard is looked at that another one should hand over.
 const LOOKS_PER_LEASE: u64 = 10;
 /// Leases for which a shard is kept at least, so that changing views do not toss it about.
 const LEASES_KEPT: u64 = 2;
-/// Most refused submissions that are remembered; one that is forgotten is tried again.
-const REFUSED_MAX: usize = 1_024;
-/// Entries known as refused; the oldest are forgotten first, and refused once more.
-const POISONED_MAX: usize = 1_024;
 
 /// One shard as this process sees it.
 #[derive(Clone, Debug, Serialize)]
@@ -56,15 +53,17 @@ pub(super) struct Slot {
     /// A load of this process succeeded before: grants found by a later one may be alive.
     loaded_before: bool,
     /// Carried over a reload: where one entry per commit is folded, and what to set aside.
-    careful_until: Offset,
-    poisoned: BTreeSet<(Offset, DedupId)>,
+    pub(super) careful_until: Offset,
+    pub(super) poisoned: BTreeSet<(Offset, DedupId)>,
     pub(super) quarantine: BTreeSet<TaskId>,
     /// Tasks that cannot even be set aside.
     pub(super) spared: Spared,
+    /// Loaded once more by this owner: what it knows of starts, and as of which epoch.
+    pub(super) reloading: Option<(u64, Meters)>,
     /// Tasks that cannot even be loaded to be set aside.
     unloadable: BTreeSet<TaskId>,
-    refused: BTreeMap<TaskId, u128>,
-    careful_left: u32,
+    pub(super) refused: BTreeMap<TaskId, u128>,
+    pub(super) careful_left: u32,
 }
 
 /// How far the takeover is.
@@ -110,6 +109,7 @@ impl Slot {
             poisoned: BTreeSet::new(),
             quarantine: BTreeSet::new(),
             spared: Spared::default(),
+            reloading: None,
             unloadable: BTreeSet::new(),
             refused: BTreeMap::new(),
             careful_left: 0,
@@ -252,6 +252,7 @@ impl Slot {
     pub(super) fn lose(&mut self, ctx: &mut Context<'_>, why: &str) {
         self.drop_memory(ctx);
         self.spared = Spared::default();
+        self.reloading = None;
         ctx.workers.forget_full();
         ctx.report(Report::new(
             ReportKind::ShardLost,
@@ -263,40 +264,7 @@ impl Slot {
         self.renew_at = None;
     }
 
-    /// The store refuses a commit for good: read everything again and fold one entry per commit.
-    pub(super) fn refused(&mut self, ctx: &mut Context<'_>) {
-        let Some(shard) = self.owned() else { return };
-        let (careful, blamed) = shard.blame();
-        self.careful_until = self.careful_until.max(careful);
-        self.reload(ctx);
-        let Some(blamed) = blamed else { return };
-        self.spare(ctx, &blamed.tasks);
-        self.poisoned.extend(blamed.entry);
-        while self.poisoned.len() > POISONED_MAX {
-            self.poisoned.pop_first();
-        }
-        self.quarantine.extend(blamed.tasks);
-        self.refused.extend(blamed.submissions);
-        while self.refused.len() > REFUSED_MAX {
-            self.refused.pop_first();
-        }
-    }
-
-    /// Everything is read again, and what comes then is done with care: what must be done again, or is not
-    /// to be done again, is carried over.
-    pub(super) fn reload(&mut self, ctx: &mut Context<'_>) {
-        if let Some(shard) = self.owned() {
-            let quarantine = std::mem::take(&mut shard.quarantine);
-            let refused = std::mem::take(&mut shard.refused);
-            self.quarantine.extend(quarantine);
-            self.refused.extend(refused);
-        }
-        self.careful_left = CAREFUL_COMMITS;
-        self.drop_memory(ctx);
-        self.phase = Phase::Waiting(ctx.now.mono);
-    }
-
-    fn drop_memory(&mut self, ctx: &mut Context<'_>) {
+    pub(super) fn drop_memory(&mut self, ctx: &mut Context<'_>) {
         if let Some(shard) = self.owned() {
             for (worker, held) in &shard.held {
                 for _ in held {
@@ -319,6 +287,7 @@ impl Slot {
             (ShardOp::Verify, result) => self.verified(ctx, result),
             (ShardOp::Release, _) => {}
             (_, Err(error)) if error.kind == ErrorKind::Fenced => {
+                self.another_owns();
                 self.phase = Phase::Waiting(ctx.now.mono.after(ctx.config.retry_backoff_ms));
             }
             (_, Err(error)) => self.retry(ctx, &error),
@@ -343,6 +312,7 @@ impl Slot {
                 );
             }
             (ShardOp::Acquire, Ok(StoreReply::Lease(lease))) => {
+                self.another_owns();
                 self.seen_owner = Some(lease.owner.clone());
                 self.gave_way = false;
                 let ttl = ctx.config.shard_lease_ttl_ms;
@@ -446,6 +416,7 @@ impl Slot {
         shard.poisoned = self.poisoned.clone();
         shard.quarantine = self.quarantine.clone();
         shard.refused = self.refused.clone();
+        self.carry_starts(&mut shard);
         self.phase = Phase::Loading(shard);
         self.load_page(ctx, None);
     }
@@ -590,7 +561,10 @@ impl Slot {
         self.quarantine.clear();
         self.refused.clear();
         self.backoff_ms = 0;
-        self.owned_since = ctx.now.mono;
+        // One that is only loaded once more is not kept longer for it.
+        if self.reloading.take().is_none() {
+            self.owned_since = ctx.now.mono;
+        }
         // News of room may have stood in what the owner before folded.
         ctx.workers.forget_full();
         shard.stream_ok_at = ctx.now.mono;

@@ -47,6 +47,8 @@ pub(super) struct Shard {
     /// Ready nodes, in the order in which they are granted.
     pub(super) ready: Ready,
     pub(super) meters: Meters,
+    /// The meters are those of this very owner, from before it loaded the shard once more.
+    pub(super) starts_known: bool,
     /// Granted readers with a source that is neither terminal nor granted.
     pub(super) starving: BTreeSet<NodeKey>,
     pub(super) timers: BTreeSet<(Mono, NodeKey)>,
@@ -113,6 +115,7 @@ impl Shard {
             held: BTreeMap::new(),
             ready: Ready::default(),
             meters: Meters::new(config),
+            starts_known: false,
             starving: BTreeSet::new(),
             timers: BTreeSet::new(),
             gate: Gate::default(),

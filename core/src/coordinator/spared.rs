@@ -25,6 +25,8 @@ const WAIT_MS_MAX: u64 = 60_000;
 pub(super) struct Spared {
     /// The next to be tried first.
     tasks: VecDeque<TaskId>,
+    /// Tried last, and not refused since.
+    tried: Option<TaskId>,
     again_at: Option<Mono>,
     wait_ms: u64,
 }
@@ -34,39 +36,60 @@ impl Spared {
         self.tasks.contains(task)
     }
 
-    fn add(&mut self, ctx: &mut Context<'_>, task: &TaskId) {
-        self.wait_ms = (self.wait_ms * 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
+    fn add(&mut self, ctx: &mut Context<'_>, refused: Vec<TaskId>) {
+        if self.tried.take_if(|task| refused.contains(task)).is_some() {
+            self.wait_ms = (self.wait_ms * 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
+            self.again_at = None;
+        } else {
+            self.wait_ms = self.wait_ms.max(WAIT_MS_MIN);
+        }
         if !is_planted(Bug::SparedForgotten) {
-            self.again_at = Some(ctx.now.mono.after(self.wait_ms));
+            // One more does not put off the others.
+            let again_at = ctx.now.mono.after(self.wait_ms);
+            self.again_at.get_or_insert(again_at);
         }
-        if !self.contains(task) {
-            self.tasks.push_back(task.clone());
+        for task in refused {
+            let text = format!(
+                "the store refuses even to set it aside: left alone, and tried again in {} ms or later",
+                self.wait_ms
+            );
+            let mut report = Report::new(ReportKind::Quarantined, text);
+            report.task_id = Some(task.clone());
+            ctx.report(report);
+            if !self.contains(&task) {
+                self.tasks.push_back(task);
+            }
         }
-        let text = format!(
-            "the store refuses even to set it aside: left alone, and tried again in {} ms",
-            self.wait_ms
-        );
-        let mut report = Report::new(ReportKind::Quarantined, text);
-        report.task_id = Some(task.clone());
-        ctx.report(report);
+    }
+
+    /// The one whose turn it is comes back.
+    fn next(&mut self, now: Mono) {
+        if self.tried.take().is_some() {
+            // The last one could be set aside: the store takes such commits again.
+            self.wait_ms = WAIT_MS_MIN;
+        }
+        self.tried = self.tasks.pop_front();
+        let again_at = now.after(self.wait_ms);
+        self.again_at = (!self.tasks.is_empty()).then_some(again_at);
     }
 }
 
 impl Slot {
     /// A commit was refused, and these tasks are to blame.
     pub(super) fn spare(&mut self, ctx: &mut Context<'_>, blamed: &[TaskId]) {
-        for task in blamed {
-            // The commit that was to set it aside, then: nothing else of it is in memory.
-            if self.quarantine.contains(task) {
-                self.spared.add(ctx, task);
-            }
+        // Those that the commit was to set aside: nothing else of them is in memory.
+        let aside = |task: &&TaskId| self.quarantine.contains(*task);
+        let refused: Vec<TaskId> = blamed.iter().filter(aside).cloned().collect();
+        if !refused.is_empty() {
+            self.spared.add(ctx, refused);
         }
     }
 
     /// It is time to try one of them again.
     pub(super) fn tries_again(&self, now: Mono) -> bool {
         let due = self.spared.again_at.is_some_and(|at| at <= now);
-        due && matches!(self.phase, Phase::Owned(_))
+        // A renewal that is under way would take the lease for nobody, should the process then stop.
+        due && matches!(self.phase, Phase::Owned(_)) && !self.renewing
     }
 
     /// When that is, if the shard is at rest by then; else the answers that it waits for are an occasion. A
@@ -74,7 +97,7 @@ impl Slot {
     pub(super) fn spared_due(&self) -> Option<Mono> {
         match &self.phase {
             Phase::Owned(shard) if shard.is_quiet() && shard.last_read == LastRead::Unasked => {
-                self.spared.again_at
+                self.spared.again_at.filter(|_| !self.renewing)
             }
             _ => None,
         }
@@ -82,10 +105,7 @@ impl Slot {
 
     /// Loads an owned shard that is quiet once more, and with it the task whose turn it is.
     pub(super) fn try_again(&mut self, ctx: &mut Context<'_>) {
-        self.spared.tasks.pop_front();
-        let others = !self.spared.tasks.is_empty();
-        let again_at = ctx.now.mono.after(self.spared.wait_ms);
-        self.spared.again_at = others.then_some(again_at);
+        self.spared.next(ctx.now.mono);
         self.reload(ctx);
     }
 }

@@ -179,7 +179,7 @@ impl Judges {
             retention: retention::Retention::default(),
             results: results::Results,
             stops: stops::Stops::default(),
-            stored: stored::Stored,
+            stored: stored::Stored::default(),
             vars: vars::Vars::default(),
             settle: settle::Settle::default(),
             shown: shown::Looks::default(),

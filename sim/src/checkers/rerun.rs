@@ -189,8 +189,18 @@ fn refused(view: &View<'_>, task: &TaskId, reply: &Reply) -> Result<(), String> 
         return Ok(());
     };
     let kind = reply.error.as_ref().map(|error| error.kind);
-    let refuses =
-        |fault: &Fault| fault.is_refusal() && !matches!(fault, Fault::RefuseBatches { .. });
+    let refuses = |fault: &Fault| match fault {
+        Fault::RefuseCommit { .. } | Fault::RefuseTask { .. } => true,
+        Fault::RefuseWrites { task: index, .. } => {
+            let of = view
+                .plan
+                .tasks
+                .get(*index as usize)
+                .map(|of| of.id.as_str());
+            of.is_some_and(|of| of == source.id || of == task.as_str())
+        }
+        _ => false,
+    };
     let again = runs_again(view, rerun, source, &source.graph);
     let state = view.ledger.tasks.get(source.id.as_str());
     let state = state.and_then(|source| Some(source.fact.as_ref()?.state));

@@ -2,24 +2,45 @@
 //! is the judge; so this also shows that it has nothing to say of what is right.
 
 use flowkit_core::doctor::faults_of;
+use flowkit_core::id::TaskId;
 use flowkit_core::port::TaskWithNodes;
 use flowkit_core::record::TaskRecord;
 
+use std::collections::BTreeMap;
+
 use super::{Broken, Finish, Judge, View};
+use crate::history::{Change, What};
 
 const NAME: &str = "stored";
 
-#[derive(Debug)]
-pub(super) struct Stored;
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// When a sweep of a task began.
+    swept_at: BTreeMap<TaskId, u64>,
+}
 
 impl Judge for Stored {
-    fn event(&mut self, _view: &mut View<'_>) {}
+    fn event(&mut self, view: &mut View<'_>) {
+        if let What::Committed { changes, .. } = &view.event.what {
+            for change in changes {
+                if let Change::Tombstone { task, .. } = change {
+                    self.swept_at.insert(task.clone(), view.event.at);
+                }
+            }
+        }
+    }
 
     fn finish(&mut self, finish: &Finish<'_>, broken: &mut Vec<Broken>) {
-        // Nobody is shown what a sweep has begun to take away: it may be under way as the run ends, or
-        // leave the rest for people, since a record can no longer be read.
-        let shown = |task: &&TaskRecord| finish.tables.tombstone(&task.task_id).is_none();
-        for task in finish.tables.tasks().filter(shown) {
+        // A sweep may be under way as the run ends, or wait for the next look of a new owner; or it leaves the
+        // rest for people, since a record can no longer be read.
+        let patience = 2 * finish.plan.world.sweep_interval_ms * 1_000;
+        let judged = |task: &&TaskRecord| {
+            let at = self.swept_at.get(&task.task_id);
+            at.is_none_or(|at| {
+                !finish.ledger.is_rotten(&task.task_id) && finish.now > at + patience
+            })
+        };
+        for task in finish.tables.tasks().filter(judged) {
             let found = TaskWithNodes {
                 task: task.clone(),
                 nodes: finish.tables.nodes(&task.task_id).cloned().collect(),

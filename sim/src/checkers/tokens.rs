@@ -250,7 +250,7 @@ impl Tokens {
         let died = world.embedded && self.died_at.is_some_and(|died| died >= granted.at);
         let silent = granted.longest_silence + drift >= lease;
         // An owner that left the task alone for a while passed over what stood in the stream then.
-        let gap = granted.gap || view.ledger.is_set_aside(&key.0);
+        let gap = granted.gap || view.ledger.was_refused(&key.0);
         if !(replaced || died || silent || gap || granted.released) {
             let what = format!(
                 "{}/{}: token {} was taken from {}, which was silent for {} ms at most (its end \

@@ -457,6 +457,8 @@ fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
         let early = bench.raw(Input::Wake);
         let anew = |effect: &Effect| matches!(effect, Effect::Transport { .. });
         assert!(!early.iter().any(anew), "{early:?}");
+        let renewed = answered(&mut bench, early, &mut loads).expect("no commit");
+        answered(&mut bench, renewed, &mut loads).expect("no commit");
         bench.now_ms = due_ms;
         bench.out.clear();
         let out = bench.raw(Input::Wake);
