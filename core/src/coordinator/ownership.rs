@@ -58,8 +58,8 @@ pub(super) struct Slot {
     pub(super) quarantine: BTreeSet<TaskId>,
     /// Tasks that cannot even be set aside.
     pub(super) spared: Spared,
-    /// Loaded once more by this owner: what it knows of starts, and as of which epoch.
-    pub(super) reloading: Option<(u64, Meters)>,
+    /// Loaded once more by this owner: what it knows of starts, and as of which epoch and commit.
+    pub(super) reloading: Option<((u64, u64), Meters)>,
     /// Tasks that cannot even be loaded to be set aside.
     unloadable: BTreeSet<TaskId>,
     pub(super) refused: BTreeMap<TaskId, u128>,

@@ -37,8 +37,8 @@ impl Slot {
             let quarantine = std::mem::take(&mut shard.quarantine);
             let refused = std::mem::take(&mut shard.refused);
             let starts = std::mem::take(&mut shard.meters).of_starts();
-            let epoch = shard.epoch;
-            self.reloading = Some((epoch, starts));
+            let last = (shard.epoch, shard.commit_seq);
+            self.reloading = Some((last, starts));
             self.quarantine.extend(quarantine);
             self.refused.extend(refused);
         }
@@ -47,10 +47,11 @@ impl Slot {
         self.phase = Phase::Waiting(ctx.now.mono);
     }
 
-    /// Starts that this owner knows of need not be guessed, if nobody owned the shard since.
+    /// Starts that this owner knows of need not be guessed, if nobody owned the shard since, and no commit of
+    /// its own that was given up came late.
     pub(super) fn carry_starts(&mut self, shard: &mut Shard) {
-        if let Some((epoch, starts)) = &self.reloading
-            && epoch + 1 == shard.epoch
+        if let Some(((epoch, seq), starts)) = &self.reloading
+            && (epoch + 1, *seq) == (shard.epoch, shard.commit_seq)
         {
             shard.meters = starts.clone();
             shard.starts_known = true;
