@@ -565,6 +565,7 @@ impl Slot {
         if self.reloading.take().is_none() {
             self.owned_since = ctx.now.mono;
         }
+        self.spared.loaded(ctx.now.mono);
         // News of room may have stood in what the owner before folded.
         ctx.workers.forget_full();
         shard.stream_ok_at = ctx.now.mono;

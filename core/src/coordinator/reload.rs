@@ -43,6 +43,7 @@ impl Slot {
             self.refused.extend(refused);
         }
         self.careful_left = CAREFUL_COMMITS;
+        self.spared.reloads(ctx.now.mono);
         self.drop_memory(ctx);
         self.phase = Phase::Waiting(ctx.now.mono);
     }
@@ -50,11 +51,14 @@ impl Slot {
     /// Starts that this owner knows of need not be guessed, if nobody owned the shard since, and no commit of
     /// its own that was given up came late.
     pub(super) fn carry_starts(&mut self, shard: &mut Shard) {
-        if let Some(((epoch, seq), starts)) = &self.reloading
-            && (epoch + 1, *seq) == (shard.epoch, shard.commit_seq)
+        let now = (shard.epoch, shard.commit_seq);
+        if let Some((last, starts)) = &mut self.reloading
+            && (last.0 + 1, last.1) == now
         {
             shard.meters = starts.clone();
             shard.starts_known = true;
+            // This epoch is its own, too, should the load fail half-way.
+            *last = now;
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Spared {
     tried: Option<TaskId>,
     again_at: Option<Mono>,
     wait_ms: u64,
+    /// When the shard began to be loaded once more.
+    reloaded_at: Option<Mono>,
 }
 
 impl Spared {
@@ -38,7 +40,10 @@ impl Spared {
 
     fn add(&mut self, ctx: &mut Context<'_>, refused: Vec<TaskId>) {
         if self.tried.take_if(|task| refused.contains(task)).is_some() {
-            self.wait_ms = (self.wait_ms * 2).clamp(WAIT_MS_MIN, WAIT_MS_MAX);
+            // A load hears old beats again: between two of them a lease must be able to lapse.
+            let lapse_ms = 2 * (ctx.config.lease_ttl_ms + ctx.config.lease_margin_ms());
+            let most = WAIT_MS_MAX.max(lapse_ms);
+            self.wait_ms = (self.wait_ms * 2).clamp(WAIT_MS_MIN, most);
             self.again_at = None;
         } else {
             self.wait_ms = self.wait_ms.max(WAIT_MS_MIN);
@@ -60,6 +65,18 @@ impl Spared {
                 self.tasks.push_back(task);
             }
         }
+    }
+
+    /// The shard begins to be loaded once more.
+    pub(super) fn reloads(&mut self, now: Mono) {
+        self.reloaded_at.get_or_insert(now);
+    }
+
+    /// The shard is loaded: it is served now, at least for as long as that took.
+    pub(super) fn loaded(&mut self, now: Mono) {
+        let took_ms = self.reloaded_at.take().map_or(0, |at| now.since(at));
+        let again_at = now.after(self.wait_ms.max(took_ms));
+        self.again_at = self.again_at.map(|at| at.max(again_at));
     }
 
     /// The one whose turn it is comes back.

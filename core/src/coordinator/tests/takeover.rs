@@ -424,9 +424,10 @@ fn sets_aside(bench: &Bench) -> OpId {
 }
 
 /// The store refuses it: the shard is loaded again, at once, without the task.
-fn refuse(bench: &mut Bench, op: OpId, loads: &mut Vec<StoreAnswer>) {
+fn refuse(bench: &mut Bench, op: OpId, loads: &mut Vec<StoreAnswer>, load_ms: u64) {
     let invalid = PortError::new(ErrorKind::Invalid, "commit", "simulated");
     let mut out = bench.raw(store_error(op, invalid));
+    bench.now_ms += load_ms;
     while !out.is_empty() {
         out = answered(bench, out, loads).expect("it is left alone");
         for effect in &out {
@@ -448,7 +449,7 @@ fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
     // Each refusal doubles the time in which it is left alone.
     for wait_ms in [1_000, 2_000] {
         let op = sets_aside(&bench);
-        refuse(&mut bench, op, &mut loads);
+        refuse(&mut bench, op, &mut loads, 0);
         let due_ms = bench.now_ms + wait_ms;
         assert!(bench.machine.poll_timeout() <= Some(Mono(due_ms)));
         let other = r#"{"nodes":[{"node_id":"n","type":"nobody has it"}]}"#;
@@ -471,12 +472,31 @@ fn a_task_that_cannot_even_be_set_aside_holds_up_no_other_and_is_tried_again() {
     assert_eq!(loads.len(), 0);
 }
 
+#[test]
+fn a_shard_that_takes_long_to_load_is_served_for_as_long_before_the_next_try() {
+    let (mut bench, mut loads) = to_set_aside(2);
+    let op = sets_aside(&bench);
+    refuse(&mut bench, op, &mut loads, 4_000);
+    let loaded_ms = bench.now_ms;
+    bench.submitted("u", r#"{"nodes":[{"node_id":"n","type":"nobody has it"}]}"#);
+    let probes = |bench: &mut Bench, ms: u64| {
+        bench.now_ms = ms;
+        let mut out = bench.raw(Input::Wake);
+        out.extend(answered(bench, out.clone(), &mut Vec::new()).expect("no commit"));
+        out.extend(bench.raw(Input::Wake));
+        let probe = |e: &&Effect| matches!(e, Effect::Transport { request, .. } if matches!(request, TransportRequest::Bounds { .. }));
+        out.iter().filter(probe).count()
+    };
+    assert_eq!(probes(&mut bench, loaded_ms + 3_999), 0);
+    assert_eq!(probes(&mut bench, loaded_ms + 4_000), 1);
+}
+
 /// It waits for the answer to its last read, and would be woken at once, for ever.
 #[test]
 fn an_owner_that_stops_tries_no_task_again_that_it_left_alone() {
     let (mut bench, mut loads) = to_set_aside(2);
     let op = sets_aside(&bench);
-    refuse(&mut bench, op, &mut loads);
+    refuse(&mut bench, op, &mut loads, 0);
     bench.raw(Input::Shutdown);
     bench.now_ms += 1_000;
     let out = bench.raw(Input::Wake);
