@@ -76,6 +76,7 @@ fn fresh(tier: Tier, seeds: u64) {
         "refuse_batches",
         "refuse_commit",
         "refuse_task",
+        "refuse_writes",
         "rot_task",
         "rot_worker",
         "store_restarted",
