@@ -303,8 +303,8 @@ fn answered(
     Some(next)
 }
 
-#[test]
-fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
+/// A page of one task, "t", with one node that is granted.
+fn one_task() -> TaskPage {
     let mut before = Bench::owned();
     let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
     let stored = TaskWithNodes {
@@ -312,13 +312,15 @@ fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
         nodes: vec![node_of(&commit, "n").clone()],
         node_age_ms: vec![0],
     };
-    let page = TaskPage {
+    TaskPage {
         tasks: vec![stored],
         unreadable: Vec::new(),
         more: false,
-    };
-    let away = PortError::new(ErrorKind::Unknown, "load", "no answer");
-    let mut loads = vec![Err(away), Ok(StoreReply::Tasks(page))];
+    }
+}
+
+/// An owner whose machine broke over something, up to its first commit.
+fn broken_over(subject: Subject, loads: &mut Vec<StoreAnswer>) -> Bench {
     let mut bench = Bench {
         machine: Coordinator::new(config()),
         now_ms: 1_000,
@@ -326,48 +328,37 @@ fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
         next: 0,
         out: Vec::new(),
     };
+    let mut out = bench.raw(Input::Panicked { subject });
+    out.extend(bench.raw(Input::Wake));
+    take_over(&mut bench, out, loads);
+    bench
+}
+
+#[test]
+fn a_takeover_that_fails_half_way_does_not_forget_what_was_blamed() {
+    let page = one_task();
+    let away = PortError::new(ErrorKind::Unknown, "load", "no answer");
+    let mut loads = vec![Err(away), Ok(StoreReply::Tasks(page))];
     let subject = Subject {
         shard: Some(SHARD),
         task_id: Some(task_id("t")),
         ..Subject::default()
     };
-    let mut out = bench.raw(Input::Panicked { subject });
-    out.extend(bench.raw(Input::Wake));
-    take_over(&mut bench, out, &mut loads);
+    let bench = broken_over(subject, &mut loads);
     let (_, commit) = bench.commit();
     assert_eq!(task_of(&commit).state, TaskState::Quarantined);
 }
 
 #[test]
 fn what_time_did_is_blamed_on_its_task_if_the_store_refuses_it() {
-    let mut before = Bench::owned();
-    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
-    let stored = TaskWithNodes {
-        task: task_of(&commit).clone(),
-        nodes: vec![node_of(&commit, "n").clone()],
-        node_age_ms: vec![0],
-    };
-    let page = TaskPage {
-        tasks: vec![stored],
-        unreadable: Vec::new(),
-        more: false,
-    };
+    let page = one_task();
     let mut loads = vec![Ok(StoreReply::Tasks(page)); 2];
-    let mut bench = Bench {
-        machine: Coordinator::new(config()),
-        now_ms: 1_000,
-        fetch: None,
-        next: 0,
-        out: Vec::new(),
-    };
     // Something broke, and nobody knows over what: the next commits are made with care.
     let subject = Subject {
         shard: Some(SHARD),
         ..Subject::default()
     };
-    let mut out = bench.raw(Input::Panicked { subject });
-    out.extend(bench.raw(Input::Wake));
-    take_over(&mut bench, out, &mut loads);
+    let mut bench = broken_over(subject, &mut loads);
     let (op, commit) = bench.commit();
     assert_eq!(
         node_of(&commit, "n").state,
@@ -384,34 +375,14 @@ fn what_time_did_is_blamed_on_its_task_if_the_store_refuses_it() {
 
 /// An owner that is to set a task aside, as often as there are loads.
 fn to_set_aside(loads: usize) -> (Bench, Vec<StoreAnswer>) {
-    let mut before = Bench::owned();
-    let commit = before.submitted("t", r#"{"nodes":[{"node_id":"n","type":"a"}]}"#);
-    let stored = TaskWithNodes {
-        task: task_of(&commit).clone(),
-        nodes: vec![node_of(&commit, "n").clone()],
-        node_age_ms: vec![0],
-    };
-    let page = TaskPage {
-        tasks: vec![stored],
-        unreadable: Vec::new(),
-        more: false,
-    };
+    let page = one_task();
     let mut loads = vec![Ok(StoreReply::Tasks(page)); loads];
-    let mut bench = Bench {
-        machine: Coordinator::new(config()),
-        now_ms: 1_000,
-        fetch: None,
-        next: 0,
-        out: Vec::new(),
-    };
     let subject = Subject {
         shard: Some(SHARD),
         task_id: Some(task_id("t")),
         ..Subject::default()
     };
-    let mut out = bench.raw(Input::Panicked { subject });
-    out.extend(bench.raw(Input::Wake));
-    take_over(&mut bench, out, &mut loads);
+    let bench = broken_over(subject, &mut loads);
     (bench, loads)
 }
 
