@@ -1,6 +1,7 @@
 //! The plan's faults, made on real processes, servers and connections.
 
 use flowkit_sim::plan::{Fault, Leaving, Lost, Plan, Server, When};
+use flowkit_sim::strays::strays;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -213,10 +214,8 @@ impl<'a> Faults<'a> {
             }
             Fault::Poison { shard, .. } => {
                 let (kafka, name) = (self.servers.kafka.clone(), self.name.to_owned());
-                let shard = shard.min(self.plan.world.shards - 1);
-                let task = self.plan.tasks.first();
-                let task = task.map_or("none", |task| &task.id).to_owned();
-                let poison = move || streams::poison(&kafka, &name, shard, &task);
+                let all = strays(self.plan, shard, 1);
+                let poison = move || streams::poison(&kafka, &name, all);
                 self.doing.push(("poison", std::thread::spawn(poison)));
                 ("poison", None)
             }

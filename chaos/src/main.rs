@@ -103,26 +103,28 @@ fn seconds(ms: u64) -> f64 {
 
 fn read_plan(path: &Path) -> Result<Plan, String> {
     let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    serde_json::from_str(&text).map_err(|e| format!("{} is no plan: {e}", path.display()))
+    let plan: Plan =
+        serde_json::from_str(&text).map_err(|e| format!("{} is no plan: {e}", path.display()))?;
+    plan.fit_processes().map_err(|wrong| {
+        let wrong = wrong.join("\n  - ");
+        format!(
+            "{}: not a plan for real processes:\n  - {wrong}",
+            path.display()
+        )
+    })
 }
 
 async fn run(options: RunOptions) -> Result<(), String> {
+    // Before any server is asked for.
+    let plan = options.plan.as_deref().map(read_plan).transpose()?;
     let servers = Servers::of(options.xtask, options.services)?;
     let site = Site::new(servers, options.flowkit).await?;
     let mut sum = Sum {
         keep: options.keep,
         ..Sum::default()
     };
-    if let Some(path) = &options.plan {
-        let plan = read_plan(path)?.fit_processes().map_err(|wrong| {
-            let wrong = wrong.join("\n  - ");
-            format!(
-                "{}: not a plan for real processes:\n  - {wrong}",
-                path.display()
-            )
-        })?;
-        let plan = Arc::new(plan);
-        sum.round(&site, &plan, &options.out).await?;
+    if let Some(plan) = plan {
+        sum.round(&site, &Arc::new(plan), &options.out).await?;
         return sum.verdict();
     }
     let time = Duration::try_from_secs_f64(options.minutes * 60.0);

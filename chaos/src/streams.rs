@@ -1,10 +1,9 @@
 //! What stands in Kafka's topics: every message, where and since when.
 
-use flowkit_core::id::{Offset, ShardId};
+use flowkit_core::id::Offset;
 use flowkit_core::message::Envelope;
 use flowkit_core::port::Stream;
 use flowkit_sim::judge::Seen;
-use flowkit_sim::script;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -80,28 +79,33 @@ pub(crate) fn read(kafka: &str, name: &str, stream: Stream) -> Result<Read, Stri
     Ok(read)
 }
 
-/// Appends entries that no coordinator should trip over.
-pub(crate) fn poison(kafka: &str, name: &str, shard: u32, task: &str) -> Result<(), String> {
+/// Appends entries that nobody should trip over.
+pub(crate) fn poison(
+    kafka: &str,
+    name: &str,
+    all: Vec<(Stream, Vec<Envelope>)>,
+) -> Result<(), String> {
     let failed = |e: rdkafka::error::KafkaError| format!("poison cannot be appended: {e}");
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", kafka)
         .create()
         .map_err(failed)?;
-    let (topic, partition) = place(name, Stream::Shard(ShardId(shard)));
-    let mut entries = vec![
-        b"not a message".to_vec(),
-        Vec::new(),
-        b"{\"v\":99}".to_vec(),
-    ];
-    for (nonce, stray) in (1..).zip(script::strays(task)) {
-        let stray = stray.identified(nonce).encode();
-        entries.push(stray.map_err(|e| e.to_string())?);
-    }
-    for entry in &entries {
-        let record = BaseRecord::<(), [u8]>::to(&topic)
-            .partition(partition)
-            .payload(entry);
-        producer.send(record).map_err(|(e, _)| failed(e))?;
+    for (stream, strays) in all {
+        let (topic, partition) = place(name, stream);
+        let mut entries = vec![
+            b"not a message".to_vec(),
+            Vec::new(),
+            b"{\"v\":99}".to_vec(),
+        ];
+        for stray in strays {
+            entries.push(stray.encode().map_err(|e| e.to_string())?);
+        }
+        for entry in &entries {
+            let record = BaseRecord::<(), [u8]>::to(&topic)
+                .partition(partition)
+                .payload(entry);
+            producer.send(record).map_err(|(e, _)| failed(e))?;
+        }
     }
     producer.flush(PATIENCE).map_err(failed)
 }

@@ -280,6 +280,8 @@ bugs! {
             "Who asks for a task that was left out at loading gets no answer.";
         SparedForgotten = "spared-forgotten", "settle",
             "A task that the store refused to set aside is never tried again.";
+        NeverBegunKept = "never-begun-kept", "stops",
+            "What workers never began because they stopped stays granted when their engine stops.";
         RotHidesWorkers = "rot-hides-workers", "settle",
             "A worker whose record cannot be read keeps all of them from being known.";
         RetryLost = "retry-lost", "settle",

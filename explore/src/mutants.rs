@@ -73,6 +73,8 @@ pub const SURVIVORS: &[&str] = &[
     "left-out-silent",
     // A task that the store refuses to set aside.
     "spared-forgotten",
+    // Engines that stop.
+    "never-begun-kept",
     // A cancel, and a new owner after it.
     "cancel-forgotten",
     // The embedded store.

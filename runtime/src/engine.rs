@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 
 use crate::clock::Clock;
-use crate::driver::drive_coordinator;
+use crate::driver::{Told, drive_coordinator};
 use crate::environment::{Environment, Pace};
 use crate::ids::IdSource;
 use crate::vitals::{Asks, CoordinatorVitals};
@@ -305,7 +305,7 @@ impl Engine {
 
         // One that is told to stop ends first.
         let ending = self.parts().coordinator.as_ref().and_then(|running| {
-            let told = *running.stop.borrow();
+            let told = *running.stop.borrow() != Told::GoOn;
             told.then(|| running.done.clone())
         });
         if let Some(mut done) = ending {
@@ -319,7 +319,7 @@ impl Engine {
         // started while a stop waited for others; its token is fenced.)
         let over = !parts.workers.iter().any(WorkerHandle::is_stopping);
         config.predecessors_dead = self.inner.alone && over || is_planted(Bug::AllDead);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Told::GoOn);
         let (ended, done) = watch::channel(false);
         let (asks, asked) = Asks::channel();
         let engine = self.clone();
@@ -352,16 +352,21 @@ impl Engine {
         if let Some((stop, _)) = &coordinator
             && is_planted(Bug::CoordinatorFirst)
         {
-            stop.send_replace(true);
+            stop.send_replace(Told::Stop {
+                workers_left: false,
+            });
         }
+        // All the workers there are, if the deployment is this process.
+        let mut workers_left = self.inner.alone;
         let stops = workers.iter().map(WorkerHandle::stop);
         for outcome in futures_util::future::join_all(stops).await {
             if let Err(error) = outcome {
+                workers_left = false;
                 tracing::warn!("a worker did not stop in order: {error}");
             }
         }
         if let Some((stop, mut done)) = coordinator {
-            stop.send_replace(true);
+            stop.send_replace(Told::Stop { workers_left });
             let _ = done.wait_for(|done| *done).await;
         }
         let mut parts = self.parts();
@@ -503,7 +508,7 @@ pub(crate) fn unexpected(op: &str, reply: &impl std::fmt::Debug) -> PortError {
 /// A coordinator of this process.
 #[derive(Debug)]
 struct CoordinatorHandle {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Told>,
     done: watch::Receiver<bool>,
     asks: Asks<CoordinatorVitals>,
     limits: Limits,

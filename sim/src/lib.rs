@@ -15,6 +15,7 @@ pub mod mutants;
 pub mod plan;
 pub mod runner;
 pub mod script;
+pub mod strays;
 mod tier1;
 pub mod user;
 

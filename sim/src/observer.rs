@@ -8,7 +8,7 @@ use crate::history::{Change, Event, Life, Place, Step, What};
 use crate::ledger::{Fact, Ledger};
 use crate::plan::{Call, Logical, Plan};
 use crate::trace::Trace;
-use flowkit_core::message::Body;
+use flowkit_core::message::{Body, Envelope};
 use flowkit_core::port::Stream;
 use flowkit_core::record::TaskState;
 
@@ -71,6 +71,17 @@ impl Observer {
         self.living.contains(&(place.host, place.generation))
     }
 
+    /// Whether the task of a message is in the store.
+    fn is_known(&self, envelope: &Envelope) -> bool {
+        let task = envelope.task_id.as_ref();
+        task.is_some_and(|id| {
+            self.ledger
+                .tasks
+                .get(id)
+                .is_some_and(|task| task.fact.is_some())
+        })
+    }
+
     pub(crate) fn logical(&mut self, what: Logical) {
         let count = self.counts.entry(what).or_default();
         *count += 1;
@@ -101,6 +112,12 @@ impl Observer {
                         && !matches!(before, Some(TaskState::Cancelling | TaskState::Cancelled))
                     {
                         self.logical(Logical::Cancelling);
+                        if before == Some(TaskState::Running) {
+                            self.fire("cancel_of_running");
+                        }
+                    }
+                    if new.state == TaskState::Paused && before == Some(TaskState::Running) {
+                        self.fire("pause_of_running");
                     }
                 }
                 Change::Artifact { .. } => self.logical(Logical::Accepted),
@@ -132,6 +149,7 @@ impl Observer {
                 Body::BatchOk(_) => self.logical(Logical::BatchSent),
                 Body::TaskDone(_) => self.logical(Logical::DoneSent),
                 Body::Heartbeat(_) => self.logical(Logical::Beat),
+                Body::Submit(_) if self.is_known(envelope) => self.fire("submitted_again"),
                 _ => {}
             },
             What::Handler { step, .. } => match step {

@@ -1,17 +1,11 @@
 //! What handlers do that follow the script of their node: their batches, artifacts, checkpoints and
 //! troubles. The same for handlers of a simulation, for those in real processes, and for checkers.
 
-use flowkit_core::id::{BatchUid, Incarnation, NodeId, ShardId, TaskId, Token};
-use flowkit_core::json::Json;
-use flowkit_core::message::{
-    BatchOk, Body, Counts, Envelope, Metrics, Sender, SenderRole, TaskDone,
-};
-use flowkit_core::port::Stream;
+use flowkit_core::id::Token;
 use flowkit_core::record::Totals;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-use crate::plan::{Hook, NodePlan, Plan, Trouble, TroubleKind};
+use crate::plan::{Hook, NodePlan, Trouble, TroubleKind};
 
 /// Over the limit of what travels in a message.
 const LARGE_BYTES: usize = 270 * 1024;
@@ -164,58 +158,6 @@ pub const HOOKS: u32 = 2;
 
 /// The family under which a handler counts that does not end when it is told to.
 pub const IGNORES_CANCEL: &str = "handler_ignores_cancel";
-
-/// Messages of nobody that no coordinator should trip over: under a token that was never given, and
-/// of a kind that is not known.
-#[must_use]
-pub fn strays(task: &str) -> Vec<Envelope> {
-    let sender = Sender {
-        role: SenderRole::Worker,
-        id: Arc::from("nobody"),
-        incarnation: Incarnation(7),
-    };
-    let mut bodies = vec![
-        Body::TaskDone(TaskDone {
-            metrics: Metrics::new(),
-            result: None,
-            counts: Counts::default(),
-            last_batch: None,
-        }),
-        Body::Unknown {
-            msg_type: Arc::from("event"),
-            kind: Arc::from("FROM_THE_FUTURE"),
-            payload: Json::null(),
-        },
-    ];
-    bodies.extend(BatchUid::new("stray").ok().map(|batch_uid| {
-        Body::BatchOk(BatchOk {
-            batch_uid,
-            metrics: Metrics::new(),
-            artifact: None,
-            checkpoint: None,
-            cursor: None,
-            result: None,
-        })
-    }));
-    let stray = |body| {
-        let mut envelope = Envelope::new(sender.clone(), 0, body);
-        envelope.task_id = TaskId::new(task).ok();
-        envelope.node_id = NodeId::new("scan").ok();
-        envelope.lease_no = Some(Token(1_000_000));
-        envelope.seq = Some(1);
-        envelope
-    };
-    bodies.into_iter().map(stray).collect()
-}
-
-/// The strays that get into a shard's stream, and which one that is.
-pub(crate) fn strays_for(plan: &Plan, shard: u32, nonce: u64) -> (Stream, Vec<Envelope>) {
-    let stream = Stream::Shard(ShardId(shard.min(plan.world.shards - 1)));
-    let task = plan.tasks.first().map_or("none", |task| &task.id);
-    let strays = (nonce..).zip(strays(task));
-    let strays = strays.map(|(nonce, stray)| stray.identified(nonce));
-    (stream, strays.collect())
-}
 
 /// What goes wrong in a batch; readers have no index, and trouble in any batch is theirs in each.
 #[must_use]

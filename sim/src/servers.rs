@@ -17,7 +17,7 @@ use crate::history::{Place, What};
 use crate::ledger::Fact;
 use crate::observer::{CommitSeen, Observer};
 use crate::plan::{Fault, Plan, Rotten};
-use crate::script;
+use crate::strays::strays;
 
 /// The store's clock shows this at the start of a run.
 const STORE_START_MS: u64 = 5_000_000;
@@ -165,6 +165,10 @@ impl Servers {
         for fault in &seen.plan.faults {
             match fault {
                 Fault::RefuseCommit { nth } if *nth == self.commits => {
+                    // One of them may be blamed, and set aside with its nodes as they are.
+                    for record in &commit.records {
+                        seen.ledger.refuse(record.task_id().clone());
+                    }
                     family = Some("refuse_commit");
                 }
                 Fault::RefuseBatches { task, node } => {
@@ -352,7 +356,11 @@ impl Servers {
         let Some((task, node)) = of else {
             return seen.fire("rot_worker");
         };
-        seen.fire("rot_task");
+        seen.fire(if node.is_some() {
+            "rot_node"
+        } else {
+            "rot_task"
+        });
         seen.ledger.rot(task.clone(), node);
         seen.note(now, What::Rotten { task });
     }
@@ -449,15 +457,19 @@ impl Servers {
         result
     }
 
-    /// Entries that no coordinator should trip over; returns their stream.
-    pub(crate) fn poison(&mut self, now: u64, shard: u32, seen: &mut Observer) -> Stream {
+    /// Entries that nobody should trip over; returns their streams.
+    pub(crate) fn poison(&mut self, now: u64, shard: u32, seen: &mut Observer) -> Vec<Stream> {
         seen.fire("poison");
-        let (stream, strays) = script::strays_for(&seen.plan, shard, now);
-        let error = DecodeError::Envelope("simulated garbage".to_owned());
-        let _ = self.broker.append_undecodable(now / 1_000, stream, error);
-        for stray in strays {
-            let _ = self.append(now, stream, &Arc::new(stray), seen);
+        let all = strays(&seen.plan, shard, now);
+        let mut streams = Vec::new();
+        for (stream, strays) in all {
+            let error = DecodeError::Envelope("simulated garbage".to_owned());
+            let _ = self.broker.append_undecodable(now / 1_000, stream, error);
+            for stray in strays {
+                let _ = self.append(now, stream, &Arc::new(stray), seen);
+            }
+            streams.push(stream);
         }
-        stream
+        streams
     }
 }

@@ -28,7 +28,11 @@ pub enum Input {
         result: Result<TransportReply, PortError>,
     },
     /// Stop: hear once more what was said until now, commit it, give the shards up.
-    Shutdown,
+    Shutdown {
+        /// Every worker of the deployment was in this process and has stopped in order: what is still
+        /// granted then was never begun, and is handed back.
+        workers_left: bool,
+    },
     /// The last machine of this process panicked; the driver made this one and tells it what
     /// [`super::Coordinator::subject`] named. Comes before the first `Wake`.
     Panicked {

@@ -21,8 +21,10 @@ pub(super) enum LastRead {
     Unasked,
     /// It is under way.
     Asked,
-    /// It was answered, or failed: then nothing more is known, and nothing waited for.
+    /// It failed, or there may be more: nothing more is waited for.
     Over,
+    /// It was answered, with all there was.
+    Whole,
 }
 
 impl Shard {
@@ -50,13 +52,34 @@ impl Shard {
         self.last_read = LastRead::Over;
         if let Ok(TransportReply::Entries { entries, .. }) = result {
             self.stream_ok_at = ctx.now.mono;
+            if entries.len() < FETCH_LIMIT as usize {
+                self.last_read = LastRead::Whole;
+            }
             self.heard(entries);
         }
     }
 
     /// Nothing more is to be waited for.
     pub(super) fn has_read_last(&self) -> bool {
-        self.last_read == LastRead::Over
+        matches!(self.last_read, LastRead::Over | LastRead::Whole)
+    }
+
+    /// Every worker has stopped and all that they said is folded: what they still hold they never began, since
+    /// the START came when they had read for the last time. The next start would take it for lost.
+    pub(super) fn hand_back_what_is_left(&mut self, ctx: &mut Context<'_>) {
+        let of_worker = |entry: &Entry| {
+            let message = entry.message.as_ref();
+            message.is_ok_and(|message| message.sender.role == SenderRole::Worker)
+        };
+        let is_all = self.last_read == LastRead::Whole && !self.backlog.iter().any(of_worker);
+        let is_asked = self.workers_left && !is_planted(Bug::NeverBegunKept);
+        if !is_asked || !is_all || self.has_questions() || !self.may_change() {
+            return;
+        }
+        let held: Vec<_> = self.held.values().flatten().copied().collect();
+        for key in held {
+            self.end_uncounted(ctx, key, "its worker stopped before it began");
+        }
     }
 
     /// Folds what is at hand, up to what is for the next owner.

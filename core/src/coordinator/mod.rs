@@ -81,6 +81,8 @@ pub struct Coordinator {
     slots: Vec<Slot>,
     announcements: Announcements,
     stopping: bool,
+    /// Every worker there was has stopped in order.
+    workers_left: bool,
     stopped: bool,
     subject: Subject,
 }
@@ -120,6 +122,7 @@ impl Coordinator {
             slots,
             announcements: Announcements::default(),
             stopping: false,
+            workers_left: false,
             stopped: false,
             subject: Subject::default(),
             config,
@@ -188,7 +191,10 @@ impl Coordinator {
                 }
                 None => {}
             },
-            Input::Shutdown => self.stopping = true,
+            Input::Shutdown { workers_left } => {
+                self.stopping = true;
+                self.workers_left = workers_left;
+            }
             Input::Panicked { subject } => {
                 for slot in &mut slots {
                     if subject.shard == Some(slot.id) {
@@ -218,6 +224,7 @@ impl Coordinator {
                 if self.stopping {
                     shard.read_last(&mut ctx);
                 }
+                shard.workers_left = self.workers_left;
                 run(&mut ctx, shard);
                 let is_quiet = shard.is_quiet();
                 let is_done = is_quiet && shard.has_read_last();
@@ -338,6 +345,7 @@ fn run(ctx: &mut Context<'_>, shard: &mut shard::Shard) {
     if stopping {
         shard.pump_last(ctx);
         shard.tick(ctx);
+        shard.hand_back_what_is_left(ctx);
     } else {
         shard.pump(ctx);
         shard.tick(ctx);

@@ -398,8 +398,10 @@ impl Shard {
         }
     }
 
-    /// Answers a request that the store refused to take.
+    /// Answers a request that the store refused to take, once the entry is behind the shard's position: a
+    /// next owner would fold it again, and the store might take it then.
     pub(super) fn refuse_request(&mut self, ctx: &mut Context<'_>, message: &Envelope, why: &str) {
+        self.open.begin(ctx.now.mono);
         self.reply(ctx, message, refusal(ReplyError::Invalid, why));
     }
 

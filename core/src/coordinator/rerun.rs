@@ -278,6 +278,8 @@ impl Shard {
         let hash = hash_of(rerun);
         if self.refused.get(task) == Some(&hash) {
             let text = "the store refuses to keep this task";
+            // Told once the entry is behind the shard's position, as a refused submission.
+            self.open.begin(ctx.now.mono);
             return Err(refusal(ReplyError::Invalid, text));
         }
         if self.quarantine.contains(task) {

@@ -91,6 +91,8 @@ pub(super) struct Shard {
     pub(super) refused: BTreeMap<TaskId, u128>,
     /// Nothing new is looked up or begun: the process stops.
     pub(super) stopping: bool,
+    /// It stops, and every worker has stopped before it.
+    pub(super) workers_left: bool,
     pub(super) last_read: super::last_read::LastRead,
     #[serde(skip)]
     pub(super) plans: super::load::Plans,
@@ -140,6 +142,7 @@ impl Shard {
             quarantine: BTreeSet::new(),
             refused: BTreeMap::new(),
             stopping: false,
+            workers_left: false,
             last_read: super::last_read::LastRead::default(),
             plans: super::load::Plans::default(),
         }

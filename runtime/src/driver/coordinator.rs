@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::calls::{Answer, Calls};
-use super::worker::{raised, sleep_until};
+use super::worker::sleep_until;
 use super::{INPUTS_PER_TURN, log};
 use crate::engine::Engine;
 use crate::run::panic_text;
@@ -55,11 +55,46 @@ impl Machine for Coordinator {
     }
 }
 
+/// What a coordinator is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing.
+    GoOn,
+    /// To stop.
+    Stop {
+        /// As in [`Input::Shutdown`].
+        workers_left: bool,
+    },
+}
+
+impl Told {
+    fn as_input(self) -> Option<Input> {
+        match self {
+            Self::GoOn => None,
+            Self::Stop { workers_left } => Some(Input::Shutdown { workers_left }),
+        }
+    }
+}
+
+/// Returns when the coordinator is to stop, or when nobody is left who could tell it.
+async fn told(stop: &mut watch::Receiver<Told>) -> Input {
+    if is_planted(Bug::StopLost) {
+        stop.borrow_and_update();
+        let _ = stop.changed().await;
+    } else {
+        let _ = stop.wait_for(|told| *told != Told::GoOn).await;
+    }
+    let told = stop.borrow().as_input();
+    told.unwrap_or(Input::Shutdown {
+        workers_left: false,
+    })
+}
+
 /// Drives a coordinator until it has stopped.
 pub(crate) async fn drive_coordinator(
     engine: Engine,
     config: Config,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Told>,
     asked: Asked<CoordinatorVitals>,
 ) {
     drive(engine, config, stop, asked, Coordinator::new).await;
@@ -68,7 +103,7 @@ pub(crate) async fn drive_coordinator(
 async fn drive<M: Machine>(
     engine: Engine,
     mut config: Config,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Told>,
     mut asked: Asked<CoordinatorVitals>,
     mut make: impl FnMut(Config) -> M,
 ) {
@@ -78,7 +113,7 @@ async fn drive<M: Machine>(
     let mut machine = make(config.clone());
     let mut next = VecDeque::from([Input::Wake]);
     let mut out = Vec::new();
-    let mut stopping = false;
+    let mut stopping = None;
     let mut turn = 0;
     loop {
         pace.ready().await;
@@ -111,9 +146,9 @@ async fn drive<M: Machine>(
                     biased;
                     answer = poll_fn(|cx| calls.poll_ready(cx)) => Input::from(answer),
                     () = sleep_until(deadline) => Input::Wake,
-                    () = raised(&mut stop), if !stopping => {
-                        stopping = true;
-                        Input::Shutdown
+                    shutdown = told(&mut stop), if stopping.is_none() => {
+                        stopping = Some(shutdown.clone());
+                        shutdown
                     }
                     Some(answer) = asked.recv() => {
                         let _ = answer.send(watch.vitals(machine.overview(), clock.now().mono));
@@ -146,9 +181,7 @@ async fn drive<M: Machine>(
                 let subject = machine.subject();
                 machine = make(config.clone());
                 next = VecDeque::from([Input::Panicked { subject }, Input::Wake]);
-                if stopping {
-                    next.push_back(Input::Shutdown);
-                }
+                next.extend(stopping.clone());
                 continue;
             }
         };
@@ -179,9 +212,9 @@ async fn drive<M: Machine>(
             {
                 next.push_back(Input::Wake);
             }
-            if !stopping && *stop.borrow() {
-                stopping = true;
-                next.push_back(Input::Shutdown);
+            if stopping.is_none() {
+                stopping = stop.borrow().as_input();
+                next.extend(stopping.clone());
             }
         }
     }
@@ -219,7 +252,7 @@ mod tests {
                 "a broken invariant"
             );
             self.wants_idle = input != Input::Idle;
-            if input == Input::Shutdown {
+            if matches!(input, Input::Shutdown { .. }) {
                 out.push(Effect::Stopped);
             }
         }
@@ -251,7 +284,7 @@ mod tests {
         let owner = engine.client_id("c");
         let mut config = Config::new(owner, 7);
         config.predecessors_dead = true;
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Told::GoOn);
         let (_asks, asked) = crate::vitals::Asks::channel();
         let mut made = Vec::new();
         let seen = log.clone();
@@ -268,7 +301,7 @@ mod tests {
             while log.lock().unwrap().len() < 5 {
                 tokio::task::yield_now().await;
             }
-            stop.send_replace(true);
+            stop.send_replace(Told::Stop { workers_left: true });
         };
         tokio::join!(driver, stopper);
         let subject = Subject {
@@ -281,7 +314,7 @@ mod tests {
             (2, Input::Panicked { subject }),
             (2, Input::Wake),
             (2, Input::Idle),
-            (2, Input::Shutdown),
+            (2, Input::Shutdown { workers_left: true }),
         ];
         assert_eq!(*log.lock().unwrap(), expected);
         assert_eq!(made, [(7, true), (8, false)], "the workers here are alive");

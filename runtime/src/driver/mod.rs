@@ -6,7 +6,7 @@ mod coordinator;
 mod log;
 mod worker;
 
-pub(crate) use coordinator::drive_coordinator;
+pub(crate) use coordinator::{Told, drive_coordinator};
 pub(crate) use worker::{Handlers, Running, WorkerDrive, drive_worker};
 
 /// Inputs handled before a driver lets other tasks of its thread run.

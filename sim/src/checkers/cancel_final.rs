@@ -133,7 +133,7 @@ impl Judge for CancelFinal {
                         if let Some(last) = self.told.remove(&key) {
                             let resumed = self.stalled.get(&run.place.host).copied();
                             let slack = SLACK_US + view.plan.world.slack_us();
-                            let last = last.max(resumed.unwrap_or(0) + slack);
+                            let last = last.max(resumed.unwrap_or(0).saturating_add(slack));
                             if at > last && !matches!(step, Step::Lost) {
                                 let what = format!(
                                     "{}/{}: token {} was left to run {} ms past its grace",
@@ -149,14 +149,25 @@ impl Judge for CancelFinal {
                     _ => {}
                 }
             }
-            What::Process {
-                place,
-                what: Life::Resumed,
-            } => {
-                self.stalled.insert(place.host, at);
+            What::Process { place, what } => {
+                // In the moment in which it thaws, what was due meanwhile may come first.
+                let until = if matches!(what, Life::Stalled) {
+                    u64::MAX
+                } else {
+                    at
+                };
+                if matches!(what, Life::Stalled | Life::Resumed) || self.is_frozen(place.host) {
+                    self.stalled.insert(place.host, until);
+                }
             }
             _ => {}
         }
+    }
+}
+
+impl CancelFinal {
+    fn is_frozen(&self, host: u32) -> bool {
+        self.stalled.get(&host) == Some(&u64::MAX)
     }
 }
 

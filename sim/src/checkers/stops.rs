@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowkit_core::id::{NodeId, TaskId, Token};
+use flowkit_core::id::{Incarnation, NodeId, Offset, TaskId, Token, WorkerId};
+use flowkit_core::message::SenderRole;
+use flowkit_core::port::Stream;
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
@@ -32,6 +34,11 @@ pub(super) struct Stops {
     frozen: BTreeSet<u32>,
     /// Hosts whose process was frozen before.
     thawed: BTreeSet<u32>,
+    /// Where the newest request of a client stands, and from where on nothing was folded and committed: a request
+    /// that is for the next owner keeps all behind it. (An engine by itself has one shard.)
+    asks: (Offset, Offset),
+    /// Which process a worker's start is.
+    registered: BTreeMap<(WorkerId, Incarnation), (u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -41,6 +48,8 @@ struct Asked {
     stalled_at: Option<u64>,
     /// It was frozen since, so nothing of it is soon.
     was_stalled: bool,
+    /// The store refused a commit since, and with it what was to be handed back.
+    was_refused: bool,
     judged: bool,
 }
 
@@ -61,6 +70,27 @@ impl Judge for Stops {
         self.due(view);
         match &view.event.what {
             What::Process { place, what } => self.life(view, *place, *what),
+            What::Registered {
+                place,
+                worker,
+                incarnation,
+            } if view.plan.world.embedded => {
+                let key = (worker.clone(), *incarnation);
+                self.registered.insert(key, process(*place));
+            }
+            What::Appended {
+                stream: Stream::Shard(_),
+                offset,
+                envelope,
+            } if envelope.sender.role == SenderRole::Client => {
+                self.asks.0 = *offset;
+            }
+            What::Committed { next, .. } => self.asks.1 = *next,
+            What::Refused { host, .. } => {
+                for (_, asked) in self.on(*host) {
+                    asked.was_refused = true;
+                }
+            }
             What::Handler { run, step } => {
                 let key = (run.place, run.run_id);
                 match step {
@@ -158,6 +188,7 @@ impl Stops {
                     ends_by,
                     stalled_at: frozen,
                     was_stalled: frozen.is_some(),
+                    was_refused: false,
                     judged: false,
                 });
             }
@@ -182,10 +213,10 @@ impl Stops {
                 // One that was frozen wakes to all of its deadlines at once, its shard's lease among
                 // them: its coordinator may own nothing that could be handed over to it.
                 let was_frozen = self.thawed.remove(&place.host);
-                let asked = self.asked.contains_key(&key);
+                let asked = self.asked.get(&key);
+                let asked = asked.is_some_and(|asked| !asked.was_refused);
                 let in_order = what == Life::Stopped && asked && !was_frozen;
-                // Only with its drivers is an engine stopped as a whole.
-                if in_order && world.embedded && world.slack_ms > 0 {
+                if in_order && world.embedded {
                     self.handed_over(view, key);
                 }
                 self.frozen.remove(&place.host);
@@ -203,8 +234,32 @@ impl Stops {
             .filter(move |((at, _), _)| *at == host)
     }
 
-    /// An engine by itself: its coordinator is the last to stop.
+    /// An engine by itself: its coordinator is the last to stop, and nothing is granted any more. (What ended, and
+    /// what was never begun because its START came too late.)
     fn handed_over(&self, view: &mut View<'_>, process: (u32, u32)) {
+        let (newest, next) = self.asks;
+        if newest >= next {
+            return;
+        }
+        let mut held = Vec::new();
+        for (id, task) in &view.ledger.tasks {
+            if view.ledger.is_set_aside(id) {
+                continue;
+            }
+            for (node, of) in &task.nodes {
+                let fact = of.fact.as_ref().filter(|fact| {
+                    let holder = fact.holder.as_ref();
+                    holder.and_then(|holder| self.registered.get(holder)) == Some(&process)
+                });
+                held.extend(fact.map(|fact| format!("{id}/{node}: token {}", fact.token)));
+            }
+        }
+        for name in held {
+            view.broken(
+                NAME,
+                format!("{name} is still granted, and every worker has stopped"),
+            );
+        }
         for (task, node, token) in self.closed.get(&process).into_iter().flatten() {
             if view.ledger.is_set_aside(task) {
                 continue;

@@ -193,6 +193,28 @@ pub(super) fn refused_writes(draw: &mut Draw, plan: &mut Plan, span: u64) {
     });
 }
 
+/// A handler that hangs ends by a cancel only, and a client that was told that the store refuses its task cancels
+/// nothing; but a copy of its submission may come to an owner that knows nothing of that, when the store takes
+/// it. So no task hangs that may be refused at first.
+pub(super) fn no_hang_behind_a_refusal(plan: &mut Plan) {
+    let refused = |number: usize| {
+        plan.faults.iter().any(|fault| match fault {
+            Fault::RefuseWrites { task, .. } => *task as usize == number,
+            Fault::RefuseCommit { .. } => true,
+            _ => false,
+        })
+    };
+    let refused: Vec<usize> = (0..plan.tasks.len())
+        .filter(|number| refused(*number))
+        .collect();
+    for number in refused {
+        for node in &mut plan.tasks[number].graph.nodes {
+            let trouble = &mut node.script.trouble;
+            trouble.retain(|trouble| trouble.kind != TroubleKind::Hangs);
+        }
+    }
+}
+
 /// Now and then a record can no longer be read, of a task or of a worker, and who knew it by heart is gone.
 pub(super) fn rotten(draw: &mut Draw, plan: &mut Plan, span: u64) {
     if plan.faults.is_empty() || !draw.percent(4) {

@@ -111,7 +111,8 @@ pub enum Fault {
         /// For how long, at most until faults are over.
         for_ms: u64,
     },
-    /// An entry that is no message, or a message that makes no sense, appears in a shard's stream.
+    /// An entry that is no message, and messages that make no sense, appear in a shard's stream, in every
+    /// inbox and among the announcements.
     Poison {
         /// When.
         when: When,

@@ -1,7 +1,7 @@
 //! Plans for real processes over real servers: two coordinators and four workers, with faults that
 //! can be made from outside.
 
-use super::swarm::{Draw, actions};
+use super::swarm::{Draw, Streams, actions};
 use super::workload::task;
 use super::{Fault, Leaving, Lost, Plan, Rates, Server, When, WorkerPlan, World};
 
@@ -13,7 +13,8 @@ const ROLES: [&str; 3] = ["scan", "measure", "summarize"];
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
     // Apart from the draws of `from_seed`.
-    let stream = |concern: u64| Draw::stream(seed, 100 + concern);
+    let mut streams = Streams::of_seed(seed);
+    let mut stream = |concern: u8| streams.of(100 + concern);
     let mut world = world(&mut stream(1));
     fixed(&mut world);
     let mut draw = stream(2);

@@ -11,17 +11,39 @@ use super::{
     When, WorkerPlan, World,
 };
 
-/// Draws for one concern; concerns do not disturb each other.
+/// The draws of one seed: a stream of its own for each concern, so that concerns neither disturb each
+/// other nor go together (two with one stream would draw the same numbers).
+#[derive(Debug)]
+pub(super) struct Streams {
+    seed: u64,
+    /// A bit for each concern that has its stream.
+    given: u128,
+}
+
+impl Streams {
+    pub(super) fn of_seed(seed: u64) -> Self {
+        Self { seed, given: 0 }
+    }
+
+    /// The stream of a concern, once.
+    ///
+    /// # Panics
+    /// If another concern has it.
+    pub(super) fn of(&mut self, concern: u8) -> Draw {
+        let bit = 1_u128 << concern;
+        assert!(self.given & bit == 0, "stream {concern} is another's");
+        self.given |= bit;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(u64::from(concern));
+        Draw(rng)
+    }
+}
+
+/// Draws for one concern.
 #[derive(Debug)]
 pub(super) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    pub(super) fn stream(seed: u64, concern: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(concern);
-        Self(rng)
-    }
-
     /// Uniform in `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.0.next_u64() % (high - low + 1)
@@ -50,19 +72,21 @@ impl Draw {
 
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
-    let mut plan = first_runs(seed);
-    super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
-    super::reruns::retention(&mut Draw::stream(seed, 31), &mut plan);
+    let streams = &mut Streams::of_seed(seed);
+    let mut plan = first_runs(streams);
+    super::reruns::add(&mut streams.of(30), &mut plan);
+    super::reruns::retention(&mut streams.of(31), &mut plan);
+    super::corners::no_hang_behind_a_refusal(&mut plan);
     plan
 }
 
-fn first_runs(seed: u64) -> Plan {
-    let mut draw = Draw::stream(seed, 1);
+fn first_runs(streams: &mut Streams) -> Plan {
+    let mut draw = streams.of(1);
     let world = world(&mut draw);
-    let mut draw = Draw::stream(seed, 2);
+    let mut draw = streams.of(2);
     let tasks = (0..draw.small(1, 3)).map(|n| task(&mut draw, n, &world));
     let mut plan = Plan {
-        seed,
+        seed: streams.seed,
         tasks: tasks.collect(),
         world,
         actions: Vec::new(),
@@ -71,70 +95,72 @@ fn first_runs(seed: u64) -> Plan {
         calls: None,
         heal_ms: 0,
     };
-    let span = Draw::stream(seed, 3).between(3_000, 15_000);
+    let span = streams.of(3).between(3_000, 15_000);
     plan.heal_ms = span;
-    super::corners::task(&mut Draw::stream(seed, 6), &mut plan);
-    super::large::task(&mut Draw::stream(seed, 60), &mut plan);
-    actions(&mut Draw::stream(seed, 4), &mut plan, span);
-    faults(&mut Draw::stream(seed, 5), &mut plan, span);
-    super::corners::stalls(&mut Draw::stream(seed, 7), &mut plan, span);
-    super::corners::store_clock(&mut Draw::stream(seed, 9), &mut plan);
-    super::corners::refused_task(&mut Draw::stream(seed, 10), &mut plan);
-    super::corners::gone(&mut Draw::stream(seed, 8), &mut plan, span);
-    super::corners::cables(&mut Draw::stream(seed, 11), &mut plan, span);
-    super::corners::inboxes(&mut Draw::stream(seed, 12), &mut plan, span);
-    super::corners::unheard_goodbye(&mut Draw::stream(seed, 25), &mut plan);
-    super::corners::logs(&mut Draw::stream(seed, 55), &mut plan, span);
-    super::corners::losses(&mut Draw::stream(seed, 24), &mut plan);
-    super::corners::rotten(&mut Draw::stream(seed, 78), &mut plan, span);
-    super::corners::refused_writes(&mut Draw::stream(seed, 84), &mut plan, span);
-    super::flow::add(&mut Draw::stream(seed, 16), &mut plan);
-    super::operated::pauses(&mut Draw::stream(seed, 16), &mut plan, span);
-    super::operated::options(&mut Draw::stream(seed, 17), &mut plan);
-    super::operated::limits(&mut Draw::stream(seed, 18), &mut plan);
-    super::operated::crowd(&mut Draw::stream(seed, 19), &mut plan);
-    super::operated::caches(&mut Draw::stream(seed, 42), &mut plan);
-    plan.world.prompt_restarts = Draw::stream(seed, 61).percent(50);
-    super::hooks::troubles(&mut Draw::stream(seed, 40), &mut plan, span);
-    super::hooks::marks(&mut Draw::stream(seed, 41), &mut plan);
-    super::adapters::readers(&mut Draw::stream(seed, 68), &mut plan);
-    super::adapters::strict(&mut Draw::stream(seed, 69), &mut plan);
-    super::hooks::named(&mut Draw::stream(seed, 70), &mut plan);
-    super::flow::leaks(&mut Draw::stream(seed, 71), &mut plan);
-    super::adapters::inputs(&mut Draw::stream(seed, 74), &mut plan);
-    super::flow::overflows(&mut Draw::stream(seed, 80), &mut plan);
-    super::flow::detectors(&mut Draw::stream(seed, 81), &mut plan);
-    super::adapters::listless(&mut Draw::stream(seed, 83), &mut plan);
+    super::corners::task(&mut streams.of(6), &mut plan);
+    super::large::task(&mut streams.of(60), &mut plan);
+    actions(&mut streams.of(4), &mut plan, span);
+    faults(&mut streams.of(5), &mut plan, span);
+    super::corners::stalls(&mut streams.of(7), &mut plan, span);
+    super::corners::store_clock(&mut streams.of(9), &mut plan);
+    super::corners::refused_task(&mut streams.of(10), &mut plan);
+    super::corners::gone(&mut streams.of(8), &mut plan, span);
+    super::corners::cables(&mut streams.of(11), &mut plan, span);
+    super::corners::inboxes(&mut streams.of(12), &mut plan, span);
+    super::corners::unheard_goodbye(&mut streams.of(25), &mut plan);
+    super::corners::logs(&mut streams.of(55), &mut plan, span);
+    super::corners::losses(&mut streams.of(24), &mut plan);
+    super::corners::rotten(&mut streams.of(78), &mut plan, span);
+    super::corners::refused_writes(&mut streams.of(84), &mut plan, span);
+    super::flow::add(&mut streams.of(16), &mut plan);
+    super::operated::pauses(&mut streams.of(85), &mut plan, span);
+    super::operated::options(&mut streams.of(17), &mut plan);
+    super::operated::limits(&mut streams.of(18), &mut plan);
+    super::operated::crowd(&mut streams.of(19), &mut plan);
+    super::operated::caches(&mut streams.of(42), &mut plan);
+    plan.world.prompt_restarts = streams.of(61).percent(50);
+    super::hooks::troubles(&mut streams.of(40), &mut plan, span);
+    super::hooks::marks(&mut streams.of(41), &mut plan);
+    super::adapters::readers(&mut streams.of(68), &mut plan);
+    super::adapters::strict(&mut streams.of(69), &mut plan);
+    super::hooks::named(&mut streams.of(70), &mut plan);
+    super::flow::leaks(&mut streams.of(71), &mut plan);
+    super::adapters::inputs(&mut streams.of(74), &mut plan);
+    super::flow::overflows(&mut streams.of(80), &mut plan);
+    super::flow::detectors(&mut streams.of(81), &mut plan);
+    super::adapters::listless(&mut streams.of(83), &mut plan);
     // Last: what needs several things to come together is not to be disturbed by others.
-    super::rare::late_confirmations(&mut Draw::stream(seed, 13), &mut plan);
-    super::rare::blocked(&mut Draw::stream(seed, 14), &mut plan);
-    super::rare::shards_at_rest(&mut Draw::stream(seed, 15), &mut plan);
-    super::rare::unheard_cancel(&mut Draw::stream(seed, 72), &mut plan);
-    super::rare::late_pauses(&mut Draw::stream(seed, 73), &mut plan);
-    super::rare::lost_bodies(&mut Draw::stream(seed, 75), &mut plan);
-    super::rare::full_worker(&mut Draw::stream(seed, 77), &mut plan);
-    super::rare::shared_role(&mut Draw::stream(seed, 82), &mut plan);
+    super::rare::late_confirmations(&mut streams.of(13), &mut plan);
+    super::rare::blocked(&mut streams.of(14), &mut plan);
+    super::rare::shards_at_rest(&mut streams.of(15), &mut plan);
+    super::rare::unheard_cancel(&mut streams.of(72), &mut plan);
+    super::rare::late_pauses(&mut streams.of(73), &mut plan);
+    super::rare::lost_bodies(&mut streams.of(75), &mut plan);
+    super::rare::full_worker(&mut streams.of(77), &mut plan);
+    super::rare::shared_role(&mut streams.of(82), &mut plan);
     plan
 }
 
 /// The plan of a seed for hosts on a network: the same, with servers that also restart.
 pub(super) fn for_hosts(seed: u64) -> Plan {
-    let mut plan = first_runs(seed);
-    let mut draw = Draw::stream(seed, 20);
+    let streams = &mut Streams::of_seed(seed);
+    let mut plan = first_runs(streams);
+    let mut draw = streams.of(20);
     for fault in &mut plan.faults {
         if let Fault::Away { how, .. } = fault {
             *how = *draw.pick(&[Leaving::Frozen, Leaving::Stopped, Leaving::Killed]);
         }
     }
-    super::flow::broken(&mut Draw::stream(seed, 62), &mut plan);
-    super::hosts::library(&mut Draw::stream(seed, 21), &mut plan);
-    super::hosts::silence(&mut Draw::stream(seed, 22), &mut plan);
-    super::reruns::add(&mut Draw::stream(seed, 30), &mut plan);
-    super::reruns::retention(&mut Draw::stream(seed, 31), &mut plan);
-    super::hosts::clients(&mut Draw::stream(seed, 23), &mut plan);
-    super::hosts::client_clocks(&mut Draw::stream(seed, 56), &mut plan);
-    super::hosts::yields(&mut Draw::stream(seed, 57), &mut plan);
-    super::hosts::looks(&mut Draw::stream(seed, 76), &mut plan);
+    super::flow::broken(&mut streams.of(62), &mut plan);
+    super::hosts::library(&mut streams.of(21), &mut plan);
+    super::hosts::silence(&mut streams.of(22), &mut plan);
+    super::reruns::add(&mut streams.of(30), &mut plan);
+    super::reruns::retention(&mut streams.of(31), &mut plan);
+    super::hosts::clients(&mut streams.of(23), &mut plan);
+    super::hosts::client_clocks(&mut streams.of(56), &mut plan);
+    super::hosts::yields(&mut streams.of(57), &mut plan);
+    super::hosts::looks(&mut streams.of(76), &mut plan);
+    super::corners::no_hang_behind_a_refusal(&mut plan);
     plan
 }
 
@@ -445,4 +471,35 @@ fn network(draw: &mut Draw, plan: &mut Plan, span: u64, first_worker: u32) {
         store_late: rate(60),
         client_reply_lost: rate(300),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "stream 5 is another's")]
+    fn no_two_concerns_draw_from_one_stream() {
+        let mut streams = Streams::of_seed(1);
+        streams.of(4);
+        streams.of(5);
+        streams.of(5);
+    }
+
+    #[test]
+    fn functions_and_pauses_come_together_and_each_without_the_other() {
+        let mut seen = [[0_u32; 2]; 2];
+        for seed in 0..400 {
+            let plan = plan(seed);
+            let pauses = |action: &Action| matches!(action.kind, ActionKind::Pause { .. });
+            let paused = plan.actions.iter().any(pauses);
+            let mut nodes = plan.tasks.iter().flat_map(|task| &task.graph.nodes);
+            let functions = nodes.any(|node| node.function.is_some());
+            seen[usize::from(paused)][usize::from(functions)] += 1;
+        }
+        assert!(
+            seen.as_flattened().iter().all(|times| *times > 20),
+            "{seen:?}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ mod row;
 mod shrink;
 pub mod sweep;
 
+pub(crate) use report::MET;
 #[cfg(feature = "planted-bugs")]
 pub(crate) use report::Stopwatch;
 pub use report::{Failure, Progress, ReplayReport, RunReport, Verdict};
@@ -207,23 +208,23 @@ pub fn check(tier: Tier, plan: &Plan, twice: bool) -> Verdict {
     };
     let differs = twice
         .then(|| match outcome(tier, plan, false) {
-            Ok(second) => {
-                let same = (second.trace_hash, &second.broken) == (first.trace_hash, &first.broken);
-                (!same).then(|| {
-                    format!(
-                        "two runs of one plan differ: {:016x} after {} events, {:016x} after {}",
-                        first.trace_hash,
-                        first.trace_events,
-                        second.trace_hash,
-                        second.trace_events
-                    )
-                })
-            }
+            Ok(second) => difference(&first, &second),
             Err(panic) => Some(format!("only the second run of a plan panicked: {panic}")),
         })
         .flatten()
         .map(|what| Broken::new("determinism", 0, what));
     Verdict::of(tier, plan, &first, differs)
+}
+
+/// What two runs of one plan show of a world that is not deterministic.
+pub(crate) fn difference(first: &Outcome, second: &Outcome) -> Option<String> {
+    let same = (first.trace_hash, &first.broken) == (second.trace_hash, &second.broken);
+    (!same).then(|| {
+        format!(
+            "two runs of one plan differ: {:016x} after {} events, {:016x} after {}",
+            first.trace_hash, first.trace_events, second.trace_hash, second.trace_events
+        )
+    })
 }
 
 /// Runs a plan on tier 0 for so many events at most, for those who feed plans and messages of
@@ -247,4 +248,31 @@ fn outcome(tier: Tier, plan: &Plan, keep_history: bool) -> Result<Outcome, Strin
         Tier::One => with_default(NoSubscriber::new(), || tier1::run(plan, false)),
     };
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_text(&*panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_of_one_plan_are_alike_and_one_event_more_or_a_broken_promise_is_a_difference() {
+        for tier in [Tier::Zero, Tier::One] {
+            let plan = Plan::small();
+            let first = outcome(tier, &plan, false).expect("it runs");
+            let mut second = outcome(tier, &plan, false).expect("it runs");
+            assert_eq!(difference(&first, &second), None);
+            let other = outcome(
+                tier,
+                &Plan {
+                    seed: plan.seed + 1,
+                    ..plan
+                },
+                false,
+            );
+            let told = difference(&first, &other.expect("it runs")).expect("another seed");
+            assert!(told.starts_with("two runs of one plan differ: "), "{told}");
+            second.broken.push(Broken::new("settle", 0, "only here"));
+            assert!(difference(&first, &second).is_some());
+        }
+    }
 }

@@ -9,7 +9,7 @@ use flowkit_core::port::Stream;
 
 use super::row::rows;
 use crate::checkers::Broken;
-use crate::history::{Event, Life, Place, Step, What};
+use crate::history::{Event, Life, Place, Run, Step, What};
 use crate::plan::Plan;
 
 /// Width of the time axis, in pixels.
@@ -86,10 +86,12 @@ fn escaped(text: &str) -> String {
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A run on its way.
-struct Open {
+/// A run on its way, and where it is drawn.
+struct Open<'a> {
+    run: &'a Run,
     since: u64,
     row: u64,
+    top: u64,
     batch_since: Option<u64>,
 }
 
@@ -249,13 +251,12 @@ impl Drawing {
 
     /// Runs with their batches, each in a row of its host.
     fn runs(&mut self, history: &[Event]) {
-        let mut open: BTreeMap<(Place, u64), Open> = BTreeMap::new();
+        let mut open: BTreeMap<(Place, u64), Open<'_>> = BTreeMap::new();
         for event in history {
             let What::Handler { run, step } = &event.what else {
                 continue;
             };
             let key = (run.place, run.run_id);
-            let top = self.top(&format!("h{}", run.place.host));
             match step {
                 Step::Begin => {
                     let taken: Vec<u64> = open
@@ -264,15 +265,14 @@ impl Drawing {
                         .map(|(_, open)| open.row)
                         .collect();
                     let row = (1..).find(|row| !taken.contains(row)).unwrap_or(1);
-                    let since = event.at;
-                    open.insert(
-                        key,
-                        Open {
-                            since,
-                            row,
-                            batch_since: None,
-                        },
-                    );
+                    let began = Open {
+                        run,
+                        since: event.at,
+                        row,
+                        top: self.top(&format!("h{}", run.place.host)) + row * ROW,
+                        batch_since: None,
+                    };
+                    open.insert(key, began);
                 }
                 Step::Process { .. } => {
                     if let Some(open) = open.get_mut(&key) {
@@ -280,27 +280,41 @@ impl Drawing {
                     }
                 }
                 Step::Processed { .. } | Step::Failed { .. } => {
-                    let span = open.get_mut(&key).and_then(|open| {
-                        let since = open.batch_since.take()?;
-                        Some((since, open.row))
-                    });
-                    if let Some((since, row)) = span {
-                        let place = (top + row * ROW + 3, ROW - 6);
-                        let title = format!("{} {step:?}", run.node);
-                        self.bar("class=batch", (since, event.at), place, &title);
+                    if let Some(open) = open.get_mut(&key) {
+                        self.batch(open, event.at, &format!("{step:?}"));
                     }
                 }
                 Step::Closed | Step::Lost => {
-                    if let Some(Open { since, row, .. }) = open.remove(&key) {
-                        let hue = run.node.as_str().bytes().map(u64::from).sum::<u64>() * 47 % 360;
-                        let class = format!("class=run fill='hsl({hue} 60% 75% / .6)'");
-                        let title = format!("{}/{} token {}", run.task, run.node, run.token);
-                        let place = (top + row * ROW + 1, ROW - 2);
-                        self.bar(&class, (since, event.at), place, &title);
+                    if let Some(mut open) = open.remove(&key) {
+                        self.run(&mut open, event.at, &format!("{step:?}"));
                     }
                 }
                 _ => {}
             }
+        }
+        // What never came to an end is what one looks for.
+        for mut open in open.into_values() {
+            self.run(&mut open, self.end, "has not ended");
+        }
+    }
+
+    /// A run up to its end, with the batch that it was in.
+    fn run(&mut self, open: &mut Open<'_>, until: u64, how: &str) {
+        self.batch(open, until, how);
+        let run = open.run;
+        let hue = run.node.as_str().bytes().map(u64::from).sum::<u64>() * 47 % 360;
+        let class = format!("class=run fill='hsl({hue} 60% 75% / .6)'");
+        let title = format!("{}/{} token {}: {how}", run.task, run.node, run.token);
+        let place = (open.top + 1, ROW - 2);
+        self.bar(&class, (open.since, until), place, &title);
+    }
+
+    /// The batch that a run is in, if it is in one, up to its end.
+    fn batch(&mut self, open: &mut Open<'_>, until: u64, how: &str) {
+        if let Some(since) = open.batch_since.take() {
+            let title = format!("{} {how}", open.run.node);
+            let place = (open.top + 3, ROW - 6);
+            self.bar("class=batch", (since, until), place, &title);
         }
     }
 
@@ -350,5 +364,149 @@ impl Drawing {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::{Tier, outcome};
+
+    /// A task of three nodes in which nothing goes wrong, and all that happened.
+    fn healthy() -> (Plan, Vec<Event>) {
+        let plan = Plan::small();
+        let outcome = outcome(Tier::Zero, &plan, true).expect("no panic");
+        assert!(outcome.broken.is_empty(), "{:?}", outcome.broken);
+        (plan, outcome.history)
+    }
+
+    fn times(history: &[Event], is: impl Fn(&What) -> bool) -> usize {
+        history.iter().filter(|event| is(&event.what)).count()
+    }
+
+    fn step_times(history: &[Event], is: impl Fn(&Step) -> bool) -> usize {
+        times(
+            history,
+            |what| matches!(what, What::Handler { step, .. } if is(step)),
+        )
+    }
+
+    #[test]
+    fn each_run_batch_lease_message_and_commit_is_drawn() {
+        let (plan, history) = healthy();
+        let page = page(&plan, &history, &[]);
+        let in_streams = |is: &dyn Fn(&Body) -> bool| {
+            times(&history, |what| match what {
+                What::Appended {
+                    stream, envelope, ..
+                } => *stream != Stream::Announcements && is(&envelope.body),
+                _ => false,
+            })
+        };
+        let happened = [
+            (
+                "class=run ",
+                step_times(&history, |step| *step == Step::Begin),
+            ),
+            (
+                "class=batch ",
+                step_times(&history, |step| matches!(step, Step::Process { .. })),
+            ),
+            (
+                "class=lease ",
+                in_streams(&|body| matches!(body, Body::Heartbeat(_))),
+            ),
+            ("<circle ", in_streams(&|_| true)),
+            (
+                "class=commit ",
+                times(&history, |what| {
+                    matches!(
+                        what,
+                        What::Committed { .. } | What::Asked { .. } | What::Answered { .. }
+                    )
+                }),
+            ),
+            (
+                "class=takeover ",
+                times(&history, |what| matches!(what, What::EpochRaised { .. })),
+            ),
+            ("class=healed ", 1),
+            ("class=bad ", 0),
+        ];
+        for (mark, times) in happened {
+            assert_eq!(page.matches(mark).count(), times, "{mark}");
+            assert!(times > 0 || mark == "class=bad ", "{mark}: none happened");
+        }
+        for said in ["task-0/scan token 1: Closed", "Every promise held."] {
+            assert!(page.contains(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_has_not_ended_is_drawn_up_to_the_end() {
+        let (plan, mut history) = healthy();
+        let in_work = history.iter().position(|event| {
+            let What::Handler { step, .. } = &event.what else {
+                return false;
+            };
+            matches!(step, Step::Process { .. })
+        });
+        history.truncate(in_work.expect("a batch") + 1);
+        // Time goes on.
+        let at = 2 * history.last().expect("an event").at;
+        history.push(Event {
+            at,
+            what: What::Healed,
+        });
+        let page = page(&plan, &history, &[]);
+        for mark in ["class=run ", "class=batch "] {
+            let bar = page.split(mark).nth(1).expect(mark);
+            let bar = bar.split("</rect>").next().expect("its end");
+            assert!(bar.contains("has not ended"), "{bar}");
+            let number = |name: &str| {
+                let value = bar.split(name).nth(1).expect(name);
+                let value = value.split(['>', ' ']).next().expect("a value");
+                value.parse::<u64>().expect("a number")
+            };
+            let right = number("x=") + number("width=");
+            assert_eq!(right, LEFT + WIDTH, "{bar}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_grey_while_it_is_dead_and_yellow_while_it_is_frozen() {
+        let place = Place {
+            host: 2,
+            generation: 0,
+            machine: 0,
+        };
+        let event = |at, what| Event {
+            at,
+            what: What::Process { place, what },
+        };
+        let history = [
+            event(0, Life::Started),
+            event(100, Life::Stalled),
+            event(300, Life::Resumed),
+            event(500, Life::Crashed),
+            event(900, Life::Started),
+            event(1_000, Life::Stopped),
+            event(2_000, Life::Asked { grace_ms: 1 }),
+        ];
+        let page = page(&Plan::small(), &history, &[]);
+        let bar = |class: &str, from: u64, to: u64| {
+            let (x, width) = (LEFT + from, to - from);
+            let bar = format!("<rect class={class} x={x} ");
+            let found = page.split(&bar).nth(1);
+            assert!(
+                found.is_some_and(|rest| rest.contains(&format!("width={width} "))),
+                "{bar}"
+            );
+        };
+        bar("stall", 100, 300);
+        bar("down", 500, 900);
+        bar("down", 1_000, 2_000);
+        assert_eq!(page.matches("<rect ").count(), 3);
+        assert!(page.contains("host 2: w0"));
     }
 }

@@ -61,7 +61,6 @@ const BOTH: &[&str] = &[
     "handler_transient",
     "hold",
     "inbox_lost",
-    "large_artifact",
     "log_lost",
     "message_slow",
     "partition_broker",
@@ -75,6 +74,7 @@ const BOTH: &[&str] = &[
     "refuse_commit",
     "refuse_task",
     "refuse_writes",
+    "rot_node",
     "rot_task",
     "rot_worker",
     "shutdown",
@@ -87,11 +87,19 @@ const BOTH: &[&str] = &[
     "store_reply_lost",
     "store_slow",
     "superseded",
-    "swept",
     "twin",
     "unsynced_lost",
     "wall_step",
     "zombie_owner",
+];
+
+/// What must have been met although it is no fault: what users ask for at any time, and what takes long.
+pub(crate) const MET: &[&str] = &[
+    "cancel_of_running",
+    "large_artifact",
+    "pause_of_running",
+    "submitted_again",
+    "swept",
 ];
 
 /// A broken promise of one run.
@@ -345,7 +353,8 @@ impl Meter {
         report.elapsed_ms = self.stopwatch.elapsed_ms();
         report.seeds_per_s = self.stopwatch.per_s(report.seeds);
         report.faulted_task_lives_per_core_s = self.stopwatch.per_s(report.faulted_task_lives);
-        let silent = families(report.tier).filter(|name| !report.fired.contains_key(**name));
+        let wanted = families(report.tier).chain(MET);
+        let silent = wanted.filter(|name| !report.fired.contains_key(**name));
         report.never_fired = silent.map(|name| (*name).to_owned()).collect();
         report
     }

@@ -103,18 +103,23 @@ pub(crate) fn shrink_by(
 #[must_use]
 pub fn test_of(shrunk: &Shrunk) -> String {
     let json = serde_json::to_string_pretty(&shrunk.plan).unwrap_or_default();
+    // A text in the plan that begins with `#` must not end the raw string.
+    let mut fence = "#".to_owned();
+    while json.contains(&format!("\"{fence}")) {
+        fence.push('#');
+    }
     format!(
         "/// {promise}: {explanation}\n\
          #[test]\n\
          fn {promise}_holds_with_seed_{seed}() {{\n    \
-             let plan = r#\"{json}\"#;\n    \
+             let plan = r{fence}\"{json}\"{fence};\n    \
              let plan: flowkit_sim::plan::Plan = serde_json::from_str(plan).expect(\"a plan\");\n    \
              let verdict = flowkit_sim::runner::check({tier}, &plan, true);\n    \
              assert!(verdict.holds(), \"{{:#?}}\", verdict.failures);\n\
          }}\n",
         promise = shrunk.promise,
         tier = format_args!("flowkit_sim::runner::Tier::{:?}", shrunk.tier),
-        explanation = shrunk.explanation.replace('\n', " "),
+        explanation = shrunk.explanation.replace(char::is_control, " "),
         seed = shrunk.plan.seed,
     )
 }
@@ -443,6 +448,23 @@ mod tests {
             test.contains("#[test]\nfn settle_holds_with_seed_11() {"),
             "{test}"
         );
+    }
+
+    #[test]
+    fn a_text_in_the_plan_does_not_end_the_printed_test() {
+        let mut plan = Plan::small();
+        plan.tasks[0].id = "#\"##task".to_owned();
+        let shrunk = Shrunk {
+            tier: Tier::Zero,
+            plan,
+            promise: "settle".to_owned(),
+            explanation: "two\r\nlines".to_owned(),
+            runs: 1,
+        };
+        let test = test_of(&shrunk);
+        assert!(test.starts_with("/// settle: two  lines\n"), "{test}");
+        assert!(test.contains("let plan = r###\"{"), "{test}");
+        assert!(test.contains("}\"###;"), "{test}");
     }
 
     #[test]

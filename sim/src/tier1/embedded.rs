@@ -20,7 +20,7 @@ use super::process::{raised, start, worker_settings};
 use super::stage::{self, Luck};
 use crate::history::{Place, What};
 use crate::plan::Plan;
-use crate::script;
+use crate::strays::strays;
 
 /// The process's own store: what it holds survives on the stage.
 #[derive(Debug)]
@@ -93,16 +93,17 @@ impl OwnStreams {
             host.map_or_else(Vec::new, |host| std::mem::take(&mut host.strays))
         });
         for shard in shards {
-            let (stream, strays) = stage::with(|stage| {
+            let all = stage::with(|stage| {
                 stage.seen.fire("poison");
                 let nonce = stage.next_number();
-                script::strays_for(&stage.plan, shard, stage.now + nonce)
+                strays(&stage.plan, shard, stage.now + nonce)
             });
-            for stray in strays {
-                let envelope = Arc::new(stray);
-                let _ = self
-                    .append(TransportRequest::Append { stream, envelope })
-                    .await;
+            for (stream, strays) in all {
+                for stray in strays {
+                    let envelope = Arc::new(stray);
+                    let append = TransportRequest::Append { stream, envelope };
+                    let _ = self.append(append).await;
+                }
             }
         }
     }

@@ -87,9 +87,11 @@ impl Director<'_> {
                     engine.into_iter().for_each(|host| host.strays.push(shard));
                     return;
                 }
-                let stream = stage.servers.poison(stage.now, shard, &mut stage.seen);
+                let streams = stage.servers.poison(stage.now, shard, &mut stage.seen);
                 stage.triggered();
-                stage.grown(stream).notify_waiters();
+                for stream in streams {
+                    stage.grown(stream).notify_waiters();
+                }
             }),
             Fault::Shutdown { host, down_ms, .. } => stage::with(|stage| {
                 let prompt = stage.plan.world.prompt_restarts;

@@ -8,7 +8,7 @@ pub use outside::{Effect, Outside};
 pub use piece::End;
 pub use report::{Found, Report};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::rc::Rc;
@@ -184,25 +184,19 @@ impl Simulation {
     #[must_use]
     pub fn run(self) -> Report {
         let seeds = named_seed().unwrap_or_else(|| self.seeds.clone());
-        let mut fired = BTreeMap::new();
-        let mut held = 0;
+        let mut report = Report::default();
         if let Some(what) = self.roles_missing() {
-            return Report {
-                held,
-                found: Some(Found::before_any_seed("roles", what)),
-                fired,
-            };
+            report.found = Some(Found::before_any_seed("roles", what));
+            return report;
         }
         let simulation = Rc::new(self);
         for seed in seeds.clone() {
             let plan = simulation.plan(seed);
             let (outcome, mut broken) = simulation.play(&plan, false);
-            for (family, times) in &outcome.fired {
-                *fired.entry((*family).to_owned()).or_insert(0) += times;
-            }
+            report.strike(&outcome.fired);
             if broken.is_empty() && seed - seeds.start < TWICE {
                 let (again, _) = simulation.play(&plan, false);
-                if again.trace_hash != outcome.trace_hash {
+                if crate::runner::difference(&outcome, &again).is_some() {
                     let what = "two runs of one seed differ: a handler looks at something that is \
                                 not simulated (a clock, randomness, a thread, a `select!` that is \
                                 not `biased`)";
@@ -210,20 +204,12 @@ impl Simulation {
                 }
             }
             if let Some(first) = broken.first() {
-                let found = simulation.explain(&plan, first, held);
-                return Report {
-                    held,
-                    found: Some(found),
-                    fired,
-                };
+                report.found = Some(simulation.explain(&plan, first, report.held));
+                return report;
             }
-            held += 1;
+            report.hold(&plan);
         }
-        Report {
-            held,
-            found: None,
-            fired,
-        }
+        report
     }
 
     /// [`Simulation::run`] as a test.
@@ -312,6 +298,7 @@ impl Simulation {
             crate::runner::Judged::of(&outcome, &broken)
         };
         let shrunk = crate::runner::shrink_by(plan, &judge, &mut |_, _| {});
+        let repeats = shrunk.is_some();
         let small = shrunk.map_or_else(|| plan.clone(), |shrunk| shrunk.plan);
         let (outcome, broken) = self.play(&small, true);
         let broken = broken
@@ -321,12 +308,14 @@ impl Simulation {
         let faults = small.faults.iter().map(|fault| format!("{fault:?}"));
         let struck = outcome.struck.iter();
         let calls = struck.map(|(call, family)| format!("{family}: {call}"));
+        let faults = faults.chain(calls).filter(|_| repeats);
         Found {
             seed: plan.seed,
             seeds_before: held,
             promise: broken.promise.to_owned(),
             what: broken.what,
-            faults: faults.chain(calls).collect(),
+            faults: faults.collect(),
+            repeats,
             history: crate::runner::rows_of(&outcome),
         }
     }

@@ -180,9 +180,10 @@ impl World<'_> {
     fn shutdown(&mut self, host: u32, grace_ms: u64, down_ms: u64) {
         let index = host as usize;
         let generation = self.hosts[index].generation;
-        let Some(process) = &self.hosts[index].process else {
+        let Some(process) = &mut self.hosts[index].process else {
             return;
         };
+        process.asked = true;
         let machines = host_number(process.machines.len());
         self.seen.fire("shutdown");
         let place = Place {
@@ -194,7 +195,9 @@ impl World<'_> {
         self.note(What::Process { place, what });
         self.hosts[index].back_in_ms = self.plan.world.prompt_restarts.then_some(down_ms);
         self.restart_in(host, grace_ms + down_ms + 5_000);
-        for machine in 0..machines {
+        // An engine tells its workers first, and then its coordinator.
+        let first = u32::from(machines > 1);
+        for machine in first..machines {
             let place = Place {
                 host,
                 generation,
@@ -221,8 +224,9 @@ impl World<'_> {
 
     /// Entries that no coordinator should trip over.
     fn poison(&mut self, shard: u32) {
-        let stream = self.servers.poison(self.now, shard, &mut self.seen);
-        self.wake_readers(stream);
+        for stream in self.servers.poison(self.now, shard, &mut self.seen) {
+            self.wake_readers(stream);
+        }
     }
 
     /// Every process is up again and the network is fine.

@@ -69,7 +69,11 @@ pub(crate) enum Given {
     Store(OpId, Result<StoreReply, PortError>),
     Transport(OpId, Result<TransportReply, PortError>),
     Run(RunId, RunEvent),
-    Shutdown { grace_ms: u64 },
+    Shutdown {
+        grace_ms: u64,
+    },
+    /// To the coordinator of an engine, once every worker of it has stopped.
+    ShutdownLast,
 }
 
 /// A store request under way.
@@ -109,7 +113,10 @@ impl Given {
             Self::Idle => coordinator::Input::Idle,
             Self::Store(op, result) => coordinator::Input::StoreDone { op, result },
             Self::Transport(op, result) => coordinator::Input::TransportDone { op, result },
-            Self::Shutdown { .. } => coordinator::Input::Shutdown,
+            Self::Shutdown { .. } => coordinator::Input::Shutdown {
+                workers_left: false,
+            },
+            Self::ShutdownLast => coordinator::Input::Shutdown { workers_left: true },
             Self::Run(..) => return None,
         })
     }
@@ -121,7 +128,7 @@ impl Given {
             Self::Transport(op, result) => worker::Input::TransportDone { op, result },
             Self::Run(run, event) => worker::Input::Run { run, event },
             Self::Shutdown { grace_ms } => worker::Input::Shutdown { grace_ms },
-            Self::Idle => return None,
+            Self::Idle | Self::ShutdownLast => return None,
         })
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Cut {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) machines: Vec<Machine>,
+    /// It was told to stop.
+    pub(crate) asked: bool,
 }
 
 /// One machine in a process.

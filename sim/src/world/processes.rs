@@ -75,7 +75,10 @@ impl World<'_> {
             }
         };
         let count = host_number(machines.len());
-        self.hosts[index].process = Some(Process { machines });
+        self.hosts[index].process = Some(Process {
+            machines,
+            asked: false,
+        });
         for machine in 0..count {
             let place = Place {
                 host,
@@ -371,6 +374,14 @@ impl World<'_> {
             self.seen.fire("superseded");
             self.hosts[index].retired = true;
         }
+        if self.workers_left(place) {
+            let coordinator = Place {
+                machine: 0,
+                ..place
+            };
+            self.heap
+                .push(self.now, Due::Give(coordinator, Given::ShutdownLast));
+        }
         if all {
             self.end_process(place.host, Life::Stopped);
             if let Some(back_in_ms) = self.hosts[index].back_in_ms.take() {
@@ -379,6 +390,15 @@ impl World<'_> {
                 self.restart_in(place.host, 300);
             }
         }
+    }
+
+    /// A worker of an engine has stopped, and it was the last one.
+    fn workers_left(&self, place: Place) -> bool {
+        let process = self.hosts[place.host as usize].process.as_ref();
+        process.is_some_and(|process| {
+            let mut workers = process.machines.iter().skip(1);
+            process.asked && place.machine > 0 && workers.all(|worker| worker.stopped)
+        })
     }
 
     /// The process dies at once.

@@ -77,6 +77,7 @@ fn fresh(tier: Tier, seeds: u64) {
         "refuse_commit",
         "refuse_task",
         "refuse_writes",
+        "rot_node",
         "rot_task",
         "rot_worker",
         "store_restarted",

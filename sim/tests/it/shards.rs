@@ -2,7 +2,8 @@
 
 use flowkit_sim::plan::{Fault, Plan};
 
-use crate::scenarios::{at, crash, hold, rows};
+use crate::pieces::{at, crash};
+use crate::tiers::{FINISHED, holds};
 
 /// Two coordinators and two shards, for long enough that shares settle.
 fn two_shards() -> Plan {
@@ -16,38 +17,28 @@ fn two_shards() -> Plan {
 
 #[test]
 fn coordinators_share_the_shards() {
-    let report = hold(&two_shards(), &[]);
+    let ran = holds(&two_shards(), &[], &["h0 … TAKEOVER", FINISHED]);
+    ran.tells(&["h1 … TAKEOVER", FINISHED]);
     // Whoever was first gave one up, once, and nothing was tossed about afterwards.
-    assert_eq!(rows(&report, "TAKEOVER"), 3);
-    let by = |host: &str| {
-        let mut rows = report.rows.iter();
-        rows.any(|row| row.contains(host) && row.contains("TAKEOVER"))
-    };
-    assert!(by(" h0 ") && by(" h1 "));
+    assert_eq!(ran.rows("TAKEOVER"), [3, 3]);
 }
 
 #[test]
 fn a_coordinator_that_dies_is_replaced_within_the_shard_lease_and_gets_its_share_back() {
     let plan = two_shards().with(crash(0, at(30_000), 15_000));
     let ttl = plan.world.shard_lease_ttl_ms;
-    let report = hold(&plan, &["crash"]);
-    let takeovers: Vec<u64> = report
-        .rows
-        .iter()
-        .filter(|row| row.contains("TAKEOVER"))
-        .map(|row| {
-            let ms = row.trim_start().split('.').next().unwrap_or_default();
-            ms.parse().expect("a row begins with its time")
-        })
-        .filter(|at| *at > 30_000)
-        .collect();
+    let ran = holds(&plan, &["crash"], &["h0 … *** Crashed", FINISHED]);
+    for ms in ran.lasts(&["*** Crashed", "h1 … TAKEOVER"]) {
+        assert!(ms <= ttl + 1_000, "it was replaced after {ms} ms");
+    }
+    for ms in ran.lasts(&["*** Crashed", "h1 … TAKEOVER", "h0 … TAKEOVER"]) {
+        assert!(ms > 15_000, "it had a share again after {ms} ms");
+    }
     assert_eq!(
-        takeovers.len(),
-        2,
-        "one replaces it, one gives back: {takeovers:?}"
+        ran.rows("TAKEOVER"),
+        [5, 5],
+        "one replaces it, one gives back"
     );
-    assert!(takeovers[0] <= 30_000 + ttl + 1_000, "{takeovers:?}");
-    assert!(takeovers[1] > 45_000, "{takeovers:?}");
 }
 
 #[test]
@@ -58,11 +49,8 @@ fn a_coordinator_that_stops_in_order_is_replaced_at_once() {
         grace_ms: 100,
         down_ms: 20_000,
     });
-    let report = hold(&plan, &["shutdown"]);
-    let replaced = report.rows.iter().any(|row| {
-        let ms = row.trim_start().split('.').next().unwrap_or_default();
-        let ms: u64 = ms.parse().unwrap_or(0);
-        row.contains("TAKEOVER") && (30_000..30_000 + 500).contains(&ms)
-    });
-    assert!(replaced, "{}", report.rows.join("\n"));
+    let story = ["h0 … *** Asked", "h1 … TAKEOVER"];
+    for ms in holds(&plan, &["shutdown"], &story).lasts(&story) {
+        assert!(ms < 500, "it was replaced after {ms} ms");
+    }
 }

@@ -19,7 +19,11 @@ fn released() -> Envelope {
 
 /// Told to stop; the read that follows, and whatever else.
 fn told(bench: &mut Bench) -> (OpId, TransportRequest) {
-    let out = bench.raw(Input::Shutdown);
+    told_by(bench, false)
+}
+
+fn told_by(bench: &mut Bench, workers_left: bool) -> (OpId, TransportRequest) {
+    let out = bench.raw(Input::Shutdown { workers_left });
     match &out[..] {
         [Effect::Transport { op, request }] => (*op, request.clone()),
         other => panic!("one read: {other:?}"),
@@ -96,6 +100,46 @@ fn a_request_about_an_unknown_task_and_what_is_behind_it_are_for_the_next_owner(
     assert!(gives_back(&out), "{out:?}");
 }
 
+/// A START that came when its worker had read for the last time: the next start would take the grant for lost.
+#[test]
+fn what_no_worker_began_is_handed_back_once_all_have_stopped_and_their_last_words_are_folded() {
+    let mut bench = Bench::owned();
+    bench.submitted("t", GRAPH);
+    let (op, _) = told_by(&mut bench, true);
+    bench.input(transport_ok(op, entries(1, vec![])));
+    let commit = bench.take_commit();
+    let node = node_of(&commit, "a");
+    assert_eq!((node.state, node.losses), (NodeState::Ready, 0));
+    assert_eq!(node.grant, None);
+    assert!(gives_back(&bench.out), "{:?}", bench.out);
+}
+
+#[test]
+fn what_may_have_been_begun_stays_granted() {
+    // Workers live on; or what they said last is not known.
+    for (workers_left, is_read) in [(false, true), (true, false)] {
+        let mut bench = Bench::owned();
+        bench.submitted("t", GRAPH);
+        let (op, _) = told_by(&mut bench, workers_left);
+        let result = if is_read {
+            Ok(entries(1, vec![]))
+        } else {
+            Err(PortError::new(ErrorKind::Retry, "read", "away"))
+        };
+        let out = bench.raw(Input::TransportDone { op, result });
+        let commits = out.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Store {
+                    request: StoreRequest::Commit(_),
+                    ..
+                }
+            )
+        });
+        assert!(gives_back(&out) && !commits, "{out:?}");
+    }
+}
+
 #[test]
 fn a_last_read_that_fails_holds_up_nothing() {
     let mut bench = Bench::owned();
@@ -114,7 +158,9 @@ fn a_question_that_was_asked_before_is_not_passed_over() {
     let mut bench = Bench::owned();
     bench.submitted("t", GRAPH);
     bench.arrive(vec![submit("u", GRAPH)]);
-    let out = bench.raw(Input::Shutdown);
+    let out = bench.raw(Input::Shutdown {
+        workers_left: false,
+    });
     let op = *super::bench::ops(&out).last().expect("a read");
     let out = bench.raw(transport_ok(op, entries(2, vec![released()])));
     // No commit goes beyond the submission: the next owner folds both.
@@ -142,7 +188,9 @@ fn what_a_worker_asked_keeps_nothing_from_being_heard() {
     bench.submitted("t", GRAPH);
     // A question of a run that nobody knows: the store is asked.
     bench.arrive(vec![beat("gone", "a", 7)]);
-    let out = bench.raw(Input::Shutdown);
+    let out = bench.raw(Input::Shutdown {
+        workers_left: false,
+    });
     let op = *super::bench::ops(&out).last().expect("a read");
     bench.input(transport_ok(op, entries(2, vec![released()])));
     let commit = bench.take_commit();

@@ -468,7 +468,9 @@ fn an_owner_that_stops_tries_no_task_again_that_it_left_alone() {
     let (mut bench, mut loads) = to_set_aside(2);
     let op = sets_aside(&bench);
     refuse(&mut bench, op, &mut loads, 0);
-    bench.raw(Input::Shutdown);
+    bench.raw(Input::Shutdown {
+        workers_left: false,
+    });
     bench.now_ms += 1_000;
     let out = bench.raw(Input::Wake);
     let anew = |effect: &Effect| matches!(effect, Effect::Transport { .. });
