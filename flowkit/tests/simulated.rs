@@ -82,10 +82,14 @@ fn a_handler_that_is_not_idempotent_is_told_which_batch_had_its_effect_twice() {
         "of node pay had its effect on the bank twice: \"pay order",
         "cure: ",
         "cx.idempotency_key()",
+        "\nit takes 1 fault:\n  ",
         "again: FLOWKIT_SIM_SEED=",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    // One that can stand behind it, and not only the first of the plan's.
+    assert!(found.repeats);
+    println!("{}", found.faults[0]);
     println!("{text}");
 }
 
@@ -224,6 +228,49 @@ fn a_handler_that_draws_from_a_clock_is_told_that_seeds_do_not_repeat() {
         .run();
     let found = report.found.expect("two runs differ");
     assert_eq!(found.promise, "determinism");
+    assert!(!found.to_string().contains("it takes"), "{found}");
+}
+
+#[test]
+fn what_breaks_once_only_is_blamed_on_no_fault() {
+    use std::cell::Cell;
+    let first = Cell::new(true);
+    let report = paying(&Outside::new("bank"), true)
+        .verify(move |_| {
+            if first.replace(false) {
+                Err("only the first time".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+        .run();
+    let found = report.found.expect("the first look fails");
+    let text = found.to_string();
+    assert!(!found.repeats && found.faults.is_empty(), "{text}");
+    assert!(text.contains("only the first time"), "{text}");
+    assert!(
+        text.contains("did not break when the seed was run again"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_report_says_what_struck_and_how_often() {
+    let report = paying(&Outside::new("bank"), true).seeds(0..20).run();
+    assert!(report.is_clean() && report.drawn > 0, "{report}");
+    let crashes = report.fired["crash"];
+    let text = report.to_string();
+    let told = "20 seeds held; what struck, and how often:\n  ";
+    assert!(text.starts_with(told), "{text}");
+    assert!(
+        crashes > 0 && text.contains(&format!("crash {crashes},")),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_look_at_one_seed_is_well_whatever_strikes_in_it() {
+    paying(&Outside::new("bank"), true).seeds(0..1).check();
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl WorkerSettings {
             ));
         }
         if let Some(lease_ttl_sec) = self.lease_ttl_sec {
-            seconds("lease_ttl_sec", lease_ttl_sec, faults);
+            lease("lease_ttl_sec", lease_ttl_sec, faults);
         }
         seconds("hb_interval_sec", self.hb_interval_sec, faults);
         seconds("announce_interval_sec", self.announce_interval_sec, faults);
@@ -220,8 +220,8 @@ impl CoordinatorSettings {
         );
         retention("retention_failed_sec", self.retention_failed_sec, faults);
         seconds("sweep_interval_sec", self.sweep_interval_sec, faults);
-        seconds("lease_ttl_sec", self.lease_ttl_sec, faults);
-        seconds("shard_lease_ttl_sec", self.shard_lease_ttl_sec, faults);
+        lease("lease_ttl_sec", self.lease_ttl_sec, faults);
+        lease("shard_lease_ttl_sec", self.shard_lease_ttl_sec, faults);
         positive(
             "tasks_in_flight_max",
             self.tasks_in_flight_max as u64,
@@ -252,6 +252,17 @@ fn seconds(key: &str, value: f64, faults: &mut Vec<String>) {
     if !(0.001..=MAX_SEC).contains(&value) {
         faults.push(format!(
             "{key}: must be from 0.001 to 86,400 seconds, not {value}"
+        ));
+    }
+}
+
+/// A lease that is shorter than what it takes to renew it is never held: nothing would ever run.
+const LEASE_MIN_SEC: f64 = 0.01;
+
+fn lease(key: &str, value: f64, faults: &mut Vec<String>) {
+    if !(LEASE_MIN_SEC..=MAX_SEC).contains(&value) {
+        faults.push(format!(
+            "{key}: must be from {LEASE_MIN_SEC} to 86,400 seconds, not {value}"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! The temporary folder of a run, and what dead processes left of theirs.
+//! Temporary folders, of runs and of an engine's state, and what dead processes left of theirs.
 //!
 //! Each is locked for as long as it is in use. The system lets go of a lock however a process ends, so
 //! that one which can be locked is nobody's; a process id would say less, for it may be another's by then.
@@ -7,25 +7,37 @@ use std::io;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// What they are called, below the system's folder for temporary files.
+/// What those of runs are called, below the system's folder for temporary files.
 const PREFIX: &str = "flowkit-temp-";
+/// The same of an engine's state.
+const STATE_PREFIX: &str = "flowkit-state-";
 
-/// A run's folder, for this user only. Dropped, it is deleted with everything in it.
+/// A folder for this user only. Dropped, it is deleted with everything in it; if the process is killed before, a
+/// later one deletes it.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     folder: TempDir,
     /// Goes after the folder.
     _lock: Lock,
 }
 
 impl Folder {
+    /// One for a run.
     pub(crate) fn make() -> io::Result<Self> {
-        Self::make_in(&std::env::temp_dir())
+        Self::make_in(&std::env::temp_dir(), PREFIX)
     }
 
-    fn make_in(place: &Path) -> io::Result<Self> {
+    /// One for an engine's state.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn for_state() -> io::Result<Self> {
+        Self::make_in(&std::env::temp_dir(), STATE_PREFIX)
+    }
+
+    fn make_in(place: &Path, prefix: &str) -> io::Result<Self> {
         loop {
-            let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+            let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(place)?;
             // A sweep may have come between the two: then it is gone, or will be.
             if let Some(lock) = lock_fresh(folder.path())? {
                 return Ok(Self {
@@ -36,7 +48,9 @@ impl Folder {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -63,16 +77,17 @@ fn sweep_in(place: &Path) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        let is_ours = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if !is_ours(PREFIX) && !is_ours(STATE_PREFIX) {
             continue;
         }
         let path = entry.path();
         match sweep_one(&path) {
             Ok(false) => {}
-            Ok(true) => tracing::info!("{} is deleted: its worker is dead", path.display()),
+            Ok(true) => tracing::info!("{} is deleted: its process is dead", path.display()),
             // Another sweep, or its own run, was first.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!("a dead worker's {} stays: {error}", path.display()),
+            Err(error) => tracing::warn!("a dead process's {} stays: {error}", path.display()),
         }
     }
 }
@@ -162,8 +177,8 @@ mod tests {
     use super::*;
 
     /// What `kill -9` leaves: the folder, and no lock.
-    fn dead(place: &Path) -> PathBuf {
-        let Folder { folder, _lock } = Folder::make_in(place).unwrap();
+    fn dead(place: &Path, prefix: &str) -> PathBuf {
+        let Folder { folder, _lock } = Folder::make_in(place, prefix).unwrap();
         fs::write(folder.path().join("half"), "done").unwrap();
         folder.keep()
     }
@@ -184,10 +199,12 @@ mod tests {
     #[test]
     fn a_dead_processs_folder_is_deleted_and_a_live_ones_is_not() {
         let place = tempfile::tempdir().unwrap();
-        let left = dead(place.path());
-        let held = Folder::make_in(place.path()).unwrap();
+        let left = [PREFIX, STATE_PREFIX].map(|prefix| dead(place.path(), prefix));
+        let held = Folder::make_in(place.path(), STATE_PREFIX).unwrap();
         fs::write(held.path().join("file"), "text").unwrap();
-        sweep_until_gone(&left, place.path());
+        for left in &left {
+            sweep_until_gone(left, place.path());
+        }
         assert!(held.path().join("file").exists());
         let path = held.path().to_owned();
         held.close().unwrap();
@@ -207,7 +224,7 @@ mod tests {
         let named = place.path().join("flowkit-other");
         fs::create_dir(&named).unwrap();
         // A link within what is deleted goes, and what it shows stays.
-        let left = dead(place.path());
+        let left = dead(place.path(), PREFIX);
         std::os::unix::fs::symlink(elsewhere.path(), left.join("link")).unwrap();
         sweep_until_gone(&left, place.path());
         for path in [&link, &file, &named, &precious] {
@@ -229,7 +246,7 @@ mod tests {
                 });
             }
             for _ in 0..500 {
-                let folder = Folder::make_in(place.path()).unwrap();
+                let folder = Folder::make_in(place.path(), PREFIX).unwrap();
                 fs::write(folder.path().join("file"), "text").unwrap();
                 folder.close().unwrap();
             }

@@ -30,6 +30,13 @@ mod testing;
 pub mod vitals;
 mod worker;
 
+/// For the `flowkit` command, not for others.
+#[doc(hidden)]
+pub mod of_command {
+    pub use crate::folder::Folder;
+    pub use crate::process::kill_all;
+}
+
 pub use batch::{Batch, BatchResult, FinalizeResult};
 pub use cancel::CancelInfo;
 pub use client::{

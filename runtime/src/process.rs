@@ -122,6 +122,7 @@ fn hidden(command: &Command) -> Vec<OsString> {
 mod unix {
     use rustix::io::Errno;
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+    use std::time::Instant;
     use tokio::process::Child;
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -151,18 +152,89 @@ mod unix {
         }
     }
 
+    /// Groups whose leaders are not reaped yet, for a process that ends at once.
+    #[derive(Debug)]
+    struct Living {
+        groups: Vec<Arc<Group>>,
+        /// Starts that are under way.
+        starting: usize,
+        /// Nothing is to start any more.
+        is_over: bool,
+    }
+
+    static LIVING: Mutex<Living> = Mutex::new(Living {
+        groups: Vec::new(),
+        starting: 0,
+        is_over: false,
+    });
+
+    /// Longest wait for starts that are under way when all are killed.
+    const STARTS_MAX: Duration = Duration::from_secs(1);
+
+    fn living() -> MutexGuard<'static, Living> {
+        LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the group of every child of this process, which starts no more of them. For a process that ends at
+    /// once: nobody else would.
+    pub fn kill_all() {
+        let began = Instant::now();
+        loop {
+            let mut living = living();
+            living.is_over = true;
+            for group in &living.groups {
+                group.kill();
+            }
+            if living.starting == 0 || began.elapsed() >= STARTS_MAX {
+                return;
+            }
+            drop(living);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A start that is under way.
+    struct Start;
+
+    impl Start {
+        fn begins() -> io::Result<Self> {
+            let mut living = living();
+            if living.is_over {
+                return Err(io::Error::other("this process ends"));
+            }
+            living.starting += 1;
+            Ok(Self)
+        }
+
+        fn became(self, group: Arc<Group>) {
+            let mut living = living();
+            if living.is_over {
+                group.kill();
+            }
+            living.groups.push(group);
+        }
+    }
+
+    impl Drop for Start {
+        fn drop(&mut self) {
+            living().starting -= 1;
+        }
+    }
+
     /// Kills the group when the runtime drops its supervisor.
     struct KillOnDrop(Arc<Group>);
 
     impl Drop for KillOnDrop {
         fn drop(&mut self) {
             self.0.kill();
+            living().groups.retain(|group| !Arc::ptr_eq(group, &self.0));
         }
     }
 
     pub(super) fn supervised(command: &mut Command) -> io::Result<ChildProcess> {
         // Listening begins before the child does: its end is not missed.
         let mut a_child_changed = signal(SignalKind::child())?;
+        let start = Start::begins()?;
         let mut child = command.process_group(0).spawn()?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok());
         let Some(leader) = leader.and_then(Pid::from_raw) else {
@@ -180,6 +252,7 @@ mod unix {
             stderr: child.stderr.take(),
             group: group.clone(),
         };
+        start.became(group.clone());
         let guard = KillOnDrop(group);
         tokio::spawn(async move {
             while !has_exited(leader) {
@@ -212,6 +285,8 @@ mod unix {
 }
 
 #[cfg(unix)]
+pub use unix::kill_all;
+#[cfg(unix)]
 use unix::supervised;
 
 #[cfg(not(unix))]
@@ -228,6 +303,9 @@ mod other {
         pub(crate) fn kill(&self) {}
     }
 
+    /// There are none.
+    pub const fn kill_all() {}
+
     pub(super) fn supervised(_: &mut Command) -> io::Result<ChildProcess> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -236,5 +314,7 @@ mod other {
     }
 }
 
+#[cfg(not(unix))]
+pub use other::kill_all;
 #[cfg(not(unix))]
 use other::supervised;

@@ -2,98 +2,14 @@
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use flowkit::{START_DELAY_MS_MAX, SubmitOptions};
+use flowkit::{START_DELAY_MS_MAX, SubmitOptions, TaskOptions};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::help::{DEMO_HELP, DOCTOR_HELP, EXAMPLES, FLEET_HELP, RERUN_HELP, RUN_HELP};
 use super::sim_args::SimCommand;
 use super::vars::VarsArgs;
-
-const EXAMPLES: &str = "\
-Examples:
-  flowkit demo                          count lines, words and bytes below this folder
-  flowkit demo ~/src --data /tmp/count  the same, and what is done survives kill -9:
-                                        type it again and it goes on where it was
-  flowkit run graph.json --data state   run a graph of your own with the built-in roles
-  flowkit task list --data state        what the folder holds
-
-Exit codes: 0 finished, 1 task failed or cancelled, 2 bad usage or input, 130 interrupted.";
-
-const DEMO_HELP: &str = "\
-The graph is `scan -> measure -> summarize`: `scan` walks the folder, `measure` starts with its
-first batch and counts, `summarize` adds up. Every regular file counts, hidden ones too; links are
-not followed and the data folder is left out. Lines are newline bytes, words are runs of bytes
-other than ASCII white space, bytes are sizes. What cannot be read is counted as unreadable.
-
-Examples:
-  flowkit demo
-  flowkit demo /usr/include --json
-  flowkit demo /usr --data /tmp/usr     stop it with Ctrl-C or kill -9, type it again: it goes on
-
-Over Kafka and MongoDB it runs if a flag, or the file of --config without --data, names them.";
-
-const FLEET_HELP: &str = "\
-The servers come from the flags, else from the environment (FLOWKIT_KAFKA, FLOWKIT_MONGO, and
-FLOWKIT_ + any setting's key in capitals), else from --config FILE (JSON or TOML, the same keys).
-
-Examples:
-  export FLOWKIT_KAFKA=127.0.0.1:9092 FLOWKIT_MONGO='mongodb://127.0.0.1/?replicaSet=rs0'
-  flowkit coordinator &
-  flowkit worker --role echo --role sleep --capacity 4 &
-  flowkit worker --role ocr --exec 'python3 ocr.py' &
-  flowkit submit graph.json --watch --idempotency-key monday
-  flowkit worker list
-
-Needs a build with the adapters: cargo build --release --features fleet";
-
-const RERUN_HELP: &str = "\
-The old task stays as it is. A node that finished is kept, unless a node above it runs again: the
-new task has its batches and result from the start. Vars are those of the submission with what kept
-functions did to them. Priority and limit key are the old task's; it starts at once.
-
-Examples:
-  flowkit task rerun ID --data state                    what did not finish, and all below it
-  flowkit task rerun ID --data state --from transform   that node, too
-  flowkit task rerun ID --data state --all --json       everything; nothing is kept
-
-In a data folder the same command again goes on with an unfinished rerun.";
-
-const DOCTOR_HELP: &str = "\
-Exit codes: 0 all is well, 1 something was found, 2 it could not look.
-
-Examples:
-  flowkit doctor --data state
-  flowkit doctor --kafka 127.0.0.1:9092 --mongo 'mongodb://127.0.0.1/?replicaSet=rs0'
-  flowkit doctor --health 10.0.0.5:9600 --health 10.0.0.6:9600 --json";
-
-const RUN_HELP: &str = "\
-Built-in roles (a node's `type`) and their `io.input_inline`:
-  scan       {dir, exclude?, batch_size?}  paths of the files below a folder; relative to where you are
-  measure    (reads a scan: pull.from_artifacts.rechunk:size, meta_list_key \"entries\")
-  summarize  (reads a measure: pull.from_artifacts)
-  echo       anything; each batch becomes its artifact
-  sleep      {ms, batches?}
-  fail       {times?, permanent?, panic?, reason_code?, error?}
-  exec       {command, …}                  any program: one JSON line per batch on its standard input,
-             its results on standard output (docs/guide/exec.md)
-
---exec ROLE='COMMAND' gives a role of your own to a program, for every node of that type.
-
-Nodes of type `coordinator_fn` run inside the coordinator: {fn, fn_args} in their `io`, with the
-built-in functions vars.set, vars.merge, vars.incr, vars.unset, merge.generic, metrics.aggregate, noop.
-
-Example graph:
-  {\"nodes\": [
-    {\"node_id\": \"wait\", \"type\": \"sleep\", \"io\": {\"input_inline\": {\"ms\": 500}}},
-    {\"node_id\": \"say\", \"type\": \"echo\", \"depends_on\": [\"wait\"],
-     \"io\": {\"input_inline\": {\"text\": \"done\"}}}]}
-
-With --data the same command continues the file's unfinished task; a changed file,
-or other vars, is a new task.
-
-Limits, retention and other settings come from --config FILE (JSON or TOML), and over it from the
-environment: FLOWKIT_ + a setting's key in capitals, as FLOWKIT_RETENTION_FINISHED_SEC=3600.";
 
 /// Durable task graphs: on one machine, or on many over Kafka and MongoDB.
 #[derive(Debug, Parser)]
@@ -165,7 +81,12 @@ pub(crate) struct DoctorArgs {
     #[arg(long = "health", value_name = "HOST:PORT")]
     pub(crate) health: Vec<String>,
     /// Most tasks whose stored state is checked, by id.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        allow_negative_numbers = true
+    )]
     pub(crate) tasks_max: u32,
 }
 
@@ -181,6 +102,9 @@ pub(crate) struct HealthArgs {
     pub(crate) otlp_endpoint: Option<String>,
 }
 
+/// Most workers of one process.
+pub(crate) const WORKERS_MAX: u32 = 1_024;
+
 /// Where state lives.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataArgs {
@@ -188,9 +112,14 @@ pub(crate) struct DataArgs {
     /// and is gone at the end.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Workers; each runs one node at a time. Default: one per core, at least 2.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<NonZeroU32>,
+    /// Workers, at most 1024; each runs one node at a time. Default: one per core, at least 2.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)),
+        allow_negative_numbers = true
+    )]
+    pub(crate) workers: Option<u32>,
 }
 
 /// Where a deployment's servers are.
@@ -209,7 +138,7 @@ pub(crate) struct FleetArgs {
     #[arg(long, value_name = "PREFIX")]
     pub(crate) topic_prefix: Option<String>,
     /// Shards of the deployment, fixed when it is created; default 1.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) shards: Option<NonZeroU32>,
     /// Settings as a JSON or TOML file.
     #[arg(long, value_name = "FILE")]
@@ -246,7 +175,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) worker_id: Option<String>,
     /// Nodes to run at once; default 1.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) capacity: Option<NonZeroU32>,
 }
 
@@ -276,11 +205,34 @@ pub(crate) struct OperatedArgs {
     )]
     pub(crate) priority: i32,
     /// No node starts before so many seconds after the submission; fractions are allowed.
-    #[arg(long, value_name = "S", value_parser = delay, default_value = "0")]
+    #[arg(
+        long,
+        value_name = "S",
+        value_parser = delay,
+        default_value = "0",
+        allow_hyphen_values = true
+    )]
     pub(crate) delay_sec: Duration,
     /// Count the task's nodes against the coordinator's limit for this key.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = limit_key)]
     pub(crate) limit_key: Option<String>,
+}
+
+/// A key that says something: one that is empty comes from a variable that is not set.
+fn key(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it must not be empty; leave the flag out, or is a variable not set?".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn limit_key(text: &str) -> Result<String, String> {
+    let key = key(text)?;
+    let options = SubmitOptions::default().limit_key(text).operated;
+    match options.faults().first() {
+        None => Ok(key),
+        Some(fault) => Err(fault.trim_start_matches("options.limit_key: ").to_owned()),
+    }
 }
 
 /// Seconds of a delay, a fraction or not.
@@ -313,6 +265,24 @@ impl OperatedArgs {
     }
 }
 
+impl OperatedArgs {
+    /// Flags that were typed and that a task with these options was not submitted with.
+    pub(crate) fn unlike(&self, options: &TaskOptions) -> Vec<&'static str> {
+        let asked = self.given(SubmitOptions::default()).operated;
+        let mut unlike = Vec::new();
+        if asked.priority != 0 && asked.priority != options.priority {
+            unlike.push("--priority");
+        }
+        if asked.start_delay_ms != 0 && asked.start_delay_ms != options.start_delay_ms {
+            unlike.push("--delay-sec");
+        }
+        if asked.limit_key.is_some() && asked.limit_key != options.limit_key {
+            unlike.push("--limit-key");
+        }
+        unlike
+    }
+}
+
 /// `flowkit submit`.
 #[derive(Args, Debug)]
 pub(crate) struct SubmitArgs {
@@ -329,7 +299,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) watch: bool,
     /// The same key with the same graph is the same task, however often it is submitted.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = key)]
     pub(crate) idempotency_key: Option<String>,
     /// Print one JSON object on standard output instead of tables.
     #[arg(long)]
@@ -464,7 +434,7 @@ pub(crate) struct RerunArgs {
     #[arg(long)]
     pub(crate) watch: bool,
     /// The same key with the same nodes is the same rerun, however often it is asked for.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = key)]
     pub(crate) idempotency_key: Option<String>,
     /// In a data folder: a program that runs the nodes of a role; may be repeated.
     #[arg(long, value_name = "ROLE=COMMAND", requires = "data")]
@@ -544,6 +514,8 @@ mod tests {
         for line in [
             &["flowkit", "sim", "run", "--tier", "2", "--seeds", "1"][..],
             &["flowkit", "demo", "--workers", "0"],
+            &["flowkit", "run", "g", "--workers", "1025"],
+            &["flowkit", "run", "g", "--workers", "-1"],
             &["flowkit", "worker", "--capacity", "0"],
             &["flowkit", "run", "g", "--delay-sec", "-1"],
             &["flowkit", "run", "g", "--delay-sec", "nan"],

@@ -22,8 +22,8 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
                 "--data names a folder on this machine, --kafka and --mongo name servers: leave one out",
             ));
         }
-        let session = Session::connect(settings).await?;
-        session.coordinate().await?;
+        let session = interrupt.or(Session::connect(settings)).await?;
+        interrupt.or(session.coordinate()).await?;
         (session, graph(&dir, None))
     } else {
         let data = DataFolder::new(args.data.data.as_deref())?;
@@ -35,7 +35,8 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
             )));
         }
         let graph = graph(&dir, Some(data.path()));
-        (Session::open(data, settings).await?, graph)
+        let session = interrupt.or(Session::open(data, settings)).await?;
+        (session, graph)
     };
     let _health = session.serve_health().await?;
     session.start_workers(&args.data, &Programs::default())?;
@@ -53,7 +54,8 @@ async fn work(
     interrupt: &mut Interrupt,
     json: bool,
 ) -> Outcome {
-    let task = session.task(key, graph, None, |options| options).await?;
+    let task = session.task(key, graph, None, None);
+    let task = interrupt.or(task).await?;
     let followed = session.follow(&task, interrupt).await?;
     let (status, ending) = followed.ending();
     let source = match ending {

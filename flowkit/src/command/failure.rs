@@ -59,6 +59,14 @@ impl Failure {
         }
     }
 
+    /// It was asked to stop before there was anything to stop in order. Exit code 130.
+    pub(crate) fn interrupted() -> Self {
+        Self {
+            code: INTERRUPTED,
+            text: "interrupted".to_owned(),
+        }
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)

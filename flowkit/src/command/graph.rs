@@ -1,10 +1,11 @@
 //! `flowkit graph check`, and reading graph files.
 
-use flowkit_core::graph::{Graph, Node};
+use flowkit_core::graph::{GRAPH_BYTES_MAX, Graph, Node};
 use flowkit_core::hash::stable128;
 use flowkit_core::json::Json;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use super::args::GraphCommand;
@@ -13,6 +14,9 @@ use super::failure::{Ending, Failure, Outcome};
 use super::output::putln;
 use super::table::counted;
 use crate::roles;
+
+/// Most bytes that are read of a graph file: white space may be most of it.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A graph file that passed the check.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct GraphFile {
 pub(crate) fn run(command: &GraphCommand) -> Outcome {
     let GraphCommand::Check { file, exec, json } = command;
     let programs = Programs::for_run(exec, FLAG)?;
-    let graph = read(file, Some(&programs))?;
+    let graph = read(file, Some(&programs), *json)?;
     if *json {
         putln!("{}", json!({"ok": true, "nodes": graph.nodes}));
     } else {
@@ -36,20 +40,71 @@ pub(crate) fn run(command: &GraphCommand) -> Outcome {
     Ok(Ending::Finished)
 }
 
-/// Reads and checks a graph file; a failure lists every fault. Without `programs` it is for the workers of
-/// a deployment, whose roles are not known here.
-pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile, Failure> {
+/// Why a graph file was refused.
+struct Refused {
+    text: String,
+    faults: Vec<String>,
+}
+
+impl From<String> for Refused {
+    fn from(text: String) -> Self {
+        let faults = vec![text.clone()];
+        Self { text, faults }
+    }
+}
+
+/// Reads and checks a graph file; a failure lists every fault, with `json` on standard output as well. Without
+/// `programs` it is for the workers of a deployment, whose roles are not known here.
+pub(crate) fn read(
+    file: &Path,
+    programs: Option<&Programs>,
+    json: bool,
+) -> Result<GraphFile, Failure> {
+    checked(file, programs).map_err(|refused| {
+        if json {
+            putln!("{}", json!({"ok": false, "faults": refused.faults}));
+        }
+        Failure::input(refused.text)
+    })
+}
+
+/// The text of a graph file, as far as it can be one.
+fn text_of(file: &Path) -> Result<String, String> {
     let shown = file.display();
-    let bytes = std::fs::read(file)
-        .map_err(|e| Failure::input(format!("cannot read the graph file {shown}: {e}")))?;
+    let cannot = |e| format!("cannot read the graph file {shown}: {e}");
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).map_err(cannot)?;
+    let mut some = opened.take(FILE_BYTES_MAX + 1);
+    some.read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!(
+            "{shown} is larger than {FILE_BYTES_MAX} bytes, and a graph at most {GRAPH_BYTES_MAX}; give \
+             large inputs by `io.input_ref`"
+        ));
+    }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        Failure::input(format!(
-            "{shown} is not UTF-8 (byte {at}); save it as UTF-8"
-        ))
+        format!("{shown} is not UTF-8 (byte {at}); save it as UTF-8")
     })?;
-    let json =
-        Json::parse(&text).map_err(|e| Failure::input(format!("{shown} is not JSON: {e}")))?;
+    if text.starts_with('\u{feff}') {
+        return Err(format!(
+            "{shown} begins with a byte order mark (BOM): save it as UTF-8 without one"
+        ));
+    }
+    if text.trim().is_empty() {
+        return Err(format!("{shown} is empty; graphs are JSON files"));
+    }
+    Ok(text)
+}
+
+fn checked(file: &Path, programs: Option<&Programs>) -> Result<GraphFile, Refused> {
+    let shown = file.display();
+    let text = text_of(file)?;
+    let not_json = |e| format!("{shown} is not JSON: {e}");
+    let json = Json::parse(&text).map_err(|e| match is_yaml(file) {
+        true => format!("{}; graphs are JSON files, not YAML", not_json(e)),
+        false => not_json(e),
+    })?;
     let mut faults: Vec<String> = Vec::new();
     let mut nodes = 0;
     match Graph::parse(&json) {
@@ -63,15 +118,14 @@ pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile
         Err(found) => faults.extend(found.iter().map(ToString::to_string)),
     }
     if !faults.is_empty() {
-        return Err(Failure::input(format!(
+        let text = format!(
             "{shown} has {}:\n  - {}",
             counted(faults.len()),
             faults.join("\n  - ")
-        )));
+        );
+        return Err(Refused { text, faults });
     }
-    let value = json
-        .decode()
-        .map_err(|e| Failure::input(format!("{shown} is not JSON: {e}")))?;
+    let value = json.decode().map_err(not_json)?;
     let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let hash = stable128(&[path.as_os_str().as_encoded_bytes(), text.as_bytes()]);
     Ok(GraphFile {
@@ -79,6 +133,11 @@ pub(crate) fn read(file: &Path, programs: Option<&Programs>) -> Result<GraphFile
         key: format!("run {hash:032x}"),
         nodes,
     })
+}
+
+fn is_yaml(file: &Path) -> bool {
+    let ending = file.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|e| ["yaml", "yml"].contains(&e.to_ascii_lowercase().as_str()))
 }
 
 /// This command's workers, or its coordinator, run the node.

@@ -16,17 +16,16 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
     let from = place_of_exec(&given);
     let settings = given.settings().map_err(Failure::input)?;
     let programs = Programs::for_run(&settings.fleet.exec, &from)?;
-    let file = graph::read(&args.graph, Some(&programs))?;
+    let file = graph::read(&args.graph, Some(&programs), args.json)?;
     let vars = args.vars.read()?;
     let key = key_with(&file.key, vars.as_ref());
     let data = DataFolder::new(args.data.data.as_deref())?;
-    let mut session = Session::open(data, settings).await?;
+    let mut session = interrupt.or(Session::open(data, settings)).await?;
     let _health = session.serve_health().await?;
     session.start_workers(&args.data, &programs)?;
     let work = async {
-        let task = session
-            .task(&key, &file.value, vars, |o| args.operated.given(o))
-            .await?;
+        let task = session.task(&key, &file.value, vars, Some(&args.operated));
+        let task = interrupt.or(task).await?;
         session.follow(&task, &mut interrupt).await
     };
     let followed = session.unless_failed(work).await?;

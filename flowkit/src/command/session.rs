@@ -1,14 +1,16 @@
 //! An engine over a data folder with workers for the built-in roles.
 
 use flowkit::health::HealthServer;
+use flowkit::of_command::Folder;
 use flowkit::prelude::*;
 use flowkit::settings::Settings;
+use flowkit_core::port::PortError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::args::{DataArgs, TaskArgs};
+use super::args::{DataArgs, OperatedArgs, TaskArgs, WORKERS_MAX};
 use super::exec::Programs;
 use super::failure::{Ending, Failure};
 use super::health;
@@ -31,16 +33,15 @@ const AWAY_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) enum DataFolder {
     /// The user's; it stays.
     Kept(PathBuf),
-    /// Ours; it goes when dropped.
-    Temporary(tempfile::TempDir),
+    /// Ours; it goes when dropped, or is deleted by a later command if this one is killed.
+    Temporary(Folder),
 }
 
 impl DataFolder {
     /// The user's folder, made if absent, or a temporary one.
     pub(crate) fn new(data: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = data else {
-            let folder = tempfile::Builder::new().prefix("flowkit-").tempdir();
-            return folder.map(Self::Temporary).map_err(|e| {
+            return Folder::for_state().map(Self::Temporary).map_err(|e| {
                 Failure::input(format!(
                     "cannot make a temporary folder: {e}; name one with --data PATH"
                 ))
@@ -59,6 +60,14 @@ impl DataFolder {
     /// A folder that an earlier command made.
     pub(crate) fn existing(path: &Path) -> Result<Self, Failure> {
         if !EmbeddedStore::exists(path) {
+            if let Err(error) = std::fs::read_dir(path)
+                && error.kind() == std::io::ErrorKind::PermissionDenied
+            {
+                let path = path.display();
+                return Err(Failure::input(format!(
+                    "cannot read the data folder {path}: permission denied"
+                )));
+            }
             return Err(Failure::input(format!(
                 "{} holds no FlowKit data; name the folder that an earlier `flowkit demo --data` \
                  or `flowkit run --data` used",
@@ -229,7 +238,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let default = u32::try_from(cores.max(2)).unwrap_or(2);
-        let count = data.workers.map_or(default, u32::from);
+        let count = data.workers.unwrap_or(default.min(WORKERS_MAX));
         for number in 1..=count {
             let mut worker = Worker::builder(&self.engine);
             worker = programs.with_built_in(worker);
@@ -261,18 +270,31 @@ impl Session {
         key: &str,
         graph: &serde_json::Value,
         vars: Option<Json>,
-        operated: impl Fn(SubmitOptions) -> SubmitOptions,
+        operated: Option<&OperatedArgs>,
     ) -> Result<TaskHandle, Failure> {
         let client = self.client();
         let key = self.unfinished(key).await?;
         let task = client.task_of_key(&key);
         match task.status().await {
-            Ok(status) if status.state == TaskState::Paused => {
-                eputln!("task {}: paused", task.id());
+            Ok(status) => {
+                let goes_on = match status.state {
+                    TaskState::Paused => "paused",
+                    _ => "goes on",
+                };
+                eputln!("task {}: {goes_on}", task.id());
+                let unlike = operated.map_or_else(Vec::new, |args| args.unlike(&status.options));
+                if !unlike.is_empty() {
+                    eputln!(
+                        "note: {} changes nothing: the task goes on with what it was submitted with",
+                        unlike.join(", ")
+                    );
+                }
             }
-            Ok(_) => eputln!("task {}: goes on", task.id()),
             Err(_) => {
-                let mut options = operated(SubmitOptions::with_key(key));
+                let mut options = SubmitOptions::with_key(key);
+                if let Some(args) = operated {
+                    options = args.given(options);
+                }
                 options.vars = vars;
                 client.submit(graph, options).await.map_err(refused)?;
                 eputln!("task {}: new", task.id());
@@ -334,6 +356,7 @@ impl Session {
                     },
                 },
                 sentence = stuck.sentence(task, limits) => progress.note(&sentence),
+                () = progress.draw() => {}
                 error = self.worker_ended() => return Err(error),
                 () = interrupt.raised() => {
                     self.engine.stop().await;
@@ -357,8 +380,9 @@ impl Session {
         };
         tokio::select! {
             biased;
-            error = store.fatal() => Err(Failure::engine(format!(
-                "{error}\n  the data folder {} cannot be written any more. What was accepted before \
+            // Not its kind: to the engine no more can be read, to people the disk is full.
+            PortError { op, detail, .. } = store.fatal() => Err(Failure::engine(format!(
+                "{op}: {detail}\n  the data folder {} cannot be written any more. What was accepted before \
                  is safe: see to the disk, then type the same command again",
                 folder.path().display()
             ))),
@@ -450,7 +474,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use flowkit::settings::Given;
-    use flowkit_core::port::{ErrorKind, PortError, Store, StoreReply, StoreRequest};
+    use flowkit_core::port::{ErrorKind, Store, StoreReply, StoreRequest};
     use flowkit_memory::{LocalTransport, MemoryStore};
     use serde_json::json;
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,10 +1,12 @@
 //! `flowkit sim`: the engine under injected faults, on every core.
 
+mod total;
+
 use flowkit_sim::plan::Plan;
-use flowkit_sim::runner::{self, Options, ReplayReport, RunReport, Tier};
+use flowkit_sim::runner::{self, Options, ReplayReport, Shape, Tier};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::path::Path;
@@ -17,7 +19,8 @@ use super::failure::{Ending, Failure, Outcome};
 use super::interrupt::Interrupt;
 use super::output::{eputln, put, putln};
 use super::sim_args::{PlanArgs, SimCommand};
-use super::table::{counted, thousands};
+use super::table::counted;
+use total::Total;
 
 /// Seeds that one thread takes at once.
 const fn chunk(tier: Tier) -> u64 {
@@ -27,14 +30,8 @@ const fn chunk(tier: Tier) -> u64 {
     }
 }
 
-/// So many seeds meet every kind of fault.
-const fn telling(tier: Tier) -> u64 {
-    match tier {
-        Tier::Zero => 5_000,
-        Tier::One => 1_000,
-    }
-}
-
+/// Seeds whose shapes are told to who asked for one that there is not.
+const SHAPES_OF: u64 = 1_000;
 /// Failures after which a run stops.
 const FAILURES_MAX: usize = 10;
 /// Time between two plain progress lines.
@@ -135,17 +132,42 @@ fn seeds_of(tier: Tier, amount: &Amount, json: bool) -> Outcome {
     let total = all_cores(tier, from..end, time, amount.options, interrupt.clone());
     if json {
         putln!("{}", total.json());
-    } else {
+    } else if total.seeds > 0 {
         put!("{}", total.text());
     }
-    // A fault that never strikes proves nothing.
-    Ok(if interrupt.is_raised() {
-        Ending::Interrupted
+    ending(tier, amount, &total, interrupt.is_raised())
+}
+
+/// How a run of seeds ended.
+fn ending(tier: Tier, amount: &Amount, total: &Total, interrupted: bool) -> Outcome {
+    if interrupted {
+        Ok(Ending::Interrupted)
+    } else if total.seeds == 0 {
+        Err(Failure::input(none_run(tier, amount, total.taken())))
     } else if total.is_ok() {
-        Ending::Finished
+        Ok(Ending::Finished)
     } else {
-        Ending::Failed
-    })
+        Ok(Ending::Failed)
+    }
+}
+
+/// Why no seed was run, which proves nothing, and what to do.
+fn none_run(tier: Tier, amount: &Amount, passed_over: u64) -> String {
+    let from = amount.from;
+    let Some(shape) = amount.options.shape else {
+        return format!("no seed was run: there is none from {from} on; give another --from");
+    };
+    let shown = |coordinators, workers| format!("{coordinators}x{workers}");
+    let seen = from..from.saturating_add(SHAPES_OF);
+    let seen = seen.map(|seed| Shape::of(&tier.plan(seed)));
+    let seen: BTreeSet<_> = seen.map(|s| (s.coordinators, s.workers)).collect();
+    let seen: Vec<String> = seen.into_iter().map(|(c, w)| shown(c, w)).collect();
+    format!(
+        "no seed was run: of {passed_over} from {from} on none has a plan of shape {}; \
+         the first {SHAPES_OF} from there have {}: ask for one of these, or for more seeds",
+        shown(shape.coordinators, shape.workers),
+        seen.join(", ")
+    )
 }
 
 /// How many seeds; `u64::MAX` = as many as there is time for.
@@ -176,7 +198,7 @@ fn all_cores(
         enough: AtomicBool::new(false),
         interrupt,
         view: Mutex::new(View::new(count_of(&seeds))),
-        total: Mutex::new(Total::new(tier, seeds.start, cores)),
+        total: Mutex::new(Total::new(tier, options.shape, seeds.start, cores)),
     };
     std::thread::scope(|scope| {
         for _ in 0..cores {
@@ -205,13 +227,22 @@ struct Shared {
 }
 
 impl Shared {
+    /// The first of so many seeds (or of those that are left), which no other thread takes.
+    fn take(&self, chunk: u64) -> Option<u64> {
+        // Adding alone would begin again at 0 behind the last number.
+        let behind = |start: u64| (start < self.end).then(|| start.saturating_add(chunk));
+        let taken = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, behind);
+        taken.ok()
+    }
+
     fn work(&self) {
         while !self.enough.load(Ordering::Relaxed) && !self.interrupt.is_raised() {
             let chunk = chunk(self.tier);
-            let start = self.next.fetch_add(chunk, Ordering::Relaxed);
-            if start >= self.end {
+            let Some(start) = self.take(chunk) else {
                 return;
-            }
+            };
             let chunk = start..self.end.min(start.saturating_add(chunk));
             let before = thread_time();
             let report = runner::run(self.tier, chunk, &self.options, &mut |_| {});
@@ -224,7 +255,7 @@ impl Shared {
             }
             lock(&self.view).show(&total, &found);
             drop(total);
-            // After the first chunk: a run of no seeds would prove nothing.
+            // After the first chunk: a run of no seeds proves nothing.
             if self.until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
@@ -283,202 +314,13 @@ impl View {
             let line = format!("BROKEN {}  {}", failure.promise, failure.replay);
             self.bar.suspend(|| eputln!("{line}"));
         }
-        let rates = total.rates();
         self.bar.set_position(total.taken());
-        self.bar.set_message(rates.clone());
+        self.bar.set_message(total.rates());
         if !self.terminal && self.last_line.elapsed() >= LINES_INTERVAL {
             self.last_line = Instant::now();
-            if self.of == u64::MAX {
-                eputln!("{} seeds  {rates}", total.taken());
-            } else {
-                eputln!("{}/{} seeds  {rates}", total.taken(), self.of);
-            }
+            eputln!("{}", total.progress(self.of));
         }
     }
-}
-
-/// The reports of all chunks, added up.
-#[derive(Clone)]
-struct Total {
-    tier: Tier,
-    first_seed: u64,
-    cores: usize,
-    started: Instant,
-    seeds: u64,
-    passed_over: u64,
-    failures: Vec<runner::Failure>,
-    faulted_task_lives: u64,
-    /// Processor time of all threads together.
-    core_time: Duration,
-    virtual_ms: u64,
-    fired: BTreeMap<String, u64>,
-    never_fired: Option<Vec<String>>,
-    worst_settle_ms: BTreeMap<String, u64>,
-    worst_settle_alone_ms: BTreeMap<String, u64>,
-    worst_overlap_ms: u64,
-}
-
-impl Total {
-    fn new(tier: Tier, first_seed: u64, cores: usize) -> Self {
-        Self {
-            tier,
-            first_seed,
-            cores,
-            started: Instant::now(),
-            seeds: 0,
-            passed_over: 0,
-            failures: Vec::new(),
-            faulted_task_lives: 0,
-            core_time: Duration::ZERO,
-            virtual_ms: 0,
-            fired: BTreeMap::new(),
-            never_fired: None,
-            worst_settle_ms: BTreeMap::new(),
-            worst_settle_alone_ms: BTreeMap::new(),
-            worst_overlap_ms: 0,
-        }
-    }
-
-    fn add(&mut self, report: RunReport, core_time: Duration) {
-        self.seeds += report.seeds;
-        self.passed_over += report.passed_over;
-        self.failures.extend(report.failures);
-        self.faulted_task_lives += report.faulted_task_lives;
-        self.core_time += core_time;
-        self.virtual_ms += report.virtual_ms;
-        for (family, times) in report.fired {
-            *self.fired.entry(family).or_default() += times;
-        }
-        // What no chunk has seen.
-        match &mut self.never_fired {
-            None => self.never_fired = Some(report.never_fired),
-            Some(never) => never.retain(|family| report.never_fired.contains(family)),
-        }
-        let worst = &mut self.worst_settle_ms;
-        let alone = &mut self.worst_settle_alone_ms;
-        for (mine, theirs) in [
-            (worst, report.worst_settle_ms),
-            (alone, report.worst_settle_alone_ms),
-        ] {
-            for (family, settled) in theirs {
-                let worst = mine.entry(family).or_default();
-                *worst = settled.max(*worst);
-            }
-        }
-        self.worst_overlap_ms = self.worst_overlap_ms.max(report.worst_overlap_ms);
-    }
-
-    /// Seeds run or passed over.
-    fn taken(&self) -> u64 {
-        self.seeds + self.passed_over
-    }
-
-    fn never_fired(&self) -> &[String] {
-        self.never_fired.as_deref().unwrap_or_default()
-    }
-
-    fn seeds_per_s(&self) -> f64 {
-        self.seeds as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
-    }
-
-    /// Every promise held, and of so many seeds that it tells something every fault struck.
-    fn is_ok(&self) -> bool {
-        let silent = self.seeds >= telling(self.tier) && !self.never_fired().is_empty();
-        self.failures.is_empty() && !silent
-    }
-
-    fn lives_per_core_s(&self) -> f64 {
-        self.faulted_task_lives as f64 / self.core_time.as_secs_f64().max(1e-3)
-    }
-
-    /// Virtual time of one core's runs per real time.
-    fn ratio(&self) -> f64 {
-        self.virtual_ms as f64 / 1_000.0 / self.core_time.as_secs_f64().max(1e-3)
-    }
-
-    fn rates(&self) -> String {
-        format!(
-            "{:.0} seeds/s, {:.0} faulted task lives per core-second, {} broken promises",
-            self.seeds_per_s(),
-            self.lives_per_core_s(),
-            self.failures.len()
-        )
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "tier": self.tier.number(),
-            "ok": self.is_ok(),
-            "first_seed": self.first_seed,
-            "seeds": self.seeds,
-            "passed_over": self.passed_over,
-            "cores": self.cores,
-            "elapsed_ms": self.started.elapsed().as_millis() as u64,
-            "seeds_per_s": self.seeds_per_s(),
-            "faulted_task_lives": self.faulted_task_lives,
-            "faulted_task_lives_per_core_s": self.lives_per_core_s(),
-            "virtual_ms": self.virtual_ms,
-            "virtual_per_real_time": self.ratio(),
-            "fired": self.fired,
-            "never_fired": self.never_fired(),
-            "worst_settle_ms": self.worst_settle_ms,
-            "worst_settle_alone_ms": self.worst_settle_alone_ms,
-            "worst_overlap_ms": self.worst_overlap_ms,
-            "failures": self.failures,
-        })
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for failure in &self.failures {
-            text.push_str(&format!(
-                "\nBROKEN {} at {} ms: {}\n  {}\n",
-                failure.promise, failure.at_ms, failure.explanation, failure.replay
-            ));
-        }
-        text.push_str(
-            "\nfault, times it struck, ms from the end of faults until all was settled at most: \
-             in any seed, in seeds with no other fault\n",
-        );
-        let calm = self.worst_settle_alone_ms.get("none").map(|_| ("none", 0));
-        let fired = self.fired.iter().map(|(family, times)| (&**family, *times));
-        for (family, times) in calm.into_iter().chain(fired) {
-            let shown = |of: &BTreeMap<String, u64>| {
-                of.get(family)
-                    .map_or_else(|| "-".to_owned(), u64::to_string)
-            };
-            let any = shown(&self.worst_settle_ms);
-            let alone = shown(&self.worst_settle_alone_ms);
-            text.push_str(&format!("  {family:22} {times:>10} {any:>8} {alone:>8}\n"));
-        }
-        text.push_str(&format!(
-            "\nseeds {} to {} on tier {}: {}\n{} of virtual time, {:.0} times real time on each core; \
-             {} kinds of fault, longest overlap {} ms\n",
-            self.first_seed,
-            self.first_seed + self.taken().saturating_sub(1),
-            self.tier,
-            self.rates(),
-            hours(self.virtual_ms),
-            self.ratio(),
-            self.fired.len(),
-            self.worst_overlap_ms
-        ));
-        if self.passed_over > 0 {
-            text.push_str(&format!(
-                "{} seeds run, {} of another shape passed over\n",
-                self.seeds, self.passed_over
-            ));
-        }
-        let never = self.never_fired();
-        if !never.is_empty() {
-            text.push_str(&format!("never fired: {}\n", never.join(", ")));
-        }
-        text
-    }
-}
-
-fn hours(ms: u64) -> String {
-    format!("{} h", thousands(ms / 3_600_000))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -577,4 +419,51 @@ fn replay(tier: Tier, plan: &Plan, verbose: bool, json: bool) -> Ending {
     }
     putln!("trace hash {:016x}", verdict.trace_hash);
     ending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amount(shape: Option<Shape>) -> Amount {
+        let mut options = Options::default();
+        options.shape = shape;
+        Amount {
+            seeds: Some(32),
+            minutes: None,
+            from: 0,
+            options,
+        }
+    }
+
+    /// A run of so many seeds in which every fault struck.
+    fn total(seeds: u64) -> Total {
+        let mut report = runner::run(Tier::Zero, 0..0, &Options::default(), &mut |_| {});
+        report.seeds = seeds;
+        report.never_fired.clear();
+        let mut total = Total::new(Tier::Zero, None, 0, 1);
+        total.add(report, Duration::ZERO);
+        total
+    }
+
+    #[test]
+    fn a_run_ends_well_only_if_seeds_were_run_and_every_promise_held() {
+        let ending = |total: &Total, interrupted| {
+            let outcome = ending(Tier::Zero, &amount(None), total, interrupted);
+            outcome.map_err(|failure| failure.to_string())
+        };
+        assert_eq!(ending(&total(32), false), Ok(Ending::Finished));
+        assert_eq!(ending(&total(32), true), Ok(Ending::Interrupted));
+        let mut broken = total(32);
+        broken.failures.push(runner::Failure {
+            seed: 5,
+            promise: "settle".to_owned(),
+            explanation: "not settled".to_owned(),
+            at_ms: 1,
+            replay: runner::replay_line(Tier::Zero, 5),
+        });
+        assert_eq!(ending(&broken, false), Ok(Ending::Failed));
+        let none = ending(&total(0), false).expect_err("it proves nothing");
+        assert!(none.contains("no seed was run"), "{none}");
+    }
 }

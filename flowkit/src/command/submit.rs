@@ -14,17 +14,18 @@ use super::session::{Followed, Session, refused};
 pub(crate) async fn run(args: SubmitArgs) -> Outcome {
     let mut interrupt = Interrupt::listen();
     let settings = args.fleet.given()?.settings().map_err(Failure::input)?;
-    let file = graph::read(&args.graph, None)?;
+    let file = graph::read(&args.graph, None, args.json)?;
     let vars = args.vars.read()?;
-    let session = Session::connect(settings).await?;
+    let session = interrupt.or(Session::connect(settings)).await?;
     let mut options = match args.idempotency_key {
         Some(key) => SubmitOptions::with_key(key),
         None => SubmitOptions::default(),
     };
     options.vars = vars;
     let options = args.operated.given(options);
-    let task = session.client().submit(&file.value, options).await;
-    let task = task.map_err(refused)?;
+    let client = session.client();
+    let submitted = async { client.submit(&file.value, options).await.map_err(refused) };
+    let task = interrupt.or(submitted).await?;
     if !args.watch {
         if args.json {
             putln!("{}", json!({"task_id": task.id()}));

@@ -1,18 +1,17 @@
-//! `flowkit task list`, `show`, `cancel`, `pause`, `resume` and `rerun`.
+//! `flowkit task list`, `show`, `cancel`, `pause` and `resume`; which command `rerun` is, too.
 
 use flowkit::prelude::*;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::args::{CancelArgs, ControlArgs, DataArgs, RerunArgs, TaskArgs, TaskCommand};
-use super::exec::{FLAG, Programs};
+use super::args::{CancelArgs, ControlArgs, RerunArgs, TaskArgs, TaskCommand};
 use super::failure::{Ending, Failure, Outcome};
-use super::graph;
 use super::history;
 use super::interrupt::Interrupt;
 use super::nodes::{failure_line, nodes_table, task_value, vars_line, word};
 use super::output::{eputln, put, putln};
-use super::session::{DataFolder, Followed, Session, refused};
+use super::rerun::rerun;
+use super::session::{DataFolder, Session};
 use super::table::{Table, one_line};
 
 /// Tasks read at once.
@@ -29,26 +28,39 @@ pub(crate) async fn run(command: TaskCommand) -> Outcome {
         | TaskCommand::Resume(ControlArgs { task: args, .. })
         | TaskCommand::Rerun(RerunArgs { task: args, .. }) => args,
     };
-    let mut session = match (&args.data, &command) {
+    let mut interrupt = Interrupt::listen();
+    let mut session = interrupt.or(session_for(&command, args)).await?;
+    let outcome = match &command {
+        TaskCommand::Rerun(args) => rerun(&mut session, args, &mut interrupt).await,
+        other => interrupt.or(at_once(&session, other)).await,
+    };
+    session.close().await;
+    outcome
+}
+
+async fn session_for(command: &TaskCommand, args: &TaskArgs) -> Result<Session, Failure> {
+    match (&args.data, command) {
         (None, _) | (_, TaskCommand::List(_) | TaskCommand::Show { .. }) => {
-            Session::to_look(args).await?
+            Session::to_look(args).await
         }
         // It takes a coordinator to change a task.
         (Some(data), _) => {
             let settings = args.given()?.settings().map_err(Failure::input)?;
-            Session::open(DataFolder::existing(data)?, settings).await?
+            Session::open(DataFolder::existing(data)?, settings).await
         }
-    };
-    let outcome = match &command {
-        TaskCommand::List(args) => list(&session, args).await,
-        TaskCommand::Show { id, history, task } => show(&session, id, *history, task).await,
-        TaskCommand::Cancel(args) => cancel(&session, args).await,
-        TaskCommand::Pause(args) => control(&session, args, true).await,
-        TaskCommand::Resume(args) => control(&session, args, false).await,
-        TaskCommand::Rerun(args) => rerun(&mut session, args).await,
-    };
-    session.close().await;
-    outcome
+    }
+}
+
+/// Commands that are done once they are answered.
+async fn at_once(session: &Session, command: &TaskCommand) -> Outcome {
+    match command {
+        TaskCommand::List(args) => list(session, args).await,
+        TaskCommand::Show { id, history, task } => show(session, id, *history, task).await,
+        TaskCommand::Cancel(args) => cancel(session, args).await,
+        TaskCommand::Pause(args) => control(session, args, true).await,
+        TaskCommand::Resume(args) => control(session, args, false).await,
+        TaskCommand::Rerun(_) => unreachable!("it is followed"),
+    }
 }
 
 async fn list(session: &Session, args: &TaskArgs) -> Outcome {
@@ -141,23 +153,36 @@ async fn show(session: &Session, id: &str, with_history: bool, args: &TaskArgs) 
 async fn cancel(session: &Session, cancel: &CancelArgs) -> Outcome {
     let args = &cancel.task;
     let task = session.client().task(task_id(&cancel.id, args)?);
-    task.status().await.map_err(|e| no_task(e, args))?;
+    let before = task.status().await.map_err(|e| no_task(e, args))?;
+    if before.state.is_terminal() {
+        print_task(&before, args);
+        eputln!("{}", ended_before(before.state));
+        return Ok(Ending::Failed);
+    }
     // In a folder no handler of it runs: this process has it to itself, and no workers.
     task.cancel(&cancel.reason, cancel.grace_sec)
         .await
-        .map_err(Failure::engine)?;
+        .map_err(|e| no_task(e, args))?;
     task.wait().await.map_err(Failure::engine)?;
     let status = task.status().await.map_err(Failure::engine)?;
     print_task(&status, args);
     Ok(if status.state == TaskState::Cancelled {
         Ending::Finished
     } else {
-        eputln!(
-            "the task had ended before: {}; a terminal state never changes",
-            word(&status.state)
-        );
+        eputln!("{}", ended_before(status.state));
         Ending::Failed
     })
+}
+
+/// Why a task is not cancelled.
+fn ended_before(state: TaskState) -> String {
+    match state {
+        TaskState::Cancelled => "the task was cancelled before".to_owned(),
+        state => format!(
+            "the task had ended before: {}; a terminal state never changes",
+            word(&state)
+        ),
+    }
 }
 
 async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome {
@@ -187,84 +212,7 @@ async fn control(session: &Session, args: &ControlArgs, pause: bool) -> Outcome 
     })
 }
 
-async fn rerun(session: &mut Session, args: &RerunArgs) -> Outcome {
-    let mut interrupt = Interrupt::listen();
-    // Over servers the workers have the programs.
-    let here = args.task.data.is_some();
-    let programs = if here {
-        let from = match args.exec.as_slice() {
-            [] => "exec (in the settings)",
-            _ => FLAG,
-        };
-        Programs::for_run(args.programs(&session.settings().fleet.exec), from)?
-    } else {
-        Programs::default()
-    };
-    let old = session.client().task(task_id(&args.id, &args.task)?);
-    let mut options = RerunOptions::default();
-    options.from.clone_from(&args.from);
-    options.all = args.all;
-    options.idempotency_key.clone_from(&args.idempotency_key);
-    // In a folder nobody else would run it.
-    if here && args.idempotency_key.is_none() {
-        // The same command again goes on with what an earlier one left unfinished.
-        let what = format!("rerun {} {:?} {}", old.id(), args.from, args.all);
-        options.idempotency_key = Some(session.unfinished(&what).await?);
-    }
-    let task = match old.rerun(options).await {
-        Ok(task) => task,
-        Err(error) if error.refusal() == Some(ReplyError::NotFound) => {
-            return Err(no_task(
-                ClientError::NoSuchTask(old.id().clone()),
-                &args.task,
-            ));
-        }
-        Err(error) => return Err(refused(error)),
-    };
-    if !args.watch && !here {
-        if args.task.json {
-            putln!("{}", json!({"task_id": task.id(), "rerun_of": old.id()}));
-        } else {
-            putln!("{}", task.id());
-        }
-        return Ok(Ending::Finished);
-    }
-    eputln!("task {}: runs {} again", task.id(), old.id());
-    if here {
-        let made = task.status().await.map_err(Failure::engine)?;
-        let runs = |node: &str| {
-            made.node(node)
-                .is_some_and(|node| !node.state.is_terminal())
-        };
-        let others = graph::roles_of_others(&made.graph, &programs, runs);
-        if let Some(role) = others.first() {
-            return Err(Failure::input(format!(
-                "nobody here runs the role `{role}`; the same command with --exec {role}='COMMAND' \
-                 goes on with it"
-            )));
-        }
-        let workers = DataArgs {
-            data: None,
-            workers: None,
-        };
-        session.start_workers(&workers, &programs)?;
-    }
-    let followed = session.unless_failed(session.follow(&task, &mut interrupt));
-    let followed = followed.await?;
-    let (status, ending) = followed.ending();
-    print_task(status, &args.task);
-    if let (Followed::Interrupted(_), false) = (&followed, here) {
-        eputln!(
-            "the task goes on; `flowkit task show {}` looks at it",
-            task.id()
-        );
-    } else {
-        followed.explain(true);
-    }
-    Ok(ending)
-}
-
-fn print_task(status: &TaskStatus, args: &TaskArgs) {
+pub(crate) fn print_task(status: &TaskStatus, args: &TaskArgs) {
     if args.json {
         putln!("{}", task_value(status));
         return;
@@ -305,6 +253,7 @@ pub(crate) fn no_task(error: ClientError, args: &TaskArgs) -> Failure {
             lister(args)
         )),
         error @ ClientError::Swept(_) => Failure::input(error),
+        error if error.refusal() == Some(ReplyError::Swept) => Failure::input(error),
         error => Failure::engine(error),
     }
 }

@@ -1,13 +1,14 @@
 //! What the process says of itself while it runs: the log on standard error, and traces.
 
+use std::io::{self, Write};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry};
 
 use super::args::Command;
 use super::colours;
 use super::failure::Failure;
-#[cfg(feature = "otel")]
 use super::output::eputln;
+use super::table::one_line;
 
 type Layer = Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>;
 
@@ -23,7 +24,7 @@ pub(crate) fn start(command: &Command) -> Result<Telemetry, Failure> {
     #[cfg(feature = "otel")]
     {
         let (traces, layer) = traces(endpoint.as_deref())?.unzip();
-        log(layer);
+        log(command, layer);
         Ok(Telemetry { traces })
     }
     #[cfg(not(feature = "otel"))]
@@ -34,7 +35,7 @@ pub(crate) fn start(command: &Command) -> Result<Telemetry, Failure> {
                  build --release --features otel",
             ));
         }
-        log(None);
+        log(command, None);
         Ok(Telemetry {})
     }
 }
@@ -57,15 +58,61 @@ impl Telemetry {
     }
 }
 
+/// What is logged unless `RUST_LOG` says something else. What simulated processes warn of was injected.
+const fn logged(command: &Command) -> &'static str {
+    match command {
+        Command::Sim(_) => "error",
+        _ => "warn",
+    }
+}
+
 /// `RUST_LOG=flowkit=debug` shows the engine at work; results go to standard output alone.
-fn log(traces: Option<Layer>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+fn log(command: &Command, traces: Option<Layer>) {
+    let default = logged(command);
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = match asked.as_str() {
+        "" => EnvFilter::new(default),
+        asked => EnvFilter::try_new(asked).unwrap_or_else(|error| {
+            let asked = one_line(asked, 60);
+            eputln!(
+                "note: RUST_LOG=`{asked}` is not understood ({error}) and not obeyed; write it as in \
+                 RUST_LOG=info or RUST_LOG=flowkit=debug"
+            );
+            EnvFilter::new(default)
+        }),
+    };
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLine(io::stderr()))
         .with_ansi(colours::on_stderr())
         .with_filter(filter);
     // Traces first: their layer takes the registry as it is.
     Registry::default().with(traces).with(lines).init();
+}
+
+/// Writes a record, which comes at once, as one line: what handlers and programs log must not look like others.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let (text, end) = match record.strip_suffix(b"\n") {
+            Some(text) => (text, &b"\n"[..]),
+            None => (record, &b""[..]),
+        };
+        let mut line = Vec::with_capacity(record.len());
+        for byte in text {
+            match byte {
+                b'\n' => line.extend(b"\\n"),
+                b'\r' => line.extend(b"\\r"),
+                byte => line.push(*byte),
+            }
+        }
+        line.extend(end);
+        self.0.write_all(&line).map(|()| record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Where the command's settings say that traces go, an empty text if nowhere; `None` if it runs no work.
@@ -100,5 +147,21 @@ fn traces(endpoint: Option<&str>) -> Result<Option<(flowkit::traces::Traces, Lay
             eputln!("note: no traces are sent: {error}");
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_logged_with_a_new_line_in_it_stays_one_line() {
+        let mut written = Vec::new();
+        let record = "WARN page 1\r\nERROR forged\n";
+        OneLine(&mut written)
+            .write_all(record.as_bytes())
+            .expect("written");
+        let line = String::from_utf8(written).expect("UTF-8");
+        assert_eq!(line, "WARN page 1\\r\\nERROR forged\n");
     }
 }

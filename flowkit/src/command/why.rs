@@ -21,20 +21,27 @@ pub(crate) async fn run(id: &str, args: &TaskArgs) -> Outcome {
     if args.json {
         putln!("{}", json!(why));
     } else {
-        put!("{}", text(&why));
+        put!("{}", text(&why, args));
     }
     Ok(Ending::Finished)
 }
 
 /// One sentence per node that has not ended, and the cure below it.
-fn text(why: &Why) -> String {
+fn text(why: &Why, args: &TaskArgs) -> String {
     let mut text = format!(
         "task {} ({}): {}\n",
         why.task_id,
         word(&why.state),
         one_line(&why.why, 600)
     );
-    if let Some(cure) = &why.cure {
+    if why.state == TaskState::Paused {
+        let data = args.data.as_ref();
+        let data = data.map_or_else(String::new, |data| format!(" --data {}", data.display()));
+        text.push_str(&format!(
+            "  -> resume it: flowkit task resume {}{data}\n",
+            why.task_id
+        ));
+    } else if let Some(cure) = &why.cure {
         text.push_str(&format!("  -> {}\n", one_line(cure, 600)));
     }
     for node in &why.nodes {

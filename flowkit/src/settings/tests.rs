@@ -112,7 +112,7 @@ fn every_fault_is_listed_with_its_key_and_a_password_is_not_shown() {
         "many",
         "mongo_uri",
         "lease_ttl_sec (",
-        "): must be from 0.001",
+        "): must be from 0.01",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

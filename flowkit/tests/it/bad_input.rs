@@ -38,6 +38,32 @@ fn unknown_arguments_are_bad_usage() {
 }
 
 #[test]
+fn what_is_wrong_with_a_flag_names_the_flag() {
+    for (line, flag) in [
+        ("run g --workers 100000000", "--workers"),
+        ("run g --workers -1", "--workers"),
+        ("run g --delay-sec -1", "--delay-sec"),
+        ("run g --limit-key=", "--limit-key"),
+        ("submit g --idempotency-key=", "--idempotency-key"),
+        ("task rerun t --idempotency-key=", "--idempotency-key"),
+    ] {
+        let ran = run(line.split(' ')).expect_code(2);
+        let said = format!("for '{flag} <");
+        assert!(ran.stderr.contains(&said), "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_log_filter_that_makes_no_sense_is_told() {
+    let tree = Tree::with_files(1);
+    let mut command = flowkit();
+    command.args(demo(tree.path())).env("RUST_LOG", "flow[kit");
+    let ran: Ran = command.output().expect("it runs").into();
+    let ran = ran.expect_code(0);
+    assert!(ran.stderr.contains("note: RUST_LOG="), "{}", ran.stderr);
+}
+
+#[test]
 fn names_and_contents_that_are_not_utf8_count_like_others() {
     let mut tree = Tree::with_files(20);
     tree.file(
@@ -51,17 +77,40 @@ fn names_and_contents_that_are_not_utf8_count_like_others() {
     assert_eq!(answer["by_extension"]["t\\xfet"]["lines"], 2, "{answer}");
 }
 
-/// Permissions do not bind the superuser, so as such the command runs as another user.
-fn as_ordinary_user(command: &mut Command) {
+/// The command of somebody whom permissions bind, as they do not the superuser. The folder goes with it.
+fn of_an_ordinary_user() -> OfAnother {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
-    let superuser = fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt;
-        own.uid() == 0
-    });
-    if superuser {
+    // The program itself must be where another user can start it.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+    let copy = folder.path().join("flowkit");
+    // Copied by a child: what this process has open for writing, a child of another test may hold
+    // between its fork and its exec, and then it cannot be started.
+    let mut cp = Command::new("cp");
+    cp.arg("-p").arg(env!("CARGO_BIN_EXE_flowkit")).arg(&copy);
+    assert!(cp.status().expect("cp starts").success());
+    let mut command = Command::new(&copy);
+    command.stdin(Stdio::null());
+    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
         const NOBODY: u32 = 65_534;
         command.gid(NOBODY).uid(NOBODY);
     }
+    OfAnother(command, folder)
+}
+
+struct OfAnother(Command, tempfile::TempDir);
+
+#[test]
+fn a_data_folder_that_may_not_be_read_is_told_as_such() {
+    use std::os::unix::fs::PermissionsExt;
+    let state = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o000)).expect("permissions");
+    let OfAnother(mut command, _folder) = of_an_ordinary_user();
+    command.args(["task", "list", "--data"]).arg(state.path());
+    let ran: Ran = command.output().expect("flowkit starts").into();
+    let ran = ran.expect_code(2);
+    assert!(ran.stderr.contains("permission denied"), "{}", ran.stderr);
 }
 
 #[test]
@@ -76,19 +125,8 @@ fn what_the_user_may_not_read_is_counted_and_the_job_goes_on() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("permissions");
     }
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-    // The program itself must be where another user can start it.
-    let program = tempfile::tempdir().expect("a temporary folder");
-    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-    let copy = program.path().join("flowkit");
-    // Copied by a child: what this process has open for writing, a child of another test may hold
-    // between its fork and its exec, and then it cannot be started.
-    let mut cp = Command::new("cp");
-    cp.arg("-p").arg(env!("CARGO_BIN_EXE_flowkit")).arg(&copy);
-    assert!(cp.status().expect("cp starts").success());
-
-    let mut command = Command::new(&copy);
-    command.args(demo(tree.path())).stdin(Stdio::null());
-    as_ordinary_user(&mut command);
+    let OfAnother(mut command, _folder) = of_an_ordinary_user();
+    command.args(demo(tree.path()));
     let ran: Ran = command.output().expect("flowkit starts").into();
     // Otherwise the temporary folder could not be removed.
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -235,6 +273,7 @@ fn a_full_disk_ends_the_process_with_an_error_and_what_was_done_stays() {
     assert!(matches!(full.code, Some(1 | 2)), "{full:?}");
     assert!(!full.stderr.contains("panicked at"), "{full:?}");
     assert!(full.stderr.contains("error:"), "{full:?}");
+    assert!(!full.stderr.contains("Corrupt"), "it is sound: {full:?}");
 
     let answer = run(demo_data(tree.path(), state.path()))
         .expect_code(0)

@@ -60,7 +60,7 @@ skipped  subscription  a data folder's streams go with its process, and none run
 skipped  roles         a data folder's streams go with its process, and none runs on it now
 skipped  conflicts     a data folder's streams go with its process, and none runs on it now
 skipped  folding       a data folder's streams go with its process, and none runs on it now
-ok       timing        leases that ran out within a day
+ok       timing        no lease ran out within a day
 ";
 
 #[test]
@@ -80,6 +80,32 @@ fn a_sound_folder_and_nobody_to_ask() {
         doctor(&data, &["--tasks-max", "1"], 0),
         rest("1 tasks, and there are more: --tasks-max N")
     );
+}
+
+#[test]
+fn processes_are_asked_without_a_folder_and_who_does_not_answer_is_not_counted() {
+    let well = serve(serde_json::json!({"worker_id": "w1", "memory": []}).to_string());
+    let ran: Ran = flowkit()
+        .args(["doctor", "--health", &well])
+        .output()
+        .expect("it runs")
+        .into();
+    let ran = ran.expect_code(0);
+    for part in [
+        "skipped  store         name a data folder, --data PATH, or servers\n",
+        "ok       health        1 of 1 processes answered\n",
+        "ok       memory        1 of 1 processes answered\n",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    let ran: Ran = flowkit()
+        .args(["doctor", "--health", "127.0.0.1:1"])
+        .output()
+        .expect("it runs")
+        .into();
+    let ran = ran.expect_code(1);
+    let none = "skipped  memory        no process answered\n";
+    assert!(ran.stdout.contains(none), "{}", ran.stdout);
 }
 
 #[test]
@@ -113,7 +139,7 @@ FOUND    memory        w1: its memory grew from 256 to 896 MiB within 8 s
     std::fs::write(config, "lease_ttl_sec = 30\n").expect("written");
     // A worker sees to its heartbeats by itself.
     let said = doctor(&data, &["--config", config], 0);
-    let note = "ok       timing        leases that ran out within a day; heartbeats are sent every 10 s, a third \
+    let note = "ok       timing        no lease ran out within a day; heartbeats are sent every 10 s, a third \
                 of the lease, which is less than hb_interval_sec\n";
     assert!(said.contains(note), "{said}");
     let text = "lease_ttl_sec = 30\nhb_interval_sec = 5\ndb_cancel_poll_ms = 40000\n";

@@ -77,6 +77,39 @@ fn what_is_no_json_is_told_with_line_and_column() {
 }
 
 #[test]
+fn a_refused_graph_is_told_as_json_where_that_is_asked_for() {
+    for command in [&["graph", "check"][..], &["run"], &["submit"]] {
+        for (text, fault) in [
+            (&b"{}"[..], "`nodes` is missing"),
+            (b"", "is empty"),
+            (b"\xef\xbb\xbf{}", "byte order mark"),
+            (b"[", "is not JSON"),
+        ] {
+            let ran = with_graph(command, text, &["--json"]).expect_code(2);
+            let said = ran.json();
+            assert_eq!(said["ok"], false, "{said}");
+            let first = said["faults"][0].as_str().expect("a fault");
+            assert!(
+                first.contains(fault) && ran.stderr.contains(fault),
+                "{ran:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn yaml_and_what_is_far_too_large_are_told_to_be_no_graph_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let yaml = folder.path().join("g.yaml");
+    fs::write(&yaml, "nodes:\n- node_id: a\n").expect("written");
+    let ran = run(["graph".as_ref(), "check".as_ref(), yaml.as_os_str()]).expect_code(2);
+    assert!(ran.stderr.contains("graphs are JSON files"), "{ran:?}");
+    // It has no end.
+    let ran = run(["run", "/dev/zero"]).expect_code(2);
+    assert!(ran.stderr.contains("is larger than"), "{ran:?}");
+}
+
+#[test]
 fn a_graph_file_that_is_not_there_is_bad_input() {
     let ran = run(["run", "/no/such/graph.json"]).expect_code(2);
     assert!(ran.stderr.contains("/no/such/graph.json"), "{}", ran.stderr);

@@ -14,6 +14,7 @@ mod observe;
 mod on_terminal;
 mod reruns;
 mod settings;
+mod signals;
 mod sim;
 mod tasks;
 mod terminal;

@@ -140,7 +140,11 @@ fn a_rerun_in_a_folder_needs_the_programs_of_roles_that_run_again() {
         "{}",
         ran.stderr
     );
-    // What the refused command left goes on.
+    let list = run(task(&["list"], &data)).expect_code(0).json();
+    let tasks = list["tasks"].as_array().map(Vec::len);
+    assert_eq!(tasks, Some(1), "nothing was submitted: {list}");
+    let ran = run(task(&["rerun", &id, "--from", "nope"], &data)).expect_code(2);
+    assert!(ran.stderr.contains("--from: "), "{}", ran.stderr);
     let script = folder.path().join("upper.sh");
     let text = include_str!("../../../docs/guide/exec/upper.sh");
     fs::write(&script, text).expect("written");

@@ -199,7 +199,7 @@ fn a_misspelt_variable_and_a_bad_file_are_told_by_every_command_of_one_machine()
         let place = config.display();
         assert!(
             ran.stderr.ends_with(&format!(
-                "({place}): must be from 0.001 to 86,400 seconds, not -1\n"
+                "({place}): must be from 0.01 to 86,400 seconds, not -1\n"
             )),
             "{words:?}: {}",
             ran.stderr

@@ -64,8 +64,9 @@ fn a_task_of_a_killed_process_can_be_cancelled_and_stays_so() {
     assert_eq!(cancelled["status"], "cancelled", "{cancelled}");
     let shown = run(task(&["show", &id], &data)).expect_code(0).json();
     assert_eq!(shown["status"], "cancelled");
-    // Cancelling again changes nothing and is no error.
-    run(task(&["cancel", &id], &data)).expect_code(0);
+    // Cancelling again changes nothing, as the guide has it.
+    let again = run(task(&["cancel", &id], &data)).expect_code(1);
+    assert!(again.stderr.contains("was cancelled before"), "{again:?}");
 }
 
 #[test]
@@ -167,11 +168,18 @@ fn a_task_can_be_paused_stays_so_across_processes_and_goes_on_once_resumed() {
         OsStr::new("--data"),
         data.as_os_str(),
     ];
+    let mut why = run(["why".as_ref(), id.as_ref(), again[2], again[3]]);
+    why = why.expect_code(0);
+    let cure = format!("-> resume it: flowkit task resume {id} --data ");
+    assert!(why.stdout.contains(&cure), "{}", why.stdout);
     let refused = run(again).expect_code(2);
     assert!(refused.stderr.contains("task resume"), "{}", refused.stderr);
     let resumed = run(task(&["resume", &id], &data)).expect_code(0).json();
     assert_eq!(resumed["status"], "running", "{resumed}");
-    run(again).expect_code(0);
+    let others = ["--priority", "5", "--limit-key", "k"].map(OsStr::new);
+    let goes_on = run(again.into_iter().chain(others)).expect_code(0);
+    let note = "note: --priority, --limit-key changes nothing";
+    assert!(goes_on.stderr.contains(note), "{}", goes_on.stderr);
     // What has ended stays as it was.
     let ended = run(task(&["pause", &id], &data)).expect_code(1);
     assert!(ended.stderr.contains("finished"), "{}", ended.stderr);

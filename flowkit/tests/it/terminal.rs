@@ -100,3 +100,46 @@ fn a_pipe_gets_no_escape_whatever_is_written_into_it() {
         }
     }
 }
+
+/// The program of the first node looks when all bars are there, and the others wait for it.
+#[test]
+fn many_nodes_have_one_bar_together_and_no_bar_a_thread() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let look = |count: usize| {
+        let script = "sleep 1; ls /proc/$PPID/task | wc -l > threads; \
+                      echo '{\"kind\":\"result\",\"batch_uid\":\"input\"}'; cat > rest";
+        fs::write(folder.path().join("p.sh"), script).expect("written");
+        let mut nodes = vec![serde_json::json!({
+            "node_id": "first", "type": "exec", "io": {"input_inline": {"command": "sh p.sh"}}})];
+        nodes.extend((1..count).map(|n| {
+            serde_json::json!({"node_id": format!("then{n}"), "type": "echo", "depends_on": ["first"]})
+        }));
+        let graph = serde_json::json!({"nodes": nodes}).to_string();
+        fs::write(folder.path().join("g.json"), graph).expect("written");
+        let line = format!(
+            "cd {} && flowkit run g.json --workers 1 > table",
+            folder.path().display()
+        );
+        let said = on_a_terminal(&line, &[("TOKIO_WORKER_THREADS", "2")]);
+        let threads = fs::read_to_string(folder.path().join("threads")).expect("it looked");
+        (said, threads.trim().parse::<usize>().expect("a number"))
+    };
+    let (few, threads) = look(30);
+    assert!(
+        few.contains("then29") && !few.contains("all nodes"),
+        "{few:?}"
+    );
+    assert!(threads < 25, "{threads}");
+    let (many, threads) = look(300);
+    for part in [
+        "all nodes",
+        "0 of 300 ended, 1 running",
+        "first",
+        "300 of 300 ended",
+    ] {
+        assert!(many.contains(part), "{part:?}: {many:?}");
+    }
+    assert!(threads < 25, "{threads}");
+    let bars = (1..300).filter(|n| many.contains(&format!("then{n} ")));
+    assert!(bars.count() < 50, "{many:?}");
+}

@@ -387,6 +387,8 @@ async fn a_command_that_comes_out_of_turn_is_logged_without_its_payload() {
     let to = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false);
     let subscriber = subscriber.with_writer(move || to.clone()).finish();
+    // Beside it: an only subscriber misses what another thread met before it (see the tests of `exec`).
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(subscriber);
     let mut machine = start(handler_fn(|_, _: Batch<String>| async move {
         std::future::pending::<()>().await;

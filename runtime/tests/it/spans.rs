@@ -55,10 +55,19 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Kept {
     }
 }
 
-fn kept() -> (Spans, tracing::subscriber::DefaultGuard) {
+fn kept() -> (
+    Spans,
+    (tracing::subscriber::DefaultGuard, tracing::Dispatch),
+) {
+    // While there is but one subscriber in the process, a span that another thread, which has none, meets first is
+    // taken for one that nobody wants.
+    let second = tracing::Dispatch::new(tracing_subscriber::registry());
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(Kept(spans.clone()));
-    (spans, tracing::subscriber::set_default(subscriber))
+    (
+        spans,
+        (tracing::subscriber::set_default(subscriber), second),
+    )
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(super) async fn processes(addresses: &[String], report: &mut Report) {
         report.skipped(Check::Health, why);
         return report.skipped(Check::Memory, why);
     }
-    let (mut health, mut memory) = (Vec::new(), Vec::new());
+    let (mut health, mut memory, mut answered) = (Vec::new(), Vec::new(), 0);
     for address in addresses {
         let answer = tokio::time::timeout(PATIENCE, health_of(address)).await;
         let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
@@ -33,6 +33,7 @@ pub(super) async fn processes(addresses: &[String], report: &mut Report) {
                 continue;
             }
         };
+        answered += 1;
         let name = value["worker_id"].as_str().unwrap_or(address);
         let name = one_line(name, 80);
         let reasons = value["not_ready"].as_array().into_iter().flatten();
@@ -62,9 +63,12 @@ pub(super) async fn processes(addresses: &[String], report: &mut Report) {
             .collect();
         memory.extend(memory_growth(&name, &samples));
     }
-    let looked_at = format!("{} processes", addresses.len());
+    let looked_at = format!("{answered} of {} processes answered", addresses.len());
     report.checked(Check::Health, looked_at.clone(), health);
-    report.checked(Check::Memory, looked_at, memory);
+    match answered {
+        0 => report.skipped(Check::Memory, "no process answered"),
+        _ => report.checked(Check::Memory, looked_at, memory),
+    }
 }
 
 /// The object that a process serves. Asked so, it gives its servers time to answer.

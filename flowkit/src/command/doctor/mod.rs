@@ -5,6 +5,7 @@ mod look;
 mod tasks;
 
 use flowkit::prelude::*;
+use flowkit::settings::Settings;
 use flowkit_core::doctor::{self, Check, Finding, Timing};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,6 +94,21 @@ pub(crate) async fn run(args: DoctorArgs) -> Outcome {
     let timing = timing_of(&settings.worker, &settings.coordinator);
     let session = match &args.at.data {
         Some(data) => Some(Session::look(DataFolder::existing(data)?, settings).await?),
+        None if !args.health.is_empty() && !names_servers(&settings) => {
+            let why = "name a data folder, --data PATH, or servers";
+            for check in [
+                Check::Store,
+                Check::Subscription,
+                Check::Roles,
+                Check::Conflicts,
+                Check::Folding,
+                Check::Timing,
+                Check::State,
+            ] {
+                report.skipped(check, why);
+            }
+            None
+        }
         None if cfg!(not(feature = "fleet")) => return Err(no_place()),
         None => match Session::connect(settings).await {
             Ok(session) => Some(session),
@@ -127,6 +143,10 @@ pub(crate) async fn run(args: DoctorArgs) -> Outcome {
     } else {
         Ending::Failed
     })
+}
+
+fn names_servers(settings: &Settings) -> bool {
+    !settings.fleet.kafka_bootstrap.is_empty() || !settings.fleet.mongo_uri.is_empty()
 }
 
 fn timing_of(worker: &WorkerSettings, coordinator: &CoordinatorSettings) -> Timing {
@@ -194,7 +214,7 @@ async fn examine(session: &Session, args: &DoctorArgs, timing: Timing, report: &
                 report.skipped(check, why);
             }
             let found = doctor::timing(timing, &[], &tasks.lapses);
-            let looked_at = format!("leases that ran out within a day{}", sooner(timing));
+            let looked_at = format!("{}{}", leases(&tasks), sooner(timing));
             report.checked(Check::Timing, looked_at, found);
         }
     }
@@ -204,6 +224,15 @@ async fn examine(session: &Session, args: &DoctorArgs, timing: Timing, report: &
     let looked_at = tasks.looked_at();
     findings.extend(tasks.findings);
     report.checked(Check::State, looked_at, findings);
+}
+
+/// How many leases ran out.
+fn leases(tasks: &Tasks) -> String {
+    match tasks.lapses.values().sum() {
+        0_u64 => "no lease ran out within a day".to_owned(),
+        1 => "1 lease ran out within a day".to_owned(),
+        n => format!("{n} leases ran out within a day"),
+    }
 }
 
 /// What is told of the heartbeats beside what was looked at.
@@ -245,7 +274,8 @@ fn of_what_runs(seen: &Seen, tasks: &Tasks, timing: Timing, report: &mut Report)
     report.checked(
         Check::Timing,
         format!(
-            "settings, heartbeats, and leases that ran out within a day{}",
+            "settings and heartbeats; {}{}",
+            leases(tasks),
             sooner(timing)
         ),
         doctor::timing(timing, &seen.listed, &tasks.lapses),

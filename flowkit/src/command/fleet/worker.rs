@@ -40,7 +40,11 @@ async fn work(args: WorkerArgs) -> Outcome {
     if !unknown.is_empty() {
         return Err(Failure::input(unknown.join("\n  ")));
     }
-    let engine = super::connect(&settings).await?;
+    // A stop in order, too, before there was anything to stop.
+    let Some(engine) = interrupt.before(super::connect(&settings)).await else {
+        return Ok(Ending::Finished);
+    };
+    let engine = engine?;
     let mut builder = Worker::builder(&engine)
         .capacity(settings.fleet.capacity)
         .settings(settings.worker);

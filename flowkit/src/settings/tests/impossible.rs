@@ -6,6 +6,7 @@ use super::*;
 fn impossible() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let from_0 = "must be from 0 to 86,400 seconds, not";
     let more = "must be from 0.001 to 86,400 seconds, not";
+    let lease = "must be from 0.01 to 86,400 seconds, not";
     let kept = "must be 0 (for ever) or from 0.001 to 3,162,240,000 seconds, not";
     let one = "must be 1 or more, not";
     vec![
@@ -43,8 +44,8 @@ fn impossible() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         ("strict_input_adapters", json!("so"), "\"so\"", "such as"),
         ("shutdown_grace_sec", json!(-1.0), "-1", from_0),
         ("cancel_grace_sec", json!(86_401.0), "86401", from_0),
-        ("lease_ttl_sec", json!(0.0), "0", more),
-        ("shard_lease_ttl_sec", json!(1e9), "1000000000", more),
+        ("lease_ttl_sec", json!(0.009), "0.009", lease),
+        ("shard_lease_ttl_sec", json!(1e9), "1000000000", lease),
         ("tasks_in_flight_max", json!(0), "0", one),
         ("limits", json!({"running_max": 0}), "0", "leave it out"),
         ("retention_finished_sec", json!(-1.0), "-1", kept),
