@@ -7,13 +7,14 @@ use crate::{licences, purity, tidy};
 type Step = (&'static str, fn() -> Outcome);
 
 pub(crate) fn run() -> Outcome {
-    let steps: [Step; 6] = [
+    let steps: [Step; 7] = [
         ("format", format),
         ("tidy", tidy::run),
         ("licences", licences::run),
         ("purity", purity::run),
         ("clippy", clippy),
         ("docs", docs),
+        ("fuzz targets", fuzz),
     ];
     let mut failed = Vec::new();
     for (name, step) in steps {
@@ -78,4 +79,11 @@ fn docs() -> Outcome {
             .args(["doc", "--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )
+}
+
+/// Nobody but `cargo xtask fuzz` builds them, and that needs a nightly toolchain.
+fn fuzz() -> Outcome {
+    let check = ["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"];
+    step("fuzz targets", cargo().args(check))
+        .map_err(|e| format!("{e}; `cargo update -p flowkit-fuzzed --manifest-path fuzz/Cargo.toml` if the lock file is old"))
 }

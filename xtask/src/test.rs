@@ -4,6 +4,7 @@
 use clap::Args;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Instant;
 
 use crate::chaos;
 use crate::run::{Outcome, cargo, step, target_folder};
@@ -30,11 +31,13 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     // Nothing is skipped for want of a server: without them the run fails.
+    let started = Instant::now();
     println!("== servers");
     let up = services::up()?;
     let outcome = run_all(options, &up.addresses);
     let stopped = up.undo();
     let (outcome, line) = outcome?;
+    println!("{:.0} minutes", started.elapsed().as_secs_f64() / 60.0);
     // Alone on the last line, so that people and programs find it.
     println!("{line}");
     outcome.and(stopped)
@@ -132,6 +135,7 @@ fn fresh(tier: u8, seeds: u64) -> Outcome<Outcome> {
 fn run_tests(what: &[&str], addresses: &Addresses, sum: &mut Sum) -> Outcome {
     let failed_before = sum.failed;
     println!("\n== tests: cargo test {} --no-fail-fast", what.join(" "));
+    let started = Instant::now();
     let mut child = cargo()
         .args(["test", "--no-fail-fast"])
         .args(what)
@@ -149,6 +153,7 @@ fn run_tests(what: &[&str], addresses: &Addresses, sum: &mut Sum) -> Outcome {
     let status = child
         .wait()
         .map_err(|e| format!("cannot wait for cargo test: {e}"))?;
+    println!("== tests: {:.0} s", started.elapsed().as_secs_f64());
     if status.success() && sum.failed == failed_before && sum.passed > 0 {
         Ok(())
     } else {
