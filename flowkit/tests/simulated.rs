@@ -286,7 +286,9 @@ mod guide {
     use flowkit::sim::{Outside, Simulation};
     use serde_json::{Value, json};
 
-    #[should_panic(expected = "had its effect on the bank twice: \"pay order 17\"")]
+    #[should_panic(
+        expected = "batch input of node pay had its effect on the bank twice: \"pay order 17\""
+    )]
     #[test]
     fn every_order_is_paid_once() {
         let bank = Outside::new("bank"); // lives through every crash, and knows what happened twice
@@ -324,6 +326,12 @@ fn the_guide_shows_code_that_is_run_here() {
     let here = words(include_str!("simulated.rs"));
     let found = here.windows(shown.len()).any(|part| part == shown);
     assert!(found, "mod guide differs from the guide's code");
+    // What that test must panic with.
+    let told = "batch input of node pay had its effect on the bank twice: \"pay order 17\"";
+    assert!(
+        guide.contains(told),
+        "the guide shows another program's output"
+    );
 }
 
 #[test]
