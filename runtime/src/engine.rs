@@ -365,6 +365,8 @@ impl Engine {
                 tracing::warn!("a worker did not stop in order: {error}");
             }
         }
+        // One may have been started meanwhile.
+        workers_left &= self.workers().is_empty();
         if let Some((stop, mut done)) = coordinator {
             stop.send_replace(Told::Stop { workers_left });
             let _ = done.wait_for(|done| *done).await;

@@ -11,6 +11,8 @@ use tempfile::TempDir;
 const PREFIX: &str = "flowkit-temp-";
 /// The same of an engine's state.
 const STATE_PREFIX: &str = "flowkit-state-";
+/// What such a folder holds: a user may call one of his own the like, and nothing of his is ever deleted.
+const STATE_MARK: &str = "flowkit.temporary";
 
 /// A folder for this user only. Dropped, it is deleted with everything in it; if the process is killed before, a
 /// later one deletes it.
@@ -40,6 +42,9 @@ impl Folder {
             let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(place)?;
             // A sweep may have come between the two: then it is gone, or will be.
             if let Some(lock) = lock_fresh(folder.path())? {
+                if prefix == STATE_PREFIX {
+                    std::fs::write(folder.path().join(STATE_MARK), "")?;
+                }
                 return Ok(Self {
                     folder,
                     _lock: lock,
@@ -60,9 +65,14 @@ impl Folder {
     }
 }
 
-/// Deletes what processes of this user left that are dead: those that were killed could not do it. On a
-/// thread of its own, which nobody waits for: what it does not get done is the next one's.
+/// Deletes what processes of this user left that are dead: those that were killed could not do it. Once in a
+/// process, on a thread of its own, which nobody waits for: what it does not get done is the next one's.
 pub(crate) fn sweep() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(sweep_aside);
+}
+
+fn sweep_aside() {
     let swept = std::thread::Builder::new()
         .name("flowkit-sweep".to_owned())
         .spawn(|| sweep_in(&std::env::temp_dir()));
@@ -78,10 +88,11 @@ fn sweep_in(place: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_ours = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-        if !is_ours(PREFIX) && !is_ours(STATE_PREFIX) {
+        let path = entry.path();
+        let of_state = is_ours(STATE_PREFIX) && path.join(STATE_MARK).is_file();
+        if !is_ours(PREFIX) && !of_state {
             continue;
         }
-        let path = entry.path();
         match sweep_one(&path) {
             Ok(false) => {}
             Ok(true) => tracing::info!("{} is deleted: its process is dead", path.display()),
@@ -223,11 +234,13 @@ mod tests {
         fs::write(&file, "text").unwrap();
         let named = place.path().join("flowkit-other");
         fs::create_dir(&named).unwrap();
+        let of_a_user = place.path().join(format!("{STATE_PREFIX}mine"));
+        fs::create_dir(&of_a_user).unwrap();
         // A link within what is deleted goes, and what it shows stays.
         let left = dead(place.path(), PREFIX);
         std::os::unix::fs::symlink(elsewhere.path(), left.join("link")).unwrap();
         sweep_until_gone(&left, place.path());
-        for path in [&link, &file, &named, &precious] {
+        for path in [&link, &file, &named, &of_a_user, &precious] {
             assert!(path.exists(), "{}", path.display());
         }
         sweep_in(&place.path().join("missing"));

@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     rotten: BTreeMap<(TaskId, Option<NodeId>), u64>,
     /// Tasks of which the store refused to take anything: an owner may have left them alone for a while.
     refused: BTreeSet<TaskId>,
+    /// Tasks of a commit that the store refused once: one of them may have been set aside, with its grants.
+    blamed: BTreeSet<TaskId>,
     /// Commits that a crash of the process would undo (embedded), with their seq.
     unsynced: Vec<(u64, Vec<Change>)>,
 }
@@ -70,6 +72,11 @@ impl Ledger {
         self.refused.insert(task);
     }
 
+    /// The store refused a commit with something of the task, for once.
+    pub(crate) fn blame(&mut self, task: TaskId) {
+        self.blamed.insert(task);
+    }
+
     pub(crate) fn was_refused(&self, task: &TaskId) -> bool {
         self.refused.contains(task)
     }
@@ -78,7 +85,8 @@ impl Ledger {
     pub(crate) fn is_set_aside(&self, task: &TaskId) -> bool {
         let state = self.tasks.get(task).and_then(|task| task.fact.as_ref());
         let quarantined = state.is_some_and(|fact| fact.state == TaskState::Quarantined);
-        quarantined || self.is_rotten(task) || self.was_refused(task)
+        let aside = state.is_some_and(|fact| fact.settled) && self.blamed.contains(task);
+        quarantined || aside || self.is_rotten(task) || self.was_refused(task)
     }
 
     pub(crate) fn node(&self, task: &TaskId, node: &NodeId) -> Option<&NodeLedger> {

@@ -167,7 +167,7 @@ impl Servers {
                 Fault::RefuseCommit { nth } if *nth == self.commits => {
                     // One of them may be blamed, and set aside with its nodes as they are.
                     for record in &commit.records {
-                        seen.ledger.refuse(record.task_id().clone());
+                        seen.ledger.blame(record.task_id().clone());
                     }
                     family = Some("refuse_commit");
                 }

@@ -30,7 +30,8 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
 }
 
-/// Runs fresh seeds for a time, with the programs that the tests have just built and used: a build of
+/// Runs fresh seeds for a time, with the programs (`flowkit-chaos` is built for its test, `flowkit` with its adapters for
+/// the tests of fleets) that the tests have just built and used: a build of
 /// their own, with other features and optimised otherwise, took four minutes of the whole run.
 pub(crate) fn run_for(minutes: f64) -> Outcome {
     run_built(&Options {

@@ -42,9 +42,11 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
     session.start_workers(&args.data, &Programs::default())?;
     let key = format!("demo {}", path_text::encode(&dir));
     let work = work(&session, &key, &graph, &mut interrupt, args.json);
-    let ending = session.unless_failed(work).await?;
-    session.close().await;
-    Ok(ending)
+    let ending = session.unless_failed(work).await;
+    if ending.is_ok() || interrupt.is_raised() {
+        session.close().await;
+    }
+    ending
 }
 
 async fn work(

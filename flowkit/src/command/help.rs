@@ -14,7 +14,8 @@ Exit codes:
        the engine, its disk or a server failed
   2    bad usage, input or settings, a refusal, or a data folder or server that cannot be opened
   3    `flowkit worker`: a newer process of the same worker id is alive; do not start this one again
-  130  interrupted: Ctrl-C, SIGTERM or a terminal that went away";
+  130  a command that runs or follows a task was interrupted (Ctrl-C, SIGTERM, a terminal that went away);
+       `worker` and `coordinator` stop in order and end with 0";
 
 pub(super) const DEMO_HELP: &str = "\
 The graph is `scan -> measure -> summarize`: `scan` walks the folder, `measure` starts with its

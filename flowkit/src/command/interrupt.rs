@@ -14,15 +14,17 @@ impl Interrupt {
     /// Begins to listen; from here on Ctrl-C does not end the process by itself.
     pub(crate) fn listen() -> Self {
         let (raise, raised) = watch::channel(false);
+        // Before anything is said: a second one that comes at once must find somebody who listens.
+        let mut stops = Stops::listen();
         tokio::spawn(async move {
             tokio::select! {
-                () = flowkit::prelude::shutdown_signal() => {}
+                () = stops.recv() => {}
                 () = hangup() => {}
             }
             raise.send_replace(true);
             eputln!("stopping; press Ctrl-C again to end at once");
             // A terminal that goes away may say so twice.
-            flowkit::prelude::shutdown_signal().await;
+            stops.recv().await;
             // Nobody else ends what ignores that its standard input is closed.
             kill_all();
             std::process::exit(i32::from(INTERRUPTED));
@@ -58,6 +60,45 @@ impl Interrupt {
     ) -> Result<T, Failure> {
         let outcome = self.before(work).await;
         outcome.unwrap_or_else(|| Err(Failure::interrupted()))
+    }
+}
+
+/// Ctrl-C and SIGTERM, each time.
+#[cfg(unix)]
+struct Stops(Option<[tokio::signal::unix::Signal; 2]>);
+
+#[cfg(unix)]
+impl Stops {
+    fn listen() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt());
+        let both = interrupt.and_then(|i| Ok([i, signal(SignalKind::terminate())?]));
+        // Without us it is as the system has it: they end the process.
+        Self(both.ok())
+    }
+
+    async fn recv(&mut self) {
+        let Some([interrupt, terminate]) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Stops;
+
+#[cfg(not(unix))]
+impl Stops {
+    fn listen() -> Self {
+        Self
+    }
+
+    async fn recv(&mut self) {
+        flowkit::prelude::shutdown_signal().await;
     }
 }
 

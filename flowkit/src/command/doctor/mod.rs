@@ -94,7 +94,9 @@ pub(crate) async fn run(args: DoctorArgs) -> Outcome {
     let timing = timing_of(&settings.worker, &settings.coordinator);
     let session = match &args.at.data {
         Some(data) => Some(Session::look(DataFolder::existing(data)?, settings).await?),
-        None if !args.health.is_empty() && !names_servers(&settings) => {
+        None if !args.health.is_empty()
+            && (!names_servers(&settings) || cfg!(not(feature = "fleet"))) =>
+        {
             let why = "name a data folder, --data PATH, or servers";
             for check in [
                 Check::Store,
