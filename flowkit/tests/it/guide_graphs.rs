@@ -97,3 +97,54 @@ fn every_graph_of_the_page_runs_and_prints_what_the_page_says() {
         "{graphs} graphs, {scripts} scripts"
     );
 }
+
+/// The fields that the checker knows at a place, as it names them to somebody who wrote another one.
+fn known_fields(before: &str, after: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("graph.json");
+    let graph = format!(r#"{before}{{"qqqqqqqqqqqqqqqq": 1}}{after}"#);
+    fs::write(&file, &graph).expect("written");
+    let checked = flowkit().args(["graph", "check"]).arg(&file).output();
+    let said = checked.expect("flowkit starts").stderr;
+    let said = String::from_utf8_lossy(&said);
+    let (_, fields) = said
+        .split_once("known fields are ")
+        .unwrap_or_else(|| panic!("{graph}: {said}"));
+    let fields = fields.lines().next().expect("a line");
+    fields
+        .split(", ")
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_table_of_all_fields_names_those_that_the_checker_knows() {
+    let (_, table) = PAGE.split_once("## All fields").expect("the table");
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let told: Vec<&str> = cells
+        .flat_map(|cell| cell.split(','))
+        .map(|name| name.trim().trim_matches('`'))
+        .collect();
+    let inside = |field: &str| format!(r#"{{"nodes": [{{"{field}": "#);
+    let parts = ["retry_policy", "routing", "io"];
+    let mut known = known_fields("", "");
+    let mut add = |place: &str, fields: Vec<String>| {
+        known.extend(fields.iter().map(|field| format!("{place}.{field}")));
+    };
+    add(
+        "edges_ex[]",
+        known_fields(r#"{"nodes": [], "edges_ex": ["#, "]}"),
+    );
+    add("nodes[]", known_fields(r#"{"nodes": ["#, "]}"));
+    for part in parts {
+        let place = format!("nodes[].{part}");
+        add(&place, known_fields(&inside(part), "}]}"));
+    }
+    // The table names what is in these.
+    known.retain(|name| !parts.iter().any(|part| *name == format!("nodes[].{part}")));
+    let mut told: Vec<String> = told.into_iter().map(str::to_owned).collect();
+    told.sort();
+    known.sort();
+    assert_eq!(told, known);
+}

@@ -37,6 +37,9 @@ pub(super) struct Stops {
     /// Where the newest request of a client stands, and from where on nothing was folded and committed: a request
     /// that is for the next owner keeps all behind it. (An engine by itself has one shard.)
     asks: (Offset, Offset),
+    /// Hosts whose last commit the store refused, and with it what was to be handed back. (Who stops before it has
+    /// loaded the shard once more owns nothing to hand over.)
+    refused: BTreeSet<u32>,
     /// Which process a worker's start is.
     registered: BTreeMap<(WorkerId, Incarnation), (u32, u32)>,
 }
@@ -48,8 +51,6 @@ struct Asked {
     stalled_at: Option<u64>,
     /// It was frozen since, so nothing of it is soon.
     was_stalled: bool,
-    /// The store refused the last commit since, and with it what was to be handed back.
-    was_refused: bool,
     judged: bool,
 }
 
@@ -87,9 +88,7 @@ impl Judge for Stops {
             }
             What::Committed { host, next, .. } => {
                 self.asks.1 = *next;
-                for (_, asked) in self.on(*host) {
-                    asked.was_refused = false;
-                }
+                self.refused.remove(host);
             }
             What::Undone { .. } => self.asks.1 = Offset(0),
             What::Refused {
@@ -97,9 +96,7 @@ impl Judge for Stops {
                 kind: ErrorKind::Invalid,
                 ..
             } => {
-                for (_, asked) in self.on(*host) {
-                    asked.was_refused = true;
-                }
+                self.refused.insert(*host);
             }
             What::Handler { run, step } => {
                 let key = (run.place, run.run_id);
@@ -198,7 +195,6 @@ impl Stops {
                     ends_by,
                     stalled_at: frozen,
                     was_stalled: frozen.is_some(),
-                    was_refused: false,
                     judged: false,
                 });
             }
@@ -223,9 +219,9 @@ impl Stops {
                 // One that was frozen wakes to all of its deadlines at once, its shard's lease among
                 // them: its coordinator may own nothing that could be handed over to it.
                 let was_frozen = self.thawed.remove(&place.host);
-                let asked = self.asked.get(&key);
-                let asked = asked.is_some_and(|asked| !asked.was_refused);
-                let in_order = what == Life::Stopped && asked && !was_frozen;
+                let was_refused = self.refused.remove(&place.host);
+                let asked = self.asked.contains_key(&key);
+                let in_order = what == Life::Stopped && asked && !was_frozen && !was_refused;
                 if in_order && world.embedded {
                     self.handed_over(view, key);
                 }
