@@ -9,6 +9,7 @@ mod exec;
 mod graphs;
 mod guide;
 mod guide_graphs;
+mod guide_reasons;
 mod observe;
 #[path = "../shared/terminal.rs"]
 mod on_terminal;
